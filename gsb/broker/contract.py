@@ -1,0 +1,38 @@
+"""What a broker promises: little. At least once, may lose, in no order; the sweeper and ``begin`` make up for it.
+
+Messages are ids, never data: whoever reads the broker learns that something happened, not what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One piece of work. ``done`` is called once it needs no redelivery, whatever its outcome."""
+
+    system: str
+    exchange: str
+    done: Callable[[], None]
+
+
+class Broker(Protocol):
+    async def open(self) -> None: ...
+
+    async def close(self) -> None:
+        """Ends every iterator of ``deliveries``; what was not delivered is left to the sweeper."""
+
+    async def dispatch(self, system: str, exchange: str) -> None:
+        """Ask some worker of the system to perform the exchange. Never waits for one; never raises for lack of one."""
+
+    def deliveries(self, systems: Collection[str]) -> AsyncIterator[Delivery]:
+        """Work for these systems, until the broker closes."""
+
+    async def wake(self, exchange: str) -> None:
+        """Tell whoever waits for the exchange that it has changed."""
+
+    def on_wake(self, callback: Callable[[str], None]) -> None:
+        """Have the callback called, in the event loop, with the id of every exchange that was woken."""

@@ -1,0 +1,71 @@
+"""The broker of one machine: queues in this process. A crash loses them all, and the sweeper dispatches again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+
+from gsb.broker.contract import Delivery
+
+LIMIT = 10_000
+"""Ids queued for each system; beyond it a dispatch is dropped and left to the sweeper, so memory is bounded."""
+
+
+def _nothing() -> None:
+    """A queue in memory has nothing to acknowledge."""
+
+
+class LocalBroker:
+    """See ``gsb.broker.contract.Broker``. All calls come from one event loop."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, dict[str, None]] = {}  # by system; an id stands at most once, so repeats do not pile up
+        self._consumers: list[tuple[Collection[str], asyncio.Event]] = []
+        self._callbacks: list[Callable[[str], None]] = []
+        self._closed = False
+
+    async def open(self) -> None:
+        self._closed = False
+
+    async def close(self) -> None:
+        self._closed = True
+        for _, changed in self._consumers:
+            changed.set()
+
+    async def dispatch(self, system: str, exchange: str) -> None:
+        queue = self._queues.setdefault(system, {})
+        if len(queue) >= LIMIT:
+            return
+        queue[exchange] = None
+        for systems, changed in self._consumers:
+            if system in systems:
+                changed.set()
+
+    async def deliveries(self, systems: Collection[str]) -> AsyncIterator[Delivery]:
+        consumer = (systems, asyncio.Event())
+        self._consumers.append(consumer)
+        try:
+            while not self._closed:
+                consumer[1].clear()
+                for system in systems:
+                    if exchange := self._take(system):
+                        consumer[1].set()
+                        yield Delivery(system, exchange, _nothing)
+                await consumer[1].wait()
+        finally:
+            self._consumers.remove(consumer)
+
+    def _take(self, system: str) -> str | None:
+        queue = self._queues.get(system)
+        if not queue:
+            return None
+        exchange = next(iter(queue))
+        del queue[exchange]
+        return exchange
+
+    async def wake(self, exchange: str) -> None:
+        for callback in self._callbacks:
+            callback(exchange)
+
+    def on_wake(self, callback: Callable[[str], None]) -> None:
+        self._callbacks.append(callback)

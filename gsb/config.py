@@ -1,0 +1,244 @@
+"""The typed files of a deployment. The path is the id; the docstrings of the fields are the manual.
+
+    gsb.toml                                    the bus itself
+    agencies/<id>.toml  operators/<id>.toml     who may sign
+    systems/<system>.toml                       core systems and their adapters
+    services/<system>/<service>/v<n>.toml       what they offer
+    agreements/<id>.toml                        who may ask for what, and why
+
+Unknown fields are refused. Relative paths start at the deployment's folder. No expressions, includes or templates.
+Reading stops at nothing: ``load`` returns every problem it found, each with its file and dotted path.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gsb.model import Effect
+
+ID = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+"""Ids of agencies, operators, systems, services and agreements: they stand in URLs and file names."""
+Id = Annotated[str, Field(pattern=ID, max_length=64)]
+SERVICE = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*/[a-z][a-z0-9]*(-[a-z0-9]+)*/v[1-9][0-9]{0,3}$"
+ServiceId = Annotated[str, Field(pattern=SERVICE, max_length=140)]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class KeyFile(Table):
+    """One key and its life: announced -> active -> retiring -> (gone), or revoked at any time."""
+
+    file: Path
+    """The key as a JWK: public for agencies and operators, private for the bus itself."""
+    state: Literal["announced", "active", "retiring", "revoked"] = "active"
+    """Announced: published, not yet accepted. Active and retiring: accepted. Revoked: never again."""
+    since: datetime | None = None
+    """From when an active or retiring key is accepted, or since when a revoked one is not (with a UTC offset)."""
+    until: datetime | None = None
+    """Until when it is accepted; required for a retiring key."""
+
+
+class Bus(Table):
+    """Who this bus is."""
+
+    id: str = Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")
+    """The audience of every request and the issuer of every reply. Each environment has its own."""
+    base_urls: list[str] = Field(min_length=1)
+    """Public base URLs of the API, without a trailing slash; the first is the one that the bus writes in links."""
+    operations_url: str
+    """Base URL of the operations port, which operators' signatures name."""
+    keys: list[KeyFile] = Field(min_length=1)
+    """The bus's own private keys; it signs with the active one that has been in force longest."""
+
+
+class Tls(Table):
+    """TLS 1.2 or later at the gateway."""
+
+    certificate: Path
+    """PEM file with the certificate and its chain."""
+    key: Path
+    """PEM file with the private key."""
+    client_ca: Path | None = None
+    """PEM file with the authorities whose client certificates are required; none: no client certificates."""
+
+
+class Listen(Table):
+    """Where the gateway listens."""
+
+    host: str = "127.0.0.1"
+    """Address of the API."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """Port of the API; 0 takes a free one."""
+    operations_host: str = "127.0.0.1"
+    """Address of the operations port: probes and administration."""
+    operations_port: int = Field(default=8081, ge=0, le=65535)
+    """Port of the operations port; 0 takes a free one."""
+    tls: Tls | Literal["upstream"] | None = None
+    """TLS here; or "upstream": something in front ends TLS; or nothing, and then only loopback addresses start."""
+
+
+class StoreTable(Table):
+    """Where the truth about exchanges lies."""
+
+    kind: Literal["sqlite"] = "sqlite"
+    """SQLite, for one machine."""
+    path: Path
+    """The database file; its folder must exist and be on a disk that keeps what was synchronised."""
+    key: Path
+    """File with the store's key, made by ``gsb keygen --store``. Without it bodies and evidence cannot be read."""
+    keys_days: int = Field(default=30, ge=1, le=3650)
+    """Days for which an idempotency key is kept after the outcome."""
+
+
+class BrokerTable(Table):
+    """How work reaches workers."""
+
+    kind: Literal["local"] = "local"
+    """In this process, for one machine."""
+
+
+class Limits(Table):
+    """What the bus takes at once."""
+
+    body: int = Field(default=524_288, ge=1, le=10_485_760)
+    """Bytes of a request body, unless the service says otherwise."""
+    in_flight: int = Field(default=1_000, ge=1)
+    """Calls at once; more are answered 503."""
+    wait: float = Field(default=10.0, ge=0, le=120)
+    """Seconds that a call waits for its outcome when it does not say so itself."""
+    wait_max: float = Field(default=60.0, ge=0, le=120)
+    """Seconds that a call may ask to wait."""
+    drain: float = Field(default=25.0, ge=0)
+    """Seconds that a stopping node gives the exchanges it has begun."""
+
+
+class Adapters(Table):
+    """Which installed adapters may run."""
+
+    allow: list[str]
+    """Names of entry points in the group gsb.adapters. Installing a package is not enough to run it."""
+
+
+class Gsb(Table):
+    """``gsb.toml``"""
+
+    bus: Bus
+    listen: Listen = Listen()
+    store: StoreTable
+    broker: BrokerTable = BrokerTable()
+    limits: Limits = Limits()
+    adapters: Adapters
+    schemas: Path = Path("schemas")
+    """Folder of the services' schemas."""
+
+
+class Agency(Table):
+    """``agencies/<id>.toml``: a member of the bus."""
+
+    name: str = Field(min_length=1)
+    """Its name, as people say it."""
+    keys: list[KeyFile] = []
+    """Public keys with which it signs."""
+
+
+Role = Literal["observer", "operator"]
+
+
+class Operator(Table):
+    """``operators/<id>.toml``: a person who runs the bus."""
+
+    name: str = Field(min_length=1)
+    """The person's name."""
+    roles: list[Role] = Field(min_length=1)
+    """observer: may list and show exchanges. operator: may also resolve, replay and close them."""
+    keys: list[KeyFile] = Field(min_length=1)
+    """Public keys with which the person signs."""
+
+
+class System(Table):
+    """``systems/<system>.toml``: a core system behind an adapter."""
+
+    title: str = Field(min_length=1)
+    """What it is, in a few words."""
+    agency: Id
+    """The providing agency, to which it belongs."""
+    adapter: str
+    """Name of the adapter; it must be allowed in gsb.toml."""
+    timeout: float = Field(default=10.0, gt=0, le=300)
+    """Seconds for one call of the adapter."""
+    concurrency: int = Field(default=16, ge=1, le=1_000)
+    """Calls of the adapter at once."""
+    settings: dict[str, Any] = {}
+    """The adapter's own settings, see its manual."""
+
+
+class Service(Table):
+    """``services/<system>/<service>/v<n>.toml``: one operation of a system."""
+
+    title: str = Field(min_length=1)
+    """What it gives, in a few words."""
+    summary: str = ""
+    """What a caller should know, in a few sentences."""
+    effect: Effect = Effect.ONCE
+    """What a repeat would do: none (a read), repeatable (nothing more), once (act again)."""
+    public: bool = False
+    """Whether its description is shown to everyone; calling it needs a grant all the same."""
+    expires: float = Field(default=3_600.0, gt=0, le=30 * 86_400)
+    """Seconds after which nothing begins any more."""
+    body: int | None = Field(default=None, ge=1, le=10_485_760)
+    """Bytes of a request body; none: the bus's limit."""
+    settings: dict[str, Any] = {}
+    """The adapter's settings for this service, see its manual."""
+
+
+class Rate(Table):
+    """How fast a grant may be used."""
+
+    per_minute: int = Field(ge=1)
+    """Exchanges a minute, in the long run."""
+    burst: int = Field(default=1, ge=1)
+    """Exchanges at once, after a pause."""
+
+
+class GrantTable(Table):
+    """One thing that the agreement allows."""
+
+    service: ServiceId
+    """The service."""
+    purpose: Annotated[str, Field(pattern=ID, max_length=64)]
+    """The purpose code that calls must state."""
+    fields: list[str] = Field(min_length=1)
+    """Reply fields that may leave the bus: JSON Pointers, with * for every item of an array; "" grants the whole reply."""
+    rate: Rate | None = None
+    """None: only the bus's own limits."""
+    sub: bool = False
+    """Whether calls must name the person or system acting."""
+    case: bool = False
+    """Whether calls must name the case file."""
+
+
+class Agreement(Table):
+    """``agreements/<id>.toml``: one data-sharing agreement, as in the legal document."""
+
+    title: str = Field(min_length=1)
+    """Its title."""
+    consumer: Id
+    """The agency that may ask."""
+    provider: Id
+    """The agency whose systems answer."""
+    legal_basis: str = Field(min_length=1)
+    """The law and the section that allow it."""
+    valid_from: date
+    """First day (UTC)."""
+    valid_until: date
+    """Last day (UTC)."""
+    suspended: bool = False
+    """Whether it is suspended: then it is not in force."""
+    grants: list[GrantTable] = Field(min_length=1)
+    """What it allows; nothing else is."""

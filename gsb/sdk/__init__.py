@@ -1,0 +1,22 @@
+"""The public surface for adapters. It knows nothing of keys, agreements, store, evidence or broker."""
+
+from gsb.model import Reply, Request
+from gsb.sdk.adapter import Adapter, Context, NoSettings, SecretFile, Settings
+from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
+from gsb.sdk.http import Http, HttpReply
+
+__all__ = [
+    "Adapter",
+    "AdapterError",
+    "Broken",
+    "Context",
+    "Http",
+    "HttpReply",
+    "NoSettings",
+    "Refused",
+    "Reply",
+    "Request",
+    "SecretFile",
+    "Settings",
+    "Unavailable",
+]

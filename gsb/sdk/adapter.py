@@ -1,0 +1,113 @@
+"""What an integrator writes: a class with typed settings and one required method, raising only three errors.
+
+The bus supplies the HTTP client, time-outs, retries, circuit breaker, schema checks, minimisation and evidence.
+Life-cycle: ``__init__`` (no I/O) -> ``open`` -> any number of ``handle``, ``find`` and ``check``, concurrently ->
+``close``. ``handle`` may be cancelled at any await; the adapter must stay usable.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from gsb.model import Reply, Request
+from gsb.sdk.http import Http
+
+
+class SecretFile:
+    """The path of a file that holds a secret; a relative one starts at the deployment's folder.
+
+    The content is read at each use, so that a rotated secret takes effect without a restart, and never shows in
+    ``repr`` or logs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"SecretFile({str(self.path)!r})"
+
+    def read(self) -> str:
+        """The secret, without a trailing line end. Raises OSError."""
+        return self.path.read_text("utf-8").rstrip("\r\n")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validated with ``context={"folder": Path}``; a file that cannot be read is an error of the configuration."""
+        return core_schema.with_info_after_validator_function(cls._validate, core_schema.str_schema(min_length=1))
+
+    @classmethod
+    def _validate(cls, value: str, info: core_schema.ValidationInfo) -> SecretFile:
+        folder = (info.context or {}).get("folder", Path())
+        path = Path(folder) / value
+        if not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return cls(path)
+
+
+class Settings(BaseModel):
+    """Base of an adapter's settings: typed, frozen, unknown members refused, field docstrings are the manual."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class NoSettings(Settings):
+    """For an adapter or service that needs none."""
+
+
+S = TypeVar("S", bound=Settings)
+P = TypeVar("P", bound=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Context(Generic[S, P]):
+    """What the bus gives an adapter."""
+
+    system: str
+    settings: S
+    """Of the system: ``[settings]`` in ``systems/<system>.toml``."""
+    services: Mapping[str, P]
+    """Of each service by its id: ``[settings]`` in ``services/<system>/<service>/v<n>.toml``."""
+    http: Http
+    log: logging.Logger
+    """Bound to the system. No value of a request or an answer may be logged."""
+
+
+class Adapter(ABC, Generic[S, P]):
+    """Turns an exchange into calls on a core system.
+
+    Declare ``Settings`` (and ``ServiceSettings`` where services differ in more than code) and write ``handle``.
+    """
+
+    Settings: ClassVar[type[Any]] = NoSettings
+    ServiceSettings: ClassVar[type[Any]] = NoSettings
+
+    def __init__(self, context: Context[S, P]) -> None:
+        self.context = context
+
+    async def open(self) -> None:
+        """Before the first call. May raise ``Unavailable``; the bus goes on and asks ``check`` later."""
+
+    async def check(self) -> None:
+        """Can the core system be reached, with these credentials? Raises ``Unavailable`` or ``Broken`` if not."""
+
+    async def close(self) -> None:
+        """After the last call: leave no task, socket or file behind."""
+
+    @abstractmethod
+    async def handle(self, request: Request) -> Reply:
+        """Perform the exchange. Raises ``Unavailable``, ``Refused`` or ``Broken``, nothing else."""
+
+    async def find(self, request: Request) -> Reply | None:
+        """Did this exchange take effect? Its reply if so; None if that cannot be told, which proves nothing.
+
+        Asked only of an exchange whose outcome is unknown. It must change nothing in the core system.
+        """
+        return None

@@ -1,0 +1,52 @@
+"""An adapter's manifest, ``adapter.toml``: read without importing the adapter's code.
+
+So an operator can list, document and allow adapters, and a wrong API version is refused, before any of it runs.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import EntryPoint
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+GROUP = "gsb.adapters"
+"""The entry-point group in which adapters are found: name -> class."""
+
+
+class Manifest(BaseModel):
+    """``adapter.toml``. Unknown members are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{1,39}$")
+    """The adapter's name: that of its folder and of its entry point."""
+    title: str = Field(min_length=1)
+    """What it connects to, in a few words."""
+    summary: str = Field(min_length=1)
+    """What it does, in a sentence."""
+    owner: str = Field(min_length=1)
+    """Who looks after it."""
+    api: Literal[1]
+    """The version of ``gsb.sdk`` it is written for."""
+    errors: dict[str, str] = {}
+    """The codes with which it raises ``Refused``, each with its title. A code that is not here is ``Broken``."""
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest in this file. Raises OSError, tomllib.TOMLDecodeError or pydantic.ValidationError."""
+    return Manifest.model_validate(tomllib.loads(path.read_text("utf-8")))
+
+
+def find_manifest(entry: EntryPoint) -> Path:
+    """Where the manifest of an entry point lies, beside its module. Raises LookupError when it has none."""
+    spec = find_spec(entry.module)
+    if spec is None or spec.origin is None:
+        raise LookupError(f"the module {entry.module} of the adapter {entry.name} is not installed")
+    path = Path(spec.origin).parent / "adapter.toml"
+    if not path.is_file():
+        raise LookupError(f"the adapter {entry.name} has no adapter.toml beside {entry.module}")
+    return path

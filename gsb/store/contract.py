@@ -1,0 +1,177 @@
+"""What a store promises. Every verb is one transaction, durable when it returns unless it says otherwise.
+
+A crash inside a verb leaves either all of it or nothing. Concurrent calls may be committed together. Times in
+arguments are durations in seconds: the store's own clock decides what is due, leased or expired, so that nodes need
+not agree on theirs. Bodies, requests and the secrets of entries are encrypted by the store, per record.
+
+A database that cannot be read or written raises ``StoreUnavailable`` (gsb.errors); a commit whose fate is not known
+raises it too, and the caller must then say nothing that depends on either fate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from gsb.model import FINAL, Effect, Entry, Exchange, Outcome, Record, State, Took
+
+
+@dataclass(frozen=True, slots=True)
+class NewExchange:
+    """Everything that accepting writes in one commit."""
+
+    id: str
+    agency: str
+    service: str
+    effect: Effect
+    expires_in: float
+    jti: str
+    jti_lives: float
+    """Seconds for which the jti must be remembered."""
+    key: str | None
+    """The Idempotency-Key, if there is one."""
+    fingerprint: bytes
+    """Digest of method, target, purpose, sub, case and body: what a repeat must equal."""
+    record: Record
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The promise that an idempotency key belongs to one exchange."""
+
+    exchange: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at performing an exchange; ``finish``, ``postpone`` and ``hold`` must name the newest one."""
+
+    exchange: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What ``begin`` hands out.
+
+    ``task`` says what may be done: ``run`` it; ``find`` whether it took effect (it is unknown: never run it); or end
+    it because it is past its time (``expired``). For ``find`` and ``expired`` nothing was changed, so several may
+    hold the same attempt, and the first to finish wins.
+    """
+
+    attempt: Attempt
+    task: Literal["run", "find", "expired"]
+    exchange: Exchange
+    record: Record | None
+    """None when the record cannot be decrypted or parsed: hold it."""
+    maybe_sent: bool
+    """An earlier attempt may have reached the core system (never true for ``effect = none``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An exchange that wants dispatching, or, with ``lapsed``, a ``once`` whose lease ran out: it is unknown now."""
+
+    exchange: str
+    system: str
+    lapsed: Attempt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What an operator decides of an exchange that is in one of the states ``of``.
+
+    ``to`` final: ends it with ``outcome``. ``to`` accepted: it is tried again and expires in ``expires_in`` seconds.
+    """
+
+    of: frozenset[State]
+    to: State
+    outcome: Outcome | None = None
+    expires_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which exchanges to list, newest first. Empty fields do not narrow; ``before`` is the last id of a page."""
+
+    agency: str | None = None
+    service: str | None = None
+    states: frozenset[State] = frozenset()
+    code: str | None = None
+    since: float | None = None
+    until: float | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+class Store(Protocol):
+    """The verbs. ``Replayed`` (gsb.errors) is raised wherever a jti was spent before by the same issuer."""
+
+    async def open(self) -> None:
+        """Open or create the database; refuses one of an unknown version."""
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the files."""
+
+    async def look(self, issuer: str, jti: str, key: str | None) -> Reservation | None:
+        """Raises Replayed if the jti is spent; else the reservation of the key, if any. A read: it reserves nothing."""
+
+    async def accept(self, new: NewExchange) -> Reservation | None:
+        """Reservation, jti, request, decision and entry in one commit.
+
+        None: it is accepted. A reservation: the key belonged to an earlier exchange; only the jti was spent.
+        """
+
+    async def begin(self, exchange: str, lease: float) -> Begun | None:
+        """Take the exchange for ``lease`` seconds, or None when there is nothing to do for this caller now.
+
+        None for a final or held exchange, one leased to another, and one not known. The lease of an effect of
+        ``repeatable`` or ``once`` is durable before this returns; that of ``none`` need not be.
+        An accepted or waiting exchange begins whether or not it is due: dispatching it early is harmless.
+        """
+
+    async def finish(self, attempt: Attempt, outcome: Outcome, entry: Entry) -> bool:
+        """End the exchange with this outcome. False, and nothing is written, when the attempt is not the newest or
+        the exchange is final already. An unknown exchange is ended by its newest attempt (a late finish)."""
+
+    async def postpone(self, attempt: Attempt, delay: float, reason: str, *, sent: bool) -> bool:
+        """Back to ``waiting``; due in ``delay`` seconds. ``sent`` False: nothing of this attempt was sent, so
+        ``maybe_sent`` is what it was before it. False when the attempt is not the newest running one."""
+
+    async def hold(
+        self, attempt: Attempt, state: Literal[State.HELD, State.UNKNOWN], reason: str, entry: Entry
+    ) -> bool:
+        """The bus cannot finish it alone. An unknown exchange stays due, by growing gaps, so that ``find`` is asked
+        again. False when the attempt is not the newest, or the exchange is final, held or unknown already."""
+
+    async def resolve(self, exchange: str, ruling: Ruling, entry: Entry) -> bool:
+        """Apply an operator's ruling. False, and nothing is written, when the exchange is in another state."""
+
+    async def due(self, limit: int) -> Sequence[Due]:
+        """At most ``limit`` exchanges whose time has come; each one's due time moves on, by growing gaps (2 s, 4 s,
+        ... at most 300 s), so a sweeper that dies or a broker that loses costs a delay, not the exchange.
+
+        Due are: accepted ones a few seconds after acceptance, waiting ones at their time, running ones whose lease
+        ran out, unknown ones. Past ``expires`` they are due too, to be ended."""
+
+    async def exchange(self, exchange: str) -> Exchange | None:
+        """The exchange with its outcome (body decrypted) and entries."""
+
+    async def search(self, query: Query) -> Sequence[Exchange]:
+        """Exchanges without bodies and entries, newest first."""
+
+    async def note(self, entry: Entry, *, issuer: str | None = None, jti: str | None = None, jti_lives: float = 0) -> None:
+        """An entry without an exchange: a refusal or an administrative act. With a jti, spends it in the same commit."""
+
+    async def spend(self, issuer: str, jti: str, jti_lives: float) -> None:
+        """Remember the jti of a call that writes nothing else."""
+
+
+def ended(state: State, effect: Took, status: int, code: str | None = None) -> Outcome:
+    """An outcome without a body; raises ValueError for a state that is not final."""
+    if state not in FINAL:
+        raise ValueError(f"{state} is not final")
+    return Outcome(state, effect, status, code, content_type=None)
