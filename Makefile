@@ -1,0 +1,39 @@
+# Everything a developer does starts here; `make` alone lists it.
+# An environment is made once: its stamp is newer than the file that says what goes into it.
+
+.DEFAULT_GOAL := help
+SHELL := bash
+VENV := .venv/.installed
+OPENFISCA := .deps/openfisca/.installed
+KINTO := .deps/kinto/.installed
+INTEROP := tests/interop/node_modules/.installed
+
+.PHONY: help run test check deps-test
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+run: $(VENV) $(OPENFISCA) ## a payroll month over the bus, on real systems; ONCE=1 ends after it
+	@.venv/bin/python config/demo/run.py
+
+test: $(VENV) ## all tests; those whose systems are not installed are skipped, and fail when CI=true
+	@.venv/bin/python -m pytest
+
+check: $(VENV) ## format, lint, types and the order of modules
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/python -m pytest -q tests/test_order.py
+
+deps-test: $(VENV) $(OPENFISCA) $(KINTO) ## install the systems that tests talk to, into .deps/ and tests/interop/
+	@tests/deps/tools.sh
+	@$(MAKE) --no-print-directory $(INTEROP)
+
+$(VENV): pyproject.toml
+	@tests/deps/environment.sh .venv -e '.[dev]'
+
+.deps/%/.installed: tests/deps/%.txt
+	@tests/deps/environment.sh .deps/$* -r $<
+
+$(INTEROP): $(wildcard tests/interop/package.json tests/interop/package-lock.json)
+	@tests/deps/interop.sh

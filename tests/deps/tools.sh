@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# The programs of the system that tests need: a C compiler (for the simulated power cut) and Node with npm (for a
+# client in another language). Installs what is missing with apt when it may, and otherwise says what is missing.
+set -euo pipefail
+
+missing=()
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
+node_major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/' || true)
+if [ "${node_major:-0}" -lt 20 ]; then missing+=(nodejs); fi
+command -v npm >/dev/null || missing+=(npm)
+
+if [ ${#missing[@]} -eq 0 ]; then
+    echo "== a C compiler and Node $(node --version) are here"
+    exit 0
+fi
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "Missing: ${missing[*]} (Debian's names; Node 20 or later). Install them, then repeat make deps-test." >&2
+    exit 1
+fi
+echo "== installing with apt: ${missing[*]}"
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+node_major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
+if [ "$node_major" -lt 20 ]; then
+    echo "apt gave Node $node_major, but 20 or later is needed. Install it, then repeat make deps-test." >&2
+    exit 1
+fi
