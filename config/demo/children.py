@@ -1,0 +1,102 @@
+"""Starts the demonstration's programs, each a process of its own, and stops them again.
+
+It ends only what it started, by process id. If this process is killed outright its children stay; the next
+run then says which port is taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+READY_WITHIN = 30.0
+"""Seconds that a program has to become ready."""
+STOP_WITHIN = 10.0
+"""Seconds that it has to end after SIGTERM."""
+LAST_LINES = 12
+
+
+class NotStarted(Exception):
+    """Something could not be started; the text says what and why."""
+
+
+class PortTaken(NotStarted):
+    """Another program listens where one of ours would."""
+
+
+def claim(ports: Sequence[tuple[str, str, int]]) -> None:
+    """Check that each (who, host, port) is free. Raises PortTaken for the first that is not."""
+    for who, host, port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise PortTaken(f"{host}:{port}, where {who} would listen, is taken ({error.strerror})") from None
+
+
+@dataclass(slots=True)
+class Child:
+    """A program that runs beside this one, and the file its output goes to."""
+
+    name: str
+    process: asyncio.subprocess.Process
+    log: Path
+
+    @classmethod
+    async def start(cls, name: str, command: Sequence[str | Path], folder: Path, log: Path) -> Child:
+        """Start it in a session of its own, so that Ctrl-C reaches only us and we end it in order."""
+        try:
+            with log.open("wb") as output:
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    cwd=folder,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise NotStarted(f"{name} cannot be started: {command[0]}: {error.strerror}") from None
+        return cls(name, process, log)
+
+    async def ready(self, url: str) -> None:
+        """Wait until ``url`` answers 200. Raises NotStarted, with its last lines, when that does not come."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_WITHIN), aiohttp.ClientSession() as session:
+                while self.process.returncode is None:
+                    if await _answers(session, url):
+                        return
+                    await asyncio.sleep(0.05)
+        state = f"ended with {code}" if (code := self.process.returncode) is not None else "is not ready"
+        raise NotStarted(f"{self.name} {state}; the end of {self.log}:\n{self.last_lines()}")
+
+    def last_lines(self) -> str:
+        return "\n".join("  " + line for line in self.log.read_text("utf-8", "replace").splitlines()[-LAST_LINES:])
+
+    async def stop(self) -> int:
+        """SIGTERM, then after ``STOP_WITHIN`` SIGKILL for it and its workers; its exit code."""
+        if self.process.returncode is None:
+            self.process.terminate()
+            try:
+                async with asyncio.timeout(STOP_WITHIN):
+                    await self.process.wait()
+            except TimeoutError:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        return await self.process.wait()
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=2)) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
