@@ -3,12 +3,12 @@
     deployment = Deployment(tmp_path)                      # agencies, operators, bus, store; no services yet
     deployment.system("registry", adapter="http_json", settings={...})
     deployment.service("registry/person/v1", effect="none", request=closed({...}), reply=closed({...}))
-    deployment.agreement("a-1", grants=[{"service": "registry/person/v1", "purpose": "audit", "fields": [""]}])
+    deployment.agreement("a-1", grants=[{"service": "registry/person/v1", "purpose": "audit", "fields": []}])
     folder = deployment.write()
 
-Everything is a plain table until ``write``, so a test may bend any of it: ``deployment.gsb["limits"]["wait"] = 1``
-or ``deployment.files["systems/registry.toml"]["timeout"] = 0.2``. ``standard(tmp_path)`` is one with a registry
-of three services, one for each effect, behind the adapter ``echo`` of ``tests/support/site``.
+Everything is a plain table until ``write``, so a test may bend any of it: ``deployment.gsb["limits"]["wait"]
+= 1`` or ``deployment.files["systems/registry.toml"]["timeout"] = 0.2``. ``standard(tmp_path)`` is one with a
+registry of three services, one for each effect, behind the adapter ``echo`` of ``tests/support/site``.
 
 Keys are made once per process, since they cost more than everything else here.
 """
