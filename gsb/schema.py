@@ -98,9 +98,9 @@ class Schema:
         if pointer == "" or pointer in self._fields:
             return True
         while _POINTER.fullmatch(pointer):
-            pointer, _, token = pointer.rpartition("/")
+            pointer, _, last = pointer.rpartition("/")
             if pointer in self._free:
-                return token != "*"
+                return last != "*"
         return False
 
     @property

@@ -1,0 +1,165 @@
+"""Agreements: who may ask for what, decided purely and denied by default; and what of a reply may leave the bus.
+
+A ``Policy`` is a frozen look-up made from a checked configuration; it keeps no state, reads no clock and does no I/O,
+so the same question at the same time always gets the same answer. It does not know keys, rates or schemas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from gsb.config import Rate
+from gsb.errors import (
+    AgreementNotInForce,
+    CaseRequired,
+    ClaimMissing,
+    GrantMissing,
+    PurposeNotGranted,
+    SubRequired,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One thing that an agreement allows one consumer. Times are seconds since the epoch."""
+
+    agreement: str
+    agreement_digest: str
+    """SHA-256 of the agreement's file, in hex: what ``sha256sum`` prints of it."""
+    consumer: str
+    provider: str
+    service: str
+    purpose: str
+    fields: tuple[str, ...]
+    """Reply fields that may leave: JSON Pointers, ``*`` for every item of an array, ``""`` for the whole."""
+    rate: Rate | None
+    sub: bool
+    case: bool
+    valid_from: float
+    valid_until: float
+    """The first moment at which it is no longer in force."""
+    suspended: bool
+
+    def in_force(self, now: float) -> bool:
+        return not self.suspended and self.valid_from <= now < self.valid_until
+
+
+class Policy:
+    """Every grant of a deployment."""
+
+    def __init__(self, grants: Iterable[Grant]) -> None:
+        by_pair: dict[tuple[str, str], list[Grant]] = {}
+        by_name: dict[tuple[str, str, str], Grant] = {}
+        by_agency: dict[str, list[Grant]] = {}
+        for grant in grants:
+            by_pair.setdefault((grant.consumer, grant.service), []).append(grant)
+            by_agency.setdefault(grant.consumer, []).append(grant)
+            by_name[grant.agreement, grant.service, grant.purpose] = grant
+        self._by_pair: Mapping[tuple[str, str], tuple[Grant, ...]] = _frozen(by_pair)
+        self._by_agency: Mapping[str, tuple[Grant, ...]] = _frozen(by_agency)
+        self._by_name = MappingProxyType(by_name)
+
+    def decide(
+        self, agency: str, service: str, purpose: str | None, sub: str | None, case: str | None, now: float
+    ) -> Grant:
+        """The one grant that allows this, or the reason why none does.
+
+        Raises ClaimMissing (purpose), GrantMissing, PurposeNotGranted, AgreementNotInForce, SubRequired or
+        CaseRequired, in this order.
+        """
+        if purpose is None:
+            raise ClaimMissing("A call to a service states its purpose.", extra={"claim": "purpose"})
+        of_service = self._by_pair.get((agency, service), ())
+        if not of_service:
+            raise GrantMissing
+        of_purpose = [grant for grant in of_service if grant.purpose == purpose]
+        if not of_purpose:
+            raise PurposeNotGranted
+        in_force = [grant for grant in of_purpose if grant.in_force(now)]
+        if not in_force:
+            raise AgreementNotInForce(extra={"agreement": of_purpose[-1].agreement})
+        grant = in_force[0]
+        if grant.sub and not sub:
+            raise SubRequired(extra={"agreement": grant.agreement})
+        if grant.case and not case:
+            raise CaseRequired(extra={"agreement": grant.agreement})
+        return grant
+
+    def grant(self, agreement: str, service: str, purpose: str) -> Grant | None:
+        """The grant by which an exchange was decided, in force or not; None when there is none of that name."""
+        return self._by_name.get((agreement, service, purpose))
+
+    def grants_of(self, agency: str) -> Sequence[Grant]:
+        """Every grant that this consumer has, in force or not, in the order of their agreements."""
+        return self._by_agency.get(agency, ())
+
+
+def _frozen(lists: Mapping[Any, list[Grant]]) -> Mapping[Any, tuple[Grant, ...]]:
+    return MappingProxyType({key: tuple(grants) for key, grants in lists.items()})
+
+
+# --- granted fields
+
+_ALL = None
+"""A place in a tree of fields from which everything is granted."""
+_Tree = dict[str, Any]
+_NOTHING = object()
+
+
+@lru_cache(maxsize=4096)
+def _tree(fields: tuple[str, ...]) -> _Tree | None:
+    """Fields as a tree of tokens, in which ``_ALL`` grants everything below."""
+    root: _Tree = {}
+    for field in fields:
+        if field == "":
+            return _ALL
+        _, *tokens = [token.replace("~1", "/").replace("~0", "~") for token in field.split("/")]
+        place = root
+        for token in tokens[:-1]:
+            # A wider field that was met before stays; the narrower one below it adds nothing.
+            below = place.setdefault(token, {})
+            if below is _ALL:
+                break
+            place = below
+        else:
+            place[tokens[-1]] = _ALL
+    return root
+
+
+def cut(value: Any, fields: Sequence[str]) -> Any:
+    """A copy of a value with nothing but the granted fields.
+
+    ``*`` means every item where the value is an array, and only there; elsewhere it is an ordinary name. What is not
+    granted is left out, from arrays too; a value of which nothing at all is granted becomes None.
+    """
+    kept = _cut(value, _tree(tuple(fields)))
+    return None if kept is _NOTHING else kept
+
+
+def _cut(value: Any, tree: _Tree | None) -> Any:
+    if tree is _ALL:
+        return value
+    if isinstance(value, dict):
+        members = ((name, _cut(each, tree[name])) for name, each in value.items() if name in tree)
+        return {name: kept for name, kept in members if kept is not _NOTHING}
+    if isinstance(value, list) and "*" in tree:
+        return [kept for kept in (_cut(each, tree["*"]) for each in value) if kept is not _NOTHING]
+    return _NOTHING
+
+
+def released(value: Any, fields: Sequence[str]) -> tuple[str, ...]:
+    """Those of the granted fields that a value has: names only, for the record of what left the bus."""
+    return tuple(field for field in fields if _has(value, _tree((field,))))
+
+
+def _has(value: Any, tree: _Tree | None) -> bool:
+    if tree is _ALL:
+        return True
+    ((token, below),) = tree.items()
+    if isinstance(value, dict):
+        return token in value and _has(value[token], below)
+    return isinstance(value, list) and token == "*" and any(_has(each, below) for each in value)
