@@ -4,6 +4,7 @@ from gsb.model import Reply, Request
 from gsb.sdk.adapter import Adapter, Context, NoSettings, SecretFile, Settings
 from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
 from gsb.sdk.http import Http, HttpReply
+from gsb.sdk.mapping import Shape, decimal_string
 
 __all__ = [
     "Adapter",
@@ -18,5 +19,7 @@ __all__ = [
     "Request",
     "SecretFile",
     "Settings",
+    "Shape",
     "Unavailable",
+    "decimal_string",
 ]
