@@ -21,7 +21,7 @@ class Budgets:
         """Per budget the time at which it would be unused again, in 1 / per_minute nanoseconds."""
 
     def take(self, grant: Grant, now: float) -> None:
-        """Use the grant once at ``now`` (seconds). Raises RateExceeded with Retry-After in whole seconds, at least 1."""
+        """Use the grant once at ``now`` (seconds). Raises RateExceeded with Retry-After in seconds, at least 1."""
         if grant.rate is None:
             return
         # One unit is 1 / per_minute nanoseconds, which makes the interval between exchanges a whole number of them.

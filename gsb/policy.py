@@ -62,6 +62,7 @@ class Policy:
         self._by_pair: Mapping[tuple[str, str], tuple[Grant, ...]] = _frozen(by_pair)
         self._by_agency: Mapping[str, tuple[Grant, ...]] = _frozen(by_agency)
         self._by_name = MappingProxyType(by_name)
+        self._agreements = frozenset(name for name, _, _ in by_name)
 
     def decide(
         self, agency: str, service: str, purpose: str | None, sub: str | None, case: str | None, now: float
@@ -92,6 +93,10 @@ class Policy:
     def grant(self, agreement: str, service: str, purpose: str) -> Grant | None:
         """The grant by which an exchange was decided, in force or not; None when there is none of that name."""
         return self._by_name.get((agreement, service, purpose))
+
+    def knows(self, agreement: str) -> bool:
+        """Whether there is an agreement of this id, in force or not."""
+        return agreement in self._agreements
 
     def grants_of(self, agency: str) -> Sequence[Grant]:
         """Every grant that this consumer has, in force or not, in the order of their agreements."""
@@ -159,7 +164,7 @@ def released(value: Any, fields: Sequence[str]) -> tuple[str, ...]:
 def _has(value: Any, tree: _Tree | None) -> bool:
     if tree is _ALL:
         return True
-    ((token, below),) = tree.items()
+    ((name, below),) = tree.items()
     if isinstance(value, dict):
-        return token in value and _has(value[token], below)
-    return isinstance(value, list) and token == "*" and any(_has(each, below) for each in value)
+        return name in value and _has(value[name], below)
+    return isinstance(value, list) and name == "*" and any(_has(each, below) for each in value)

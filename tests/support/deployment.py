@@ -34,14 +34,10 @@ if str(SITE) not in sys.path:
     sys.path.insert(0, str(SITE))
 
 BUS = "bus.test"
+THE_BUS = "(the bus)"
 CONSUMER = "payroll"
 PROVIDER = "hrmis-agency"
-AGENCIES = {
-    "payroll": ("ES256", "Ed25519", "PS256"),
-    "audit-office": ("ES256",),
-    "hrmis-agency": ("ES256",),
-    "tax-agency": ("ES256",),
-}
+AGENCIES = ("payroll", "audit-office", "hrmis-agency", "tax-agency")
 OPERATORS = {"olive": ["observer", "operator"], "otto": ["observer"]}
 
 Table = dict[str, Any]
@@ -108,13 +104,13 @@ class Deployment:
         (self.folder / "keys").mkdir(parents=True, exist_ok=True)
         self.gsb = self._gsb()
         self.files["gsb.toml"] = self.gsb
-        for agency, algorithms in AGENCIES.items():
-            self.agency(agency, algorithms)
+        for agency in AGENCIES:
+            self.agency(agency)
         for operator, roles in OPERATORS.items():
             self.operator(operator, roles)
 
     def _gsb(self) -> Table:
-        (self.folder / "keys" / "bus.jwk.json").write_bytes(_private("the bus", "ES256"))
+        (self.folder / "keys" / "bus.jwk.json").write_bytes(_private(THE_BUS, "ES256"))
         key = base64.urlsafe_b64encode(os.urandom(32)).rstrip(b"=")
         (self.folder / "store.key").write_bytes(key + b"\n")
         return {
@@ -134,15 +130,30 @@ class Deployment:
     # --- keys
 
     def key(self, owner: str, algorithm: str = "ES256") -> jwk.PrivateKey:
-        """The private key of an agency or operator, or of the bus (``"the bus"``)."""
+        """The private key of an agency or operator. Of another algorithm than ES256 it is registered by asking
+        for it, which must happen before ``write``.
+        """
+        self._register(owner, algorithm)
         return jwk.read_private(_private(owner, algorithm))
 
+    def bus_key(self) -> jwk.PrivateKey:
+        """The private key with which the bus signs."""
+        return jwk.read_private(_private(THE_BUS, "ES256"))
+
     def key_file(self, owner: str, algorithm: str = "ES256") -> Path:
-        """A file with that private key, outside the deployment's folder."""
+        """A file with the private key of an agency or operator, outside the deployment's folder."""
+        self._register(owner, algorithm)
         path = self.secrets / f"{owner}-{algorithm.lower()}.jwk.json"
         path.write_bytes(_private(owner, algorithm))
         path.chmod(0o600)
         return path
+
+    def _register(self, owner: str, algorithm: str) -> None:
+        kind = "operators" if f"operators/{owner}.toml" in self.files else "agencies"
+        keys = self.files[f"{kind}/{owner}.toml"]["keys"]
+        published = self._publish(owner, algorithm)
+        if published["file"] not in [key["file"] for key in keys]:
+            keys.append(published)
 
     def _publish(self, owner: str, algorithm: str) -> Table:
         name = f"keys/{owner}-{algorithm.lower()}.pub.jwk.json"
@@ -151,15 +162,13 @@ class Deployment:
 
     # --- tables
 
-    def agency(self, name: str, algorithms: Sequence[str] = ("ES256",), **more: Any) -> Table:
-        keys = [self._publish(name, algorithm) for algorithm in algorithms]
+    def agency(self, name: str, **more: Any) -> Table:
+        keys = [self._publish(name, "ES256")]
         return self._put(f"agencies/{name}.toml", {"name": f"The {name}", "keys": keys} | more)
 
     def operator(self, name: str, roles: Sequence[str], **more: Any) -> Table:
         keys = [self._publish(name, "ES256")]
-        return self._put(
-            f"operators/{name}.toml", {"name": name.title(), "roles": list(roles), "keys": keys} | more
-        )
+        return self._put(f"operators/{name}.toml", {"name": name.title(), "roles": list(roles), "keys": keys} | more)
 
     def system(
         self,
@@ -222,9 +231,7 @@ class Deployment:
     def write(self) -> Path:
         """Write everything as it now stands, and return the deployment's folder. May be called again."""
         for path, table in self.files.items():
-            lines = (
-                f"{json.dumps(name)} = {toml(value)}\n" for name, value in table.items() if value is not None
-            )
+            lines = (f"{json.dumps(name)} = {toml(value)}\n" for name, value in table.items() if value is not None)
             self._file(path, "".join(lines))
         for path, schema in self.schemas.items():
             self._file(f"schemas/{path}", json.dumps(schema, indent=2))
@@ -282,8 +289,6 @@ def standard(root: Path) -> Deployment:
         schema = closed(note, {"id": "P-0001", "text": "moved"})
         deployment.service(f"registry/{name}/v1", effect=effect, request=schema, reply=schema)
     read = {"service": "registry/person/v1", "purpose": "payroll", "fields": ["/id", "/name", "/salary"]}
-    writes = [
-        {"service": f"registry/{name}/v1", "purpose": "payroll", "fields": [""]} for name in ("mark", "note")
-    ]
+    writes = [{"service": f"registry/{name}/v1", "purpose": "payroll", "fields": [""]} for name in ("mark", "note")]
     deployment.agreement("a-1", grants=[read, *writes])
     return deployment
