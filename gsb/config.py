@@ -7,16 +7,20 @@
     agreements/<id>.toml                        who may ask for what, and why
 
 Unknown fields are refused. Relative paths start at the deployment's folder. No expressions, includes or templates.
-Reading stops at nothing: ``load`` returns every problem it found, each with its file and dotted path.
+Only shapes are told here, of one table at a time; ``gsb.load`` reads the files, ``gsb.lint`` knows what must hold
+between them.
 """
 
 from __future__ import annotations
 
-from datetime import date, datetime
+import re
+from datetime import date
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from gsb.model import Effect
 
@@ -27,6 +31,38 @@ SERVICE = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*/[a-z][a-z0-9]*(-[a-z0-9]+)*/v[1-9][0-9]
 ServiceId = Annotated[str, Field(pattern=SERVICE, max_length=140)]
 
 
+def _in_folder(path: Path, info: ValidationInfo) -> Path:
+    return Path((info.context or {}).get("folder", Path())) / path
+
+
+File = Annotated[Path, AfterValidator(_in_folder)]
+"""A path; with ``context={"folder": Path}`` a relative one starts there."""
+
+
+def _base_url(url: str) -> str:
+    parts = urlsplit(url)
+    origin = f"{parts.scheme}://{parts.netloc}"
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("a base URL is http:// or https:// and a host, perhaps with a port")
+    if parts.username is not None or parts.query or parts.fragment or url.endswith(("/", "?", "#")):
+        raise ValueError("a base URL has no user, query, fragment or slash at its end")
+    if not re.fullmatch("[!-~]+", url) or not url.startswith(origin) or origin != origin.lower():
+        raise ValueError("a base URL is visible ASCII, with scheme and host in lower case")
+    return url
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+"""A URL to which the paths of the wire profile are appended as they are, so its form matters byte for byte."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -34,14 +70,22 @@ class Table(BaseModel):
 class KeyFile(Table):
     """One key and its life: announced -> active -> retiring -> (gone), or revoked at any time."""
 
-    file: Path
+    file: File
     """The key as a JWK: public for agencies and operators, private for the bus itself."""
     state: Literal["announced", "active", "retiring", "revoked"] = "active"
     """Announced: published, not yet accepted. Active and retiring: accepted. Revoked: never again."""
-    since: datetime | None = None
+    since: AwareDatetime | None = None
     """From when an active or retiring key is accepted, or since when a revoked one is not (with a UTC offset)."""
-    until: datetime | None = None
+    until: AwareDatetime | None = None
     """Until when it is accepted; required for a retiring key."""
+
+    @model_validator(mode="after")
+    def _life(self) -> Self:
+        if self.state == "retiring" and self.until is None:
+            raise ValueError("a retiring key needs until: the time at which it is no longer accepted")
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise ValueError("since must be before until")
+        return self
 
 
 class Bus(Table):
@@ -49,9 +93,9 @@ class Bus(Table):
 
     id: str = Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")
     """The audience of every request and the issuer of every reply. Each environment has its own."""
-    base_urls: list[str] = Field(min_length=1)
+    base_urls: list[BaseUrl] = Field(min_length=1)
     """Public base URLs of the API, without a trailing slash; the first is the one that the bus writes in links."""
-    operations_url: str
+    operations_url: BaseUrl
     """Base URL of the operations port, which operators' signatures name."""
     keys: list[KeyFile] = Field(min_length=1)
     """The bus's own private keys; it signs with the active one that has been in force longest."""
@@ -60,11 +104,11 @@ class Bus(Table):
 class Tls(Table):
     """TLS 1.2 or later at the gateway."""
 
-    certificate: Path
+    certificate: File
     """PEM file with the certificate and its chain."""
-    key: Path
+    key: File
     """PEM file with the private key."""
-    client_ca: Path | None = None
+    client_ca: File | None = None
     """PEM file with the authorities whose client certificates are required; none: no client certificates."""
 
 
@@ -88,9 +132,9 @@ class StoreTable(Table):
 
     kind: Literal["sqlite"] = "sqlite"
     """SQLite, for one machine."""
-    path: Path
+    path: File
     """The database file; its folder must exist and be on a disk that keeps what was synchronised."""
-    key: Path
+    key: File
     """File with the store's key, made by ``gsb keygen --store``. Without it bodies and evidence cannot be read."""
     keys_days: int = Field(default=30, ge=1, le=3650)
     """Days for which an idempotency key is kept after the outcome."""
@@ -117,6 +161,12 @@ class Limits(Table):
     drain: float = Field(default=25.0, ge=0)
     """Seconds that a stopping node gives the exchanges it has begun."""
 
+    @model_validator(mode="after")
+    def _waits(self) -> Self:
+        if self.wait > self.wait_max:
+            raise ValueError("wait must be at most wait_max")
+        return self
+
 
 class Adapters(Table):
     """Which installed adapters may run."""
@@ -134,7 +184,7 @@ class Gsb(Table):
     broker: BrokerTable = BrokerTable()
     limits: Limits = Limits()
     adapters: Adapters
-    schemas: Path = Path("schemas")
+    schemas: File = Field(default=Path("schemas"), validate_default=True)
     """Folder of the services' schemas."""
 
 
@@ -214,7 +264,7 @@ class GrantTable(Table):
     purpose: Annotated[str, Field(pattern=ID, max_length=64)]
     """The purpose code that calls must state."""
     fields: list[str] = Field(min_length=1)
-    """Reply fields that may leave the bus: JSON Pointers, with * for every item of an array; "" grants the whole reply."""
+    """Reply fields that may leave the bus: JSON Pointers, * for every item of an array; "" grants the whole."""
     rate: Rate | None = None
     """None: only the bus's own limits."""
     sub: bool = False
@@ -242,3 +292,9 @@ class Agreement(Table):
     """Whether it is suspended: then it is not in force."""
     grants: list[GrantTable] = Field(min_length=1)
     """What it allows; nothing else is."""
+
+    @model_validator(mode="after")
+    def _validity(self) -> Self:
+        if self.valid_from > self.valid_until:
+            raise ValueError("valid_from must not be after valid_until")
+        return self

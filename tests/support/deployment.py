@@ -123,7 +123,7 @@ class Deployment:
             "listen": {"port": self.port, "operations_port": self.operations_port},
             "store": {"path": "store.db", "key": "store.key"},
             "limits": {},
-            "adapters": {"allow": ["echo", "http_json", "sql", "tax"]},
+            "adapters": {"allow": []},
             "schemas": "schemas",
         }
 

@@ -1,0 +1,101 @@
+"""The key registry: whose key a signature names and whether it counts now; and the bus's own keys.
+
+Frozen look-ups made from a checked configuration; no files are read here and nothing is decided about rights.
+Agencies and operators share one space of ids, so an owner is one string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from gsb.config import KeyFile
+from gsb.errors import KeyNotActive, KeyRevoked, KeyUnknown
+from gsb.jwk import PrivateKey, PublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """When a key counts. Times are seconds since the epoch; None means that there is no such limit."""
+
+    state: str
+    since: float | None = None
+    until: float | None = None
+
+    @classmethod
+    def of(cls, table: KeyFile) -> Life:
+        return cls(
+            table.state,
+            table.since.timestamp() if table.since else None,
+            table.until.timestamp() if table.until else None,
+        )
+
+    def revoked(self, now: float) -> bool:
+        return self.state == "revoked" and (self.since is None or now >= self.since)
+
+    def accepted(self, now: float) -> bool:
+        """Whether a signature of this moment counts. A revocation that lies ahead does not weaken it yet."""
+        if self.state == "announced" or self.revoked(now) or self.over(now):
+            return False
+        return self.state == "revoked" or self.since is None or now >= self.since
+
+    def over(self, now: float) -> bool:
+        return self.until is not None and now >= self.until
+
+    def published(self, now: float) -> bool:
+        """Whether others should know the key: announced ones too, revoked and finished ones no more."""
+        return not self.revoked(now) and not self.over(now)
+
+
+class Registry:
+    """The public keys of agencies and operators, by owner and kid."""
+
+    def __init__(self, keys: Iterable[tuple[str, PublicKey, Life]]) -> None:
+        self._keys: Mapping[tuple[str, str], tuple[PublicKey, Life]] = MappingProxyType(
+            {(owner, key.kid): (key, life) for owner, key, life in keys}
+        )
+
+    def find(self, owner: str, kid: str, now: float) -> PublicKey:
+        """The key, if signatures with it count now. Raises KeyUnknown, KeyRevoked or KeyNotActive."""
+        found = self._keys.get((owner, kid))
+        if found is None:
+            raise KeyUnknown
+        key, life = found
+        if life.revoked(now):
+            raise KeyRevoked
+        if not life.accepted(now):
+            raise KeyNotActive
+        return key
+
+    def revoked(self, owner: str, kid: str, now: float) -> bool | None:
+        """Whether the key is revoked; None when it is not known here, which proves neither."""
+        found = self._keys.get((owner, kid))
+        return None if found is None else found[1].revoked(now)
+
+
+class NoSigningKey(RuntimeError):
+    """None of the bus's own keys is active now, so nothing can be said to anyone."""
+
+
+class BusKeys:
+    """The bus's own keys: one signs, all that are announced, active or retiring are published."""
+
+    def __init__(self, keys: Iterable[tuple[PrivateKey, Life]]) -> None:
+        self._keys = tuple(keys)
+
+    def signing(self, now: float) -> PrivateKey:
+        """The active key that has been in force longest. Raises NoSigningKey.
+
+        The oldest, so that a new key is known to every caller before it signs anything.
+        """
+        active = [(key, life) for key, life in self._keys if life.state == "active" and life.accepted(now)]
+        if not active:
+            raise NoSigningKey("no key of the bus is active now")
+        key, _ = min(active, key=lambda each: each[1].since or 0.0)
+        return key
+
+    def jwks(self, now: float) -> dict[str, Any]:
+        """The public keys as a JWK Set (RFC 7517, section 5)."""
+        return {"keys": [dict(key.public.jwk) for key, life in self._keys if life.published(now)]}
