@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it also runs as a plain file
@@ -47,9 +48,9 @@ def prepare(*, fresh: bool = False) -> list[Made]:
         shutil.rmtree(DATA, ignore_errors=True)
     DATA.mkdir(parents=True, exist_ok=True)
     KEYS.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = [_private("bus.jwk", lambda: jwk.generate("ES256")), _private("store.key", _store_key)]
+    made = [_private("bus.jwk", partial(jwk.generate, "ES256")), _private("store.key", _store_key)]
     for name, algorithm in SIGNERS.items():
-        made.append(_private(f"{name}.jwk", lambda algorithm=algorithm: jwk.generate(algorithm)))
+        made.append(_private(f"{name}.jwk", partial(jwk.generate, algorithm)))
         (KEYS / f"{name}.public.jwk").write_bytes(jwk.public_of((KEYS / f"{name}.jwk").read_bytes()))
     new = not PERSONNEL.exists()
     if new:

@@ -67,6 +67,8 @@ class Report:
 
     preparations: list[tuple[str, float, str]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    told: bool = False
+    """Whether the table of steps was printed."""
 
     @contextmanager
     def preparing(self, title: str) -> Iterator[list[str]]:
@@ -79,6 +81,22 @@ class Report:
         step = Step(title, expected, count)
         self.steps.append(step)
         return step
+
+    def fact(self, title: str, expected: str, got: str) -> None:
+        """Something that was counted or compared, not called."""
+        self.step(title, expected).got[got] += 1
+
+    def tell(self, out: Console) -> None:
+        """The table, once; then whatever differed and has not been told."""
+        if not self.told:
+            out.print(self.step_table())
+        self.told = True
+        for step in self.failures:
+            out.print(
+                f"Not as expected: {step.title}: expected {step.expected} x {step.count}, got {describe(step.got)}."
+            )
+        if not self.failures:
+            out.print(f"All {len(self.steps)} steps came out as expected.")
 
     @property
     def failures(self) -> list[Step]:

@@ -1,0 +1,74 @@
+"""What the demonstration reads of its own deployment: URLs, ports, keys and files. It starts and calls nothing."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from config.demo.prepare import CONFIG, KEYS
+from gsb import jwk
+
+ROOT = CONFIG.parents[1]
+GSB = Path(sys.executable).with_name("gsb")
+OPENFISCA = ROOT / ".deps" / "openfisca" / "bin" / "openfisca"
+MINISTRY = "MOJ"
+STAFF = 300
+"""People in that ministry, see names.py."""
+PAGE = 50
+BURST = 3
+"""Calls at once under the purpose staff-plan, see agreements/payroll-personnel.toml."""
+PERIOD = "2026-09"
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where everything is."""
+
+    bus: str
+    """The bus's id."""
+    url: str
+    operations_url: str
+    tax_url: str
+
+    @classmethod
+    def read(cls) -> Site:
+        """From the deployment's files. Raises OSError, tomllib.TOMLDecodeError or KeyError."""
+        bus, tax = _toml("gsb.toml")["bus"], _toml("systems/tax.toml")
+        return cls(bus["id"], bus["base_urls"][0], bus["operations_url"], tax["settings"]["url"])
+
+    def ports(self) -> list[tuple[str, str, int]]:
+        """Who listens where."""
+        listeners = (
+            ("the bus", self.url),
+            ("the bus's operations port", self.operations_url),
+            ("the tax engine", self.tax_url),
+        )
+        return [(who, parts.hostname or "", parts.port or 80) for who, url in listeners if (parts := urlsplit(url))]
+
+    def tax_command(self) -> list[str | Path]:
+        """OpenFisca with its example country, two workers."""
+        parts = urlsplit(self.tax_url)
+        country = ("--country-package", "openfisca_country_template")
+        where = ("--port", str(parts.port), "--bind", parts.netloc, "--workers", "2")
+        return [OPENFISCA, "serve", *country, *where]
+
+    def bus_command(self) -> list[str | Path]:
+        return [GSB, "serve", CONFIG]
+
+    @staticmethod
+    def key(agency: str) -> jwk.PrivateKey:
+        return _key(agency)
+
+
+def _toml(name: str) -> dict[str, Any]:
+    return tomllib.loads((CONFIG / name).read_text("utf-8"))
+
+
+@cache
+def _key(agency: str) -> jwk.PrivateKey:
+    return jwk.read_private((KEYS / f"{agency}.jwk").read_bytes())

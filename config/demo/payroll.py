@@ -1,0 +1,188 @@
+"""The payroll month: the payroll agency reads, computes, records; then asks without waiting, and repeats itself.
+
+Everything goes through the bus with ``gsb.client``, which verifies each reply; what the personnel database holds in
+the end is counted in the database itself, not through the bus. What is right is said by each step's expectation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from config.demo import personnel
+from config.demo.deployment import MINISTRY, PAGE, PERIOD, STAFF, Site
+from config.demo.prepare import PERSONNEL
+from config.demo.report import Report, Step
+from gsb.client import BusProblem, Client, ClientError, Result
+
+AT_ONCE = 32
+"""Calls in flight."""
+GRANTED = {"employee", "tin", "name", "post", "grade", "salary", "bank_account"}
+"""What the agreement grants of a civil servant's record."""
+OFFICER = "payroll-officer-1"
+CENT = Decimal("0.01")
+
+Person = Mapping[str, Any]
+Payslip = Mapping[str, Any]
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Desk:
+    """The payroll agency at work: makes calls and counts how each came out."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def call(self, step: Step, service: str, body: Any, **options: Any) -> Result | None:
+        """One call under the purpose payroll; None when it did not come out well, which the step then shows."""
+        return await self._count(step, self._client.call(service, body, purpose="payroll", **options))
+
+    async def follow(self, step: Step, exchange: str) -> Result | None:
+        """The outcome of an exchange that was not waited for."""
+        return await self._count(step, self._client.follow(exchange))
+
+    @staticmethod
+    async def _count(step: Step, call: Awaitable[Result]) -> Result | None:
+        began = time.perf_counter()
+        try:
+            result = await call
+        except BusProblem as problem:
+            step.took(began, f"{problem.status} {problem.code}")
+            return None
+        except ClientError as error:
+            step.took(began, type(error).__name__)
+            return None
+        step.took(began, "202" if result.status == 202 else f"{result.status} {result.state}")
+        return result
+
+
+async def play(site: Site, report: Report, out: Console) -> None:
+    """The whole month. What goes wrong is in the report."""
+    columns = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    key = site.key("payroll-agency")
+    async with Client(site.url, bus=site.bus, agency="payroll-agency", key=key) as client:
+        with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
+            slips = await Month(desk := Desk(client), report, progress).run()
+        await without_waiting(desk, report)
+        if slips:
+            await once_more(desk, report, slips[0])
+
+
+class Month:
+    """From the ministry's payroll to a payslip for everybody on it."""
+
+    def __init__(self, desk: Desk, report: Report, progress: Progress) -> None:
+        self._desk, self._report, self._progress = desk, report, progress
+
+    async def run(self) -> list[Payslip]:
+        """The payslips that were recorded."""
+        staff = await self._payroll_list()
+        people = await self._many("hrmis/employee/v1: everybody's record", "read records", staff, self._employee)
+        members = {member for person in people for member in person}
+        self._report.fact("members of these records beyond the agreement", "none", listed(members - GRANTED))
+        taxed = await self._many("tax/income-tax/v1: everybody's tax", "compute taxes", people, self._tax)
+        slips = [payslip(person, tax) for person, tax in taxed]
+        title = "hrmis/record-payslip/v1: a payslip each"
+        recorded = await self._many(title, "record payslips", slips, self._record)
+        rows = personnel.payslips(PERSONNEL, PERIOD)
+        self._report.fact("rows of payslips in the personnel database", f"{STAFF} rows", f"{rows} rows")
+        return recorded
+
+    async def _payroll_list(self) -> list[str]:
+        """Personnel numbers of the ministry's staff, read page by page."""
+        title = f"hrmis/payroll-list/v1: the Ministry of Justice, {PAGE} a page"
+        step = self._report.step(title, "200 done", STAFF // PAGE)
+        staff: list[str] = []
+        ask: dict[str, Any] | None = {"ministry": MINISTRY, "limit": PAGE}
+        with step.running():
+            while ask is not None:
+                result = await self._desk.call(step, "hrmis/payroll-list/v1", ask)
+                page = result.body if result else {}
+                staff += [each["employee"] for each in page.get("employees", ())]
+                ask = {**ask, "after": page["next"]} if page.get("next") else None
+        self._report.fact("people on these pages", f"{STAFF} people", f"{len(set(staff))} people")
+        return staff
+
+    async def _many(
+        self, title: str, doing: str, items: Sequence[A], do: Callable[[Step, A], Awaitable[B | None]]
+    ) -> list[B]:
+        """Do it for every item, ``AT_ONCE`` at a time; what came of those that went well, in their order."""
+        step = self._report.step(title, "200 done", STAFF)
+        bar = self._progress.add_task(doing, total=len(items))
+        slots = asyncio.Semaphore(AT_ONCE)
+
+        async def one(item: A) -> B | None:
+            async with slots:
+                done = await do(step, item)
+            self._progress.advance(bar)
+            return done
+
+        with step.running():
+            results = await asyncio.gather(*(one(item) for item in items))
+        return [result for result in results if result is not None]
+
+    async def _employee(self, step: Step, employee: str) -> Person | None:
+        result = await self._desk.call(step, "hrmis/employee/v1", {"employee": employee})
+        return result.body if result else None
+
+    async def _tax(self, step: Step, person: Person) -> tuple[Person, str] | None:
+        ask = {"person": person["tin"], "period": PERIOD, "salary": person["salary"]}
+        result = await self._desk.call(step, "tax/income-tax/v1", ask)
+        return (person, result.body["income_tax"]["amount"]) if result else None
+
+    async def _record(self, step: Step, slip: Payslip) -> Payslip | None:
+        result = await self._desk.call(step, "hrmis/record-payslip/v1", slip, sub=OFFICER, idempotency_key=key_of(slip))
+        return slip if result else None
+
+
+def payslip(person: Person, income_tax: str) -> Payslip:
+    """What is paid out: gross less tax, to the cent."""
+    gross, tax = Decimal(person["salary"]["amount"]), Decimal(income_tax)
+
+    def money(amount: Decimal) -> dict[str, str]:
+        return {"amount": str(amount.quantize(CENT, ROUND_HALF_UP)), "currency": person["salary"]["currency"]}
+
+    figures = {"gross": money(gross), "income_tax": money(tax), "net": money(gross - tax)}
+    return {"employee": person["employee"], "period": PERIOD, **figures}
+
+
+def key_of(slip: Payslip) -> str:
+    """One payslip for a person and month, however often it is sent."""
+    return f"payslip-{slip['employee']}-{slip['period']}"
+
+
+def listed(members: set[str]) -> str:
+    return ", ".join(sorted(members)) or "none"
+
+
+async def without_waiting(desk: Desk, report: Report) -> None:
+    """An exchange that the caller does not wait for: 202 at once, the outcome later."""
+    asked = report.step("asked without waiting (Prefer: respond-async)", "202")
+    with asked.running():
+        result = await desk.call(asked, "hrmis/employee/v1", {"employee": "E-000042"}, respond_async=True)
+    followed = report.step("followed to its outcome", "200 done")
+    if result and result.exchange:
+        with followed.running():
+            await desk.follow(followed, result.exchange)
+
+
+async def once_more(desk: Desk, report: Report, slip: Payslip) -> None:
+    """The same payslip again under the same key, as after a lost answer: the first outcome, and still one row."""
+    again = report.step("a payslip sent again under its Idempotency-Key", "200 done")
+    with again.running():
+        result = await desk.call(again, "hrmis/record-payslip/v1", slip, sub=OFFICER, idempotency_key=key_of(slip))
+    replayed = bool(result and result.replayed)
+    report.fact("whose outcome came back", "the first one's", "the first one's" if replayed else "a new one's")
+    rows = personnel.payslips(PERSONNEL, PERIOD, slip["employee"])
+    report.fact("rows of that payslip in the personnel database", "1 row", f"{rows} row" + "s" * (rows != 1))
+    other = report.step("refused: another amount under that key", "422 idempotency_key_reused")
+    with other.running():
+        changed = {**slip, "net": slip["gross"]}
+        await desk.call(other, "hrmis/record-payslip/v1", changed, sub=OFFICER, idempotency_key=key_of(slip))
