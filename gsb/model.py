@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -57,6 +59,11 @@ def new_id(now: float | None = None) -> str:
     value |= 0x7 << 76 | (random >> 64 & 0xFFF) << 64
     value |= 0b10 << 62 | random & (1 << 62) - 1
     return str(uuid.UUID(int=value))
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,3 +210,16 @@ class Exchange:
     @property
     def system(self) -> str:
         return self.service.partition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the edge says to a call, before it is signed."""
+
+    status: int
+    body: bytes = b""
+    content_type: str | None = JSON_TYPE
+    """None when there is no body."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    exchange: Exchange | None = None
+    """The exchange of which it speaks; None when it speaks of this call alone."""

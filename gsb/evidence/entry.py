@@ -13,11 +13,10 @@ import hashlib
 import hmac
 import os
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 import orjson
 
-from gsb.model import Entry
+from gsb.model import Entry, timestamp
 
 VERSION = 1
 LIMIT = 65_535
@@ -29,11 +28,6 @@ Fact = str | int | None | Sequence[str]
 def canonical(value: object) -> bytes:
     """JSON in the form of RFC 8785, for values of strings, integers, lists and mappings with ASCII names."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-
-
-def timestamp(seconds: float) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def leaf_hash(content: bytes) -> bytes:

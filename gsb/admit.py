@@ -1,0 +1,185 @@
+"""Admission: from a call to an accepted exchange and its answer, ten steps in this order and no other.
+
+Nothing acts before step 9, whose commit holds reservation, request and entry together: a crash before it leaves
+nothing (the caller repeats), a crash after it leaves an exchange that the sweeper dispatches. Each step that can
+fail raises its own problem; a refusal after authentication is itself proved by an entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import suppress
+
+from gsb import handout, jws, strictjson
+from gsb.bus import JTI_LIVES, Bus
+from gsb.catalogue import ServiceInfo
+from gsb.errors import (
+    BodyInvalid,
+    BodyTooLarge,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    MediaTypeRefused,
+    Problem,
+    ServiceUnknown,
+    StoreUnavailable,
+)
+from gsb.evidence.entry import make_entry
+from gsb.model import JSON_TYPE, Answer, Call, Decision, Effect, Exchange, Record, Signed, new_id
+from gsb.policy import Grant
+from gsb.store.contract import NewExchange, Reservation
+
+SERVICES = "/services/"
+POLL = 1.0
+"""Seconds after which a waiting call reads the store although nobody woke it: a broker may lose."""
+
+
+async def admit(bus: Bus, call: Call) -> Answer:
+    """Answer a POST to a service. Raises Problem; ``call.signed`` is set as soon as the caller is known."""
+    service = find_service(bus, call.target)
+    size_and_shape(bus, call, service)  # 1 size and shape
+    signed = authenticate(bus, call)  # 2 who signed
+    try:
+        jws.bind(signed, call, bus.catalogue.gsb.bus.base_urls)  # 3 bound to this request
+        fingerprint = fingerprint_of(call, signed)
+        earlier = await bus.store.look(signed.issuer, signed.jti, signed.idempotency_key)  # 4 seen before
+        if earlier is not None:
+            same_content(earlier, fingerprint)
+            await bus.store.spend(signed.issuer, signed.jti, JTI_LIVES)
+            return await answer(bus, call, signed, earlier.exchange)
+        if service is None:  # 5 which service
+            raise ServiceUnknown
+        grant = bus.catalogue.policy.decide(  # 6 granted
+            signed.issuer, service.id, signed.purpose, signed.sub, signed.case, bus.clock()
+        )
+        bus.budgets.take(grant, bus.clock())  # 7 rate
+        request_fits(service, signed, call.body)  # 8 request schema
+        new = new_exchange(bus, call, signed, service, grant, fingerprint)
+        earlier = await bus.store.accept(new)  # 9 accept: one durable commit
+        if earlier is not None:  # somebody else's call with the same key was faster
+            same_content(earlier, fingerprint)
+            return await answer(bus, call, signed, earlier.exchange)
+    except Problem as refusal:
+        await bus.refusals.prove(signed, service.id if service else None, refusal)
+        raise
+    return await answer(bus, call, signed, new.id, dispatch=service.system)  # 10 dispatch, then wait
+
+
+def find_service(bus: Bus, target: str) -> ServiceInfo | None:
+    """The service at this raw target. A query, an encoded or doubled slash make it another target: none."""
+    return bus.catalogue.services.get(target.removeprefix(SERVICES)) if target.startswith(SERVICES) else None
+
+
+def size_and_shape(bus: Bus, call: Call, service: ServiceInfo | None) -> None:
+    limit = service.body if service else bus.catalogue.gsb.limits.body
+    if len(call.body) > limit:
+        raise BodyTooLarge(f"at most {limit} bytes")
+    if (call.content_type or "").partition(";")[0].strip().lower() != JSON_TYPE:
+        raise MediaTypeRefused
+
+
+def authenticate(bus: Bus, call: Call) -> Signed:
+    """Who signed, with a key in force now; remembered in the call so that the answer is signed for them."""
+    now = bus.clock()
+
+    def find_key(issuer: str, key_id: str) -> jws.PublicKey:
+        return bus.catalogue.keys.find(issuer, key_id, now)
+
+    call.signed = jws.verify_request(call.signature, find_key, bus.catalogue.gsb.bus.id, now)
+    return call.signed
+
+
+def fingerprint_of(call: Call, signed: Signed) -> bytes:
+    """SHA-256 over what a repeat must equal: method, target, purpose, sub, case, body. Lengths keep them apart."""
+    digest = hashlib.sha256()
+    for part in (call.method, call.target, signed.purpose, signed.sub, signed.case):
+        text = b"-" if part is None else b"+" + part.encode()
+        digest.update(len(text).to_bytes(4, "big") + text)
+    digest.update(call.body)
+    return digest.digest()
+
+
+def same_content(reservation: Reservation, fingerprint: bytes) -> None:
+    if reservation.fingerprint != fingerprint:
+        raise IdempotencyKeyReused
+
+
+def request_fits(service: ServiceInfo, signed: Signed, body: bytes) -> None:
+    if service.effect is not Effect.NONE and signed.idempotency_key is None:
+        raise IdempotencyKeyMissing
+    if faults := service.request.faults(strictjson.loads(body)):
+        raise BodyInvalid(faults=faults)
+
+
+def new_exchange(
+    bus: Bus, call: Call, signed: Signed, service: ServiceInfo, grant: Grant, fingerprint: bytes
+) -> NewExchange:
+    now = bus.clock()
+    exchange = new_id(now)
+    decision = Decision(grant.agreement, grant.agreement_digest, grant.purpose, grant.fields)
+    entry = make_entry(
+        "accepted",
+        now,
+        {
+            "exchange": exchange,
+            "agency": signed.issuer,
+            "service": service.id,
+            "purpose": grant.purpose,
+            "agreement": grant.agreement,
+            "agreement_digest": grant.agreement_digest,
+            "fields": grant.fields,
+            "key": signed.key_id,
+        },
+        # The JWS holds the body's digest, so it proves the body as well.
+        {"request": signed.jws},
+    )
+    return NewExchange(
+        id=exchange,
+        agency=signed.issuer,
+        service=service.id,
+        effect=service.effect,
+        expires_in=service.expires,
+        jti=signed.jti,
+        jti_lives=JTI_LIVES,
+        key=signed.idempotency_key,
+        fingerprint=fingerprint,
+        record=Record(call.body, signed.key_id, decision, signed.sub, signed.case, call.traceparent),
+        entry=entry,
+    )
+
+
+async def answer(bus: Bus, call: Call, signed: Signed, exchange: str, *, dispatch: str | None = None) -> Answer:
+    """Dispatch a new exchange, or none for a repeat; wait as long as the caller does; hand out what there is."""
+    limits = bus.catalogue.gsb.limits
+    wait = limits.wait if call.wait is None else min(call.wait, limits.wait_max)
+    with bus.waiters.waiting(exchange) as woken:
+        if dispatch is not None:
+            await bus.broker.dispatch(dispatch, exchange)
+        else:
+            woken.set()  # a repeat may be final already: look at once
+        known = await settled(bus, exchange, woken, wait)
+    headers = {}
+    if call.wait is not None:
+        headers["Preference-Applied"] = "respond-async" if call.wait == 0 else f"wait={wait:g}"
+    if dispatch is None:
+        headers["Idempotent-Replayed"] = "true"
+    said = await handout.outcome(bus, signed, known)
+    return Answer(said.status, said.body, said.content_type, {**said.headers, **headers}, known)
+
+
+async def settled(bus: Bus, exchange: str, woken: asyncio.Event, wait: float) -> Exchange:
+    """The exchange once it is final, held or unknown, or after ``wait`` seconds however it stands."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(max(end - loop.time(), 0), POLL)):
+                await woken.wait()
+        woken.clear()
+        known = await bus.store.exchange(exchange)
+        if known is None:
+            raise StoreUnavailable  # an accepted exchange is never gone before its retention
+        if known.outcome is not None or known.state in handout.RETRY_AFTER:
+            return known
+        if bus.leaving or loop.time() >= end:
+            return known

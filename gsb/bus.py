@@ -1,0 +1,151 @@
+"""What the roles of one node share: the look-ups, the store, the broker, who waits, and what was refused.
+
+No decision is made here. A crash loses the waiters (their callers ask again) and the counts of refusal floods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gsb.broker.contract import Broker
+from gsb.catalogue import Catalogue
+from gsb.errors import Problem, Replayed, StoreUnavailable
+from gsb.evidence.entry import Fact, make_entry
+from gsb.limits import Budgets
+from gsb.model import Signed
+from gsb.runtime import Runtime
+from gsb.store.contract import Query, Store
+
+JTI_LIVES = 300.0
+"""Seconds for which a jti is remembered: longer than any signature that carries it is accepted (at most 140 s)."""
+FLOOD_WINDOW = 60.0
+"""Seconds in which the same refusal is, after the first, only counted."""
+
+
+class Waiters:
+    """Calls that wait for an exchange, woken by its id. Waking nobody is normal."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, set[asyncio.Event]] = {}
+
+    @contextmanager
+    def waiting(self, exchange: str) -> Iterator[asyncio.Event]:
+        event = asyncio.Event()
+        self._events.setdefault(exchange, set()).add(event)
+        try:
+            yield event
+        finally:
+            self._events[exchange].discard(event)
+            if not self._events[exchange]:
+                del self._events[exchange]
+
+    def wake(self, exchange: str) -> None:
+        for event in self._events.get(exchange, ()):
+            event.set()
+
+    def wake_all(self) -> None:
+        for exchange in self._events:
+            self.wake(exchange)
+
+
+@dataclass(slots=True)
+class _Flood:
+    began_at: float
+    count: int = 0
+
+
+class Refusals:
+    """Entries for what was refused after authentication: the first at once, then a flood of the same counted."""
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._floods: dict[tuple[str, str, str], _Flood] = {}
+
+    async def prove(self, signed: Signed, service: str | None, refusal: Problem, *, spent: bool = False) -> None:
+        """An entry for this refusal and, unless it is ``spent`` already, the call's jti in the same commit.
+
+        ``service`` must be the id of a known service: text of the caller may not stand in an entry. Raises Replayed or
+        StoreUnavailable, which is then what the caller must hear: nothing is left unproven.
+        """
+        if isinstance(refusal, StoreUnavailable):
+            return
+        now = self._clock()
+        jti = None if spent or isinstance(refusal, Replayed) else signed.jti
+        flood = self._floods.get(key := (signed.issuer, service or "", refusal.code))
+        if flood is not None and now < flood.began_at + FLOOD_WINDOW:
+            flood.count += 1
+            if jti is not None:
+                await self._store.spend(signed.issuer, jti, JTI_LIVES)
+            return
+        if flood is not None and flood.count:
+            await self._count(key, flood, now)
+        self._floods[key] = _Flood(now)
+        facts: dict[str, Fact] = {
+            "agency": signed.issuer,
+            "key": signed.key_id,
+            "service": service,
+            "code": refusal.code,
+        }
+        entry = make_entry(
+            "refused", now, facts, {"request": signed.jws, "faults": [f.pointer for f in refusal.faults]}
+        )
+        await self._store.note(entry, issuer=signed.issuer, jti=jti, jti_lives=JTI_LIVES)
+
+    async def flush(self) -> None:
+        """Write the counts of every flood whose minute is over, and forget it."""
+        now = self._clock()
+        for key, flood in list(self._floods.items()):
+            if now >= flood.began_at + FLOOD_WINDOW:
+                del self._floods[key]
+                if flood.count:
+                    await self._count(key, flood, now)
+
+    async def _count(self, key: tuple[str, str, str], flood: _Flood, now: float) -> None:
+        agency, service, code = key
+        facts: dict[str, Fact] = {"agency": agency, "service": service or None, "code": code, "count": flood.count}
+        await self._store.note(make_entry("refusals", now, facts, {}))
+
+
+@dataclass
+class Bus:
+    """One node's view of the bus. ``catalogue`` is swapped whole, never changed."""
+
+    catalogue: Catalogue
+    store: Store
+    broker: Broker
+    runtime: Runtime
+    budgets: Budgets = field(default_factory=Budgets)
+    clock: Callable[[], float] = time.time
+    waiters: Waiters = field(default_factory=Waiters)
+    draining: bool = False
+    """Stopping: nothing new is admitted, what was begun is finished."""
+    leaving: bool = False
+    """Out of time: calls that still wait are answered with what there is."""
+    refusals: Refusals = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.refusals = Refusals(self.store, self.clock)
+        self.broker.on_wake(self.waiters.wake)
+
+    def leave(self) -> None:
+        self.leaving = True
+        self.waiters.wake_all()
+
+    async def unready(self) -> list[str]:
+        """The names of what keeps this node from its work; empty when it is ready."""
+        missing = ["draining"] if self.draining else []
+        try:
+            await self.store.search(Query(limit=1))
+        except StoreUnavailable:
+            missing.append("store")
+        return missing
+
+    @property
+    def base_url(self) -> str:
+        """The public base URL that the bus writes in links."""
+        return self.catalogue.gsb.bus.base_urls[0]

@@ -1,0 +1,1 @@
+"""The command ``gsb``: one file for each group of commands."""

@@ -1,0 +1,197 @@
+"""``gsb exchanges`` and ``gsb dead-letters``: an operator looks at the running node, and ends what stands still.
+
+Every command is signed with the operator's key, sent to the operations port, and recorded there with its reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gsb.cli.shared import bus_keys, explain, fail, print_json, signing_key
+from gsb.client import Client, ClientError
+
+exchanges = typer.Typer(help="List, show and resolve exchanges.", no_args_is_help=True)
+dead_letters = typer.Typer(help="Exchanges that are held: list, show, replay and close them.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the exchange.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why: an auditor will read it.")]
+Url = Annotated[str, typer.Option("--operations-url", envvar="GSB_OPERATIONS_URL", help="Base URL, operations port.")]
+Bus = Annotated[str, typer.Option("--bus", envvar="GSB_BUS", help="Id of the bus.")]
+Operator = Annotated[str, typer.Option("--operator", envvar="GSB_OPERATOR", help="Your operator id.")]
+Key = Annotated[Path, typer.Option("--key", envvar="GSB_OPERATOR_KEY", help="Your private key, a JWK.")]
+BusKeys = Annotated[
+    Path, typer.Option("--bus-keys", envvar="GSB_BUS_KEYS", help="The bus's public keys, a JWK or JWK set.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+Ended = Annotated[str, typer.Option("--state", help="How it ended: done or failed.")]
+Effect = Annotated[str, typer.Option("--effect", help="Whether it took effect: done or none.")]
+States = Annotated[list[str] | None, typer.Option("--state", help="Only in this state; may be given several times.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="At most so many.")]
+Before = Annotated[str | None, typer.Option("--before", help="The page after this id.")]
+
+
+class Desk:
+    """Where an operator's signed calls go."""
+
+    def __init__(self, url: str, bus: str, operator: str, key: Path, keys: Path) -> None:
+        self._arguments = (url, bus, operator, signing_key(key), bus_keys(keys))
+
+    def act(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Any:
+        """The answer's body; ends the command when the act was refused."""
+        target = f"/admin/exchanges{path}" + (f"?{urlencode(query, doseq=True)}" if query else "")
+        try:
+            return asyncio.run(self._act(method, target, body))
+        except ClientError as error:
+            raise explain(error) from error
+        except ValueError as error:
+            raise fail(str(error)) from error
+
+    async def _act(self, method: str, target: str, body: Any) -> Any:
+        url, bus, operator, key, keys = self._arguments
+        async with Client(url, bus=bus, agency=operator, key=key, bus_keys=keys, operations_url=url) as client:
+            return (await client.admin(method, target, body)).body
+
+
+def listed(page: dict[str, Any], as_json: bool, none: str) -> None:
+    if as_json:
+        print_json(page)
+        return
+    if not page["exchanges"]:
+        typer.echo(none)
+        return
+    table = Table("exchange", "accepted", "agency", "service", "state", "why", "attempts")
+    for each in page["exchanges"]:
+        why = each.get("reason") or each.get("code") or ""
+        state = each["state"] + (f" (effect {each['effect']})" if "effect" in each else "")
+        table.add_row(
+            each["exchange"], each["accepted"], each["agency"], each["service"], state, why, str(each["attempts"])
+        )
+    Console(soft_wrap=False, width=None if Console().is_terminal else 200).print(table)
+    if page["next"]:
+        typer.echo(f"more: --before {page['next']}")
+
+
+def shown(exchange: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(exchange)
+        return
+    for name, value in exchange.items():
+        if name not in ("timeline", "links"):
+            typer.echo(f"{name:10} {value}")
+    for moment in exchange["timeline"]:
+        what = " ".join(str(moment[name]) for name in ("kind", "state", "code", "reason") if name in moment)
+        typer.echo(f"  {moment['at']}  {what}")
+
+
+@exchanges.command("list")
+def list_exchanges(
+    reason: Reason,
+    url: Url,
+    bus: Bus,
+    operator: Operator,
+    key: Key,
+    keys: BusKeys,
+    state: States = None,
+    agency: Annotated[str | None, typer.Option("--agency", help="Only of this agency.")] = None,
+    service: Annotated[str | None, typer.Option("--service", help="Only of this service.")] = None,
+    limit: Limit = 50,
+    before: Before = None,
+    as_json: AsJson = False,
+) -> None:
+    """List exchanges, newest first."""
+    query = {"reason": reason, "limit": limit, "state": state, "agency": agency, "service": service, "before": before}
+    page = Desk(url, bus, operator, key, keys).act("GET", "", {n: v for n, v in query.items() if v is not None})
+    listed(page, as_json, "no such exchange")
+
+
+@exchanges.command("show")
+@dead_letters.command("show")
+def show(
+    exchange: Id,
+    reason: Reason,
+    url: Url,
+    bus: Bus,
+    operator: Operator,
+    key: Key,
+    keys: BusKeys,
+    as_json: AsJson = False,
+) -> None:
+    """Show one exchange and its time line; never its body."""
+    shown(Desk(url, bus, operator, key, keys).act("GET", f"/{exchange}", {"reason": reason}), as_json)
+
+
+@exchanges.command("resolve")
+def resolve(
+    exchange: Id,
+    state: Ended,
+    effect: Effect,
+    reason: Reason,
+    url: Url,
+    bus: Bus,
+    operator: Operator,
+    key: Key,
+    keys: BusKeys,
+    as_json: AsJson = False,
+) -> None:
+    """End an unknown exchange, having found out in the core system how it ended."""
+    body = {"state": state, "effect": effect, "reason": reason}
+    shown(Desk(url, bus, operator, key, keys).act("POST", f"/{exchange}/resolve", body=body), as_json)
+
+
+@dead_letters.command("list")
+def list_dead_letters(
+    reason: Reason,
+    url: Url,
+    bus: Bus,
+    operator: Operator,
+    key: Key,
+    keys: BusKeys,
+    limit: Limit = 50,
+    before: Before = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what is held, newest first."""
+    query = {"reason": reason, "limit": limit, "state": "held"} | ({"before": before} if before else {})
+    listed(Desk(url, bus, operator, key, keys).act("GET", "", query), as_json, "nothing is held")
+
+
+@dead_letters.command("replay")
+def replay(
+    exchange: Id,
+    reason: Reason,
+    url: Url,
+    bus: Bus,
+    operator: Operator,
+    key: Key,
+    keys: BusKeys,
+    expires_in: Annotated[float, typer.Option("--expires-in", min=1, help="Seconds for which it may begin.")] = 3600,
+    as_json: AsJson = False,
+) -> None:
+    """Try a held exchange again."""
+    body = {"reason": reason, "expires_in": expires_in}
+    shown(Desk(url, bus, operator, key, keys).act("POST", f"/{exchange}/replay", body=body), as_json)
+
+
+@dead_letters.command("close")
+def close(
+    exchange: Id,
+    state: Ended,
+    effect: Effect,
+    reason: Reason,
+    url: Url,
+    bus: Bus,
+    operator: Operator,
+    key: Key,
+    keys: BusKeys,
+    as_json: AsJson = False,
+) -> None:
+    """End a held exchange for good."""
+    body = {"state": state, "effect": effect, "reason": reason}
+    shown(Desk(url, bus, operator, key, keys).act("POST", f"/{exchange}/close", body=body), as_json)

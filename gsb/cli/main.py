@@ -1,0 +1,46 @@
+"""The command ``gsb``, composed of its groups."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gsb import __version__
+from gsb.cli.bench import bench
+from gsb.cli.call import call
+from gsb.cli.check import check
+from gsb.cli.exchanges import dead_letters, exchanges
+from gsb.cli.keygen import keygen
+from gsb.cli.serve import serve
+
+app = typer.Typer(
+    help="The Government Service Bus.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(serve)
+app.command()(check)
+app.command()(keygen)
+app.command()(call)
+app.add_typer(exchanges, name="exchanges")
+app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(bench, name="bench")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gsb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Nothing but the version stands before a command."""
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,195 @@
+"""A node: everything put together, started and stopped in one order.
+
+Start: catalogue, store, broker, adapters, workers and sweeper, operations port, API: nothing is admitted before it
+can be carried out. Stop: not ready, nothing new admitted, what was begun is finished, then everything in reverse.
+A killed node needs no clean-up: the next start finds what is due in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+from aiohttp import web
+
+from gsb.broker.contract import Delivery
+from gsb.broker.local import LocalBroker
+from gsb.bus import Bus
+from gsb.catalogue import Catalogue, build
+from gsb.config import Tls
+from gsb.errors import StoreUnavailable
+from gsb.perform import perform
+from gsb.runtime import Runtime
+from gsb.store.contract import Store
+from gsb.store.seal import read_key
+from gsb.store.sqlite import SqliteStore
+from gsb.sweep import BATCH, INTERVAL, sweep
+from gsb.web.app import API, OPERATIONS, Edge
+
+log = logging.getLogger("gsb.node")
+
+DAY = 86_400.0
+
+
+class Node:
+    """One process of the bus, playing all roles."""
+
+    def __init__(self, folder: Path, *, make_store: Callable[[Catalogue], Store] | None = None) -> None:
+        """Raises ConfigInvalid when the deployment in ``folder`` is not right."""
+        self.catalogue = build(folder)
+        self.bus = Bus(
+            catalogue=self.catalogue,
+            store=(make_store or open_sqlite)(self.catalogue),
+            broker=LocalBroker(),
+            runtime=Runtime(),
+        )
+        self.api = Edge(self.bus, API, guarded=True)
+        self.operations = Edge(self.bus, OPERATIONS, guarded=False)
+        self._stack = AsyncExitStack()
+        self._performing: set[asyncio.Task[None]] = set()
+        self.failed = asyncio.Event()
+        """Set when a part of the node ended by itself: it should be stopped and started anew."""
+
+    async def start(self) -> None:
+        """Everything up, or nothing: what a failing start has opened is closed again."""
+        async with AsyncExitStack() as stack:
+            await self.bus.store.open()
+            stack.push_async_callback(self.bus.store.close)
+            await self.bus.broker.open()
+            stack.push_async_callback(self.bus.broker.close)
+            await self.bus.runtime.open(self.catalogue)
+            stack.push_async_callback(self.bus.runtime.close)
+            self._background(stack, self._work())
+            self._background(stack, self._sweep())
+            await self._listen(stack)
+            self._stack = stack.pop_all()
+        log.info("started", extra={"facts": {"bus": self.catalogue.gsb.bus.id, "catalogue": self.catalogue.digest}})
+
+    async def stop(self) -> None:
+        """Drain for at most ``limits.drain`` seconds, then let go. Exchanges not finished by then stay in the store."""
+        self.bus.draining = True
+        deadline = asyncio.get_running_loop().time() + self.catalogue.gsb.limits.drain
+        log.info("draining", extra={"facts": {"calls": self.api.in_flight, "performing": len(self._performing)}})
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self.api.idle.wait()
+                while self._performing:
+                    await asyncio.wait(self._performing)
+        self.bus.leave()
+        await self._stack.aclose()
+        log.info("stopped")
+
+    def _background(self, stack: AsyncExitStack, work: Coroutine[None, None, None]) -> None:
+        """Run ``work`` until the stack closes. If it ends by itself the node has failed, and says so."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+
+        async def stop() -> None:
+            task.remove_done_callback(self._ended)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+        stack.push_async_callback(stop)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        log.critical("a part of the node ended", exc_info=None if task.cancelled() else task.exception())
+        self.failed.set()
+
+    async def _work(self) -> None:
+        """Workers for every system; one slow system never holds up another's deliveries."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for system in self.catalogue.systems.values():
+                    group.create_task(self._work_for(system.id, system.concurrency))
+                await asyncio.Event().wait()
+        finally:
+            await self._let_go()
+
+    async def _work_for(self, system: str, concurrency: int) -> None:
+        slots = asyncio.Semaphore(concurrency)
+        async for delivery in self.bus.broker.deliveries([system]):
+            await slots.acquire()
+            task = asyncio.create_task(self._perform(delivery))
+            self._performing.add(task)
+            task.add_done_callback(self._performing.discard)
+            task.add_done_callback(lambda _: slots.release())
+
+    async def _perform(self, delivery: Delivery) -> None:
+        try:
+            await perform(self.bus, delivery.exchange, delivery.system)
+        except StoreUnavailable:
+            log.error("the store did not take an outcome; the lease decides", extra=_names(delivery))
+        except Exception:
+            # The place where a worker survives whatever went wrong with one exchange: its lease decides.
+            log.exception("performing failed", extra=_names(delivery))
+        finally:
+            delivery.done()
+
+    async def _let_go(self) -> None:
+        """Cancel what is still performing: the lease of each makes it due, or unknown, after the next start."""
+        for task in (tasks := list(self._performing)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                found = await sweep(self.bus)
+                await self.bus.refusals.flush()
+            except StoreUnavailable:
+                log.error("the sweeper cannot reach the store")
+                found = 0
+            if found < BATCH:
+                await asyncio.sleep(INTERVAL)
+
+    async def _listen(self, stack: AsyncExitStack) -> None:
+        listen = self.catalogue.gsb.listen
+        context = tls_context(self.catalogue.folder, listen.tls) if isinstance(listen.tls, Tls) else None
+        await self._serve(stack, self.operations, listen.operations_host, listen.operations_port, None)
+        await self._serve(stack, self.api, listen.host, listen.port, context)
+
+    async def _serve(
+        self, stack: AsyncExitStack, edge: Edge, host: str, port: int, context: ssl.SSLContext | None
+    ) -> None:
+        # The handlers have had their time to drain when the runner is cleaned up, so it need not wait long.
+        runner = web.ServerRunner(edge.server(), shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+
+
+def _names(delivery: Delivery) -> dict[str, dict[str, str]]:
+    return {"facts": {"exchange": delivery.exchange, "system": delivery.system}}
+
+
+def open_sqlite(catalogue: Catalogue) -> Store:
+    table = catalogue.gsb.store
+    key = read_key(catalogue.folder / table.key)
+    return SqliteStore(catalogue.folder / table.path, key, keys_kept=table.keys_days * DAY)
+
+
+def tls_context(folder: Path, tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 or later with this certificate; client certificates where the configuration names an authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(folder / tls.certificate, folder / tls.key)
+    if tls.client_ca is not None:
+        context.load_verify_locations(folder / tls.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+async def run(node: Node, stopped: Awaitable[object]) -> bool:
+    """Start the node, serve until ``stopped`` or until a part of it fails, stop it. Whether it stopped as asked."""
+    await node.start()
+    failed = asyncio.create_task(node.failed.wait())
+    asked = asyncio.ensure_future(stopped)
+    await asyncio.wait({failed, asked}, return_when=asyncio.FIRST_COMPLETED)
+    failed.cancel()
+    await node.stop()
+    return asked.done() and not node.failed.is_set()

@@ -1,0 +1,184 @@
+"""Performing: from a dispatched id to an outcome, six steps in this order and no other.
+
+A crash before step 1's commit leaves the exchange as it was; one after it leaves a lease that runs out: a write that
+must not act twice is then unknown, everything else is begun again. Nobody calls a core system without having begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+import orjson
+
+from gsb.bus import Bus
+from gsb.catalogue import ServiceInfo
+from gsb.errors import AuthorityWithdrawn, ExchangeExpired, StoreUnavailable
+from gsb.evidence.entry import Fact, make_entry
+from gsb.model import Entry, Record, Request, State
+from gsb.sdk.errors import AdapterError
+from gsb.store.contract import Begun
+from gsb.telemetry import child_trace, trace
+from gsb.verdict import Finish, Hold, Postpone, Verdict, after_error, after_reply, ended_early, later
+
+log = logging.getLogger("gsb.exchange")
+
+LEASE_MARGIN = 15.0
+"""Seconds by which a lease outlives its adapter's time-out, so that the outcome is written before it runs out."""
+UNKNOWN_SYSTEM_LEASE = 30.0
+FINISH_RETRIES = (0.1, 0.4, 1.5, 3.0, 5.0, None)
+"""Pauses, in seconds, between tries to write what is known already: together shorter than the lease's margin."""
+
+
+async def perform(bus: Bus, exchange: str, system: str) -> None:
+    """Carry the exchange as far as it can go now. Raises StoreUnavailable; then the lease decides."""
+    info = bus.catalogue.systems.get(system)
+    lease = (info.timeout if info else UNKNOWN_SYSTEM_LEASE) + LEASE_MARGIN
+    begun = await bus.store.begin(exchange, lease)  # 1 begin
+    if begun is None:
+        return
+    trace.set(child_trace(begun.record.traceparent if begun.record else None))
+    verdict = await judge(bus, begun)  # 2 to 4 adapter, reply schema, granted fields
+    if verdict is not None and await settle(bus, begun, verdict):  # 5 finish
+        await bus.broker.wake(exchange)  # 6 wake
+
+
+async def judge(bus: Bus, begun: Begun) -> Verdict | None:
+    """What becomes of a begun exchange; None when nothing changes (a find that found nothing)."""
+    exchange, record = begun.exchange, begun.record
+    if begun.task == "expired":
+        return ended_early(bus, begun, ExchangeExpired())
+    if record is None:
+        return None if begun.task == "find" else Hold(State.HELD, "record_unreadable")
+    service = bus.catalogue.services.get(exchange.service)
+    if service is None:
+        return None if begun.task == "find" else later(bus, begun, "service_not_known_here")
+    if begun.task == "find":
+        return await find(bus, begun, service, record)
+    if (blocked := authority(bus, begun, record)) is not None:
+        return blocked
+    try:
+        reply = await bus.runtime.call(service, request_of(begun, record, service))
+    except AdapterError as error:
+        return after_error(bus, begun, error)
+    return after_reply(bus, begun, service, record, reply)
+
+
+def request_of(begun: Begun, record: Record, service: ServiceInfo) -> Request:
+    """What the adapter is asked; the runtime sets the deadline when the call really starts."""
+    exchange = begun.exchange
+    body = orjson.loads(record.body)  # it was read strictly when it was admitted
+    return Request(
+        exchange=exchange.id,
+        agency=exchange.agency,
+        service=service.id,
+        body=body,
+        purpose=exchange.purpose,
+        sub=record.sub,
+        case=record.case,
+        deadline=0.0,
+    )
+
+
+def authority(bus: Bus, begun: Begun, record: Record) -> Verdict | None:
+    """None when the agreement is in force and the key not revoked; what this catalogue does not know must wait."""
+    catalogue, exchange, now = bus.catalogue, begun.exchange, bus.clock()
+    revoked = catalogue.keys.revoked(exchange.agency, record.key_id, now)
+    if revoked is None or not catalogue.policy.knows(exchange.agreement):
+        return later(bus, begun, "authority_not_known_here")
+    grant = catalogue.policy.grant(exchange.agreement, exchange.service, exchange.purpose)
+    if revoked or grant is None or not grant.in_force(now):
+        return ended_early(bus, begun, AuthorityWithdrawn())
+    return None
+
+
+async def find(bus: Bus, begun: Begun, service: ServiceInfo, record: Record) -> Verdict | None:
+    """Ask the adapter whether an unknown exchange took effect. Finding nothing, or failing, proves nothing."""
+    try:
+        reply = await bus.runtime.find(service, request_of(begun, record, service))
+    except AdapterError:
+        return None
+    if reply is None:
+        return None
+    verdict = after_reply(bus, begun, service, record, reply)
+    return verdict if isinstance(verdict, Finish) else None
+
+
+async def settle(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
+    """Write the verdict; whether it was taken. What a core system did must not be lost to a moment's trouble with the
+    store, so writing is tried again while the lease lasts; after that the lease decides."""
+    for pause in FINISH_RETRIES:
+        try:
+            taken = await write(bus, begun, verdict)
+        except StoreUnavailable:
+            if pause is None:
+                raise
+            await asyncio.sleep(pause)
+            continue
+        if taken:
+            tell(bus, begun, verdict)
+        elif isinstance(verdict, Finish) and begun.task == "run":
+            # Somebody else ended it meanwhile. This outcome changes nothing, but it happened, and is proved.
+            await bus.store.note(outcome_entry(bus, begun, verdict, kind="late"))
+        return taken
+    return False
+
+
+async def write(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
+    match verdict:
+        case Postpone(delay=delay, reason=reason, sent=sent):
+            return await bus.store.postpone(begun.attempt, delay, reason, sent=sent)
+        case Hold(state=state, reason=reason, detail=detail):
+            entry = exchange_entry(bus, begun, state, {"reason": reason}, {"detail": detail})
+            return await bus.store.hold(begun.attempt, state, reason, entry)
+        case Finish(outcome=outcome):
+            return await bus.store.finish(begun.attempt, outcome, outcome_entry(bus, begun, verdict))
+
+
+def outcome_entry(bus: Bus, begun: Begun, verdict: Finish, kind: str = "outcome") -> Entry:
+    ended = verdict.outcome
+    facts: dict[str, Fact] = {
+        "state": ended.state,
+        "effect": ended.effect,
+        "code": ended.code,
+        "fields": ended.fields or None,
+        "agreement_digest": ended.agreement_digest or None,
+    }
+    return exchange_entry(bus, begun, kind, facts, verdict.evidence)
+
+
+def exchange_entry(
+    bus: Bus, begun: Begun, kind: str, facts: Mapping[str, Fact], evidence: Mapping[str, object]
+) -> Entry:
+    exchange = begun.exchange
+    known: dict[str, Fact] = {
+        "exchange": exchange.id,
+        "agency": exchange.agency,
+        "service": exchange.service,
+        "purpose": exchange.purpose,
+        "agreement": exchange.agreement,
+        "attempt": begun.attempt.number,
+    }
+    return make_entry(kind, bus.clock(), {**known, **facts}, evidence)
+
+
+def tell(bus: Bus, begun: Begun, verdict: Verdict) -> None:
+    """The one log line of an exchange that has ended or stands still; none for a try that will be repeated."""
+    exchange = begun.exchange
+    facts: dict[str, object] = {
+        "exchange": exchange.id,
+        "agency": exchange.agency,
+        "service": exchange.service,
+        "attempt": begun.attempt.number,
+        "milliseconds": round((bus.clock() - exchange.accepted_at) * 1000),
+        "trace": trace.get(),
+    }
+    match verdict:
+        case Finish(outcome=outcome):
+            facts |= {"state": outcome.state, "effect": outcome.effect, "code": outcome.code}
+            log.info("exchange ended", extra={"facts": facts})
+        case Hold(state=state, reason=reason):
+            log.warning("exchange stands still", extra={"facts": facts | {"state": state, "reason": reason}})
+        case Postpone(reason=reason, delay=delay):
+            log.debug("exchange waits", extra={"facts": facts | {"reason": reason, "seconds": round(delay, 1)}})

@@ -1,0 +1,67 @@
+"""Logs and trace context. One JSON line per exchange; no value of personal data ever stands in a log.
+
+Loggers are the standard library's, below ``gsb``; what a line says beyond its message is passed as ``extra`` under
+the one key ``facts``, so that a library's own records cannot slip in fields.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from contextvars import ContextVar
+
+import orjson
+
+from gsb.model import timestamp
+
+TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context level 1, section 3.2, version 00."""
+
+trace: ContextVar[str | None] = ContextVar("trace", default=None)
+"""The traceparent of the work at hand."""
+
+
+def child_trace(parent: str | None) -> str:
+    """A traceparent for work that ``parent`` caused: its trace id, a new span id. A bad parent begins a new trace."""
+    span = os.urandom(8).hex()
+    if parent is None or not TRACEPARENT.fullmatch(parent):
+        return f"00-{os.urandom(16).hex()}-{span}-01"
+    return f"{parent[:36]}{span}{parent[52:]}"
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: ``at``, ``level``, ``logger``, ``message`` and its facts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "at": timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, "facts", {})
+        if record.exc_info and record.exc_info[0] is not None:
+            # The message of an exception may quote what it choked on; its type and place never do.
+            line["error"] = record.exc_info[0].__name__
+            line["place"] = _place(record)
+        return orjson.dumps(line).decode()
+
+
+def _place(record: logging.LogRecord) -> list[str]:
+    frames = []
+    traceback = record.exc_info[2] if record.exc_info else None
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        frames.append(f"{code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}:{code.co_name}")
+        traceback = traceback.tb_next
+    return frames[-6:]
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """Send everything logged below ``gsb`` to standard error as JSON lines, and warnings of libraries too."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("gsb").setLevel(level)

@@ -1,0 +1,1 @@
+"""The edge: HTTP in, signed answers out. It decides nothing; admission and hand-out do."""

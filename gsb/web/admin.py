@@ -1,0 +1,231 @@
+"""The administrative acts, on the operations port: signed by an operator, with a role and a reason, each an entry.
+
+Bodies are not shown here, only what an exchange's time line says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qsl
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gsb import handout, strictjson
+from gsb.bus import Bus
+from gsb.config import Role
+from gsb.errors import (
+    ActInvalid,
+    ClosedByOperator,
+    ExchangeUnknown,
+    Fault,
+    OperatorRequired,
+    ReasonMissing,
+    RoleMissing,
+    StateConflict,
+)
+from gsb.evidence.entry import Fact, make_entry
+from gsb.model import JSON_TYPE, PROBLEM_TYPE, Answer, Call, Effect, Exchange, Outcome, Signed, State, Took
+from gsb.problem import document
+from gsb.store.contract import Query, Ruling
+from gsb.web.callers import for_caller
+
+PAGE = 500
+REPLAY_EXPIRES = 3_600.0
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Act(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Filter(_Act):
+    """Query of ``GET /admin/exchanges``."""
+
+    reason: str = ""
+    agency: str | None = None
+    service: str | None = None
+    state: list[State] = []
+    code: str | None = None
+    since: float | None = None
+    until: float | None = None
+    before: str | None = None
+    limit: int = Field(default=50, ge=1, le=PAGE)
+
+
+class Ending(_Act):
+    """Body of ``resolve`` and ``close``: how the exchange ended, as far as the operator could find out."""
+
+    reason: str = ""
+    state: Literal[State.DONE, State.FAILED]
+    effect: Took
+
+
+class Replay(_Act):
+    """Body of ``replay``: try again, for so many seconds."""
+
+    reason: str = ""
+    expires_in: float = Field(default=REPLAY_EXPIRES, gt=0, le=30 * 86_400)
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An administrative act, allowed and with its reason."""
+
+    operator: Signed
+    name: str
+    reason: str
+
+    def entry_facts(self, exchange: str | None = None) -> dict[str, Fact]:
+        return {"operator": self.operator.issuer, "key": self.operator.key_id, "act": self.name, "exchange": exchange}
+
+    def evidence(self, parameters: Mapping[str, object]) -> dict[str, object]:
+        return {"request": self.operator.jws, "reason": self.reason, "parameters": parameters}
+
+
+async def search(bus: Bus, call: Call) -> Answer:
+    """``GET /admin/exchanges``: newest first; ``next`` is the query's ``before`` for the page after."""
+
+    async def act(signed: Signed) -> Answer:
+        wanted = parsed(Filter, query_of(call))
+        allowed = allow(bus, signed, "search", "observer", wanted.reason)
+        await bus.store.note(make_entry("act", bus.clock(), allowed.entry_facts(), allowed.evidence({})))
+        found = await bus.store.search(
+            Query(
+                agency=wanted.agency,
+                service=wanted.service,
+                states=frozenset(wanted.state),
+                code=wanted.code,
+                since=wanted.since,
+                until=wanted.until,
+                before=wanted.before,
+                limit=wanted.limit,
+            )
+        )
+        page = {
+            "exchanges": [shown(bus, exchange) for exchange in found],
+            "next": found[-1].id if len(found) == wanted.limit else None,
+        }
+        return Answer(200, orjson.dumps(page), JSON_TYPE)
+
+    return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
+
+
+async def show(bus: Bus, call: Call, exchange: str) -> Answer:
+    """``GET /admin/exchanges/{id}``"""
+
+    async def act(signed: Signed) -> Answer:
+        allowed = allow(bus, signed, "show", "observer", query_of(call).get("reason", ""))
+        known = await existing(bus, exchange)
+        await bus.store.note(make_entry("act", bus.clock(), allowed.entry_facts(exchange), allowed.evidence({})))
+        return Answer(200, orjson.dumps(shown(bus, known)), JSON_TYPE)
+
+    return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
+
+
+async def resolve(bus: Bus, call: Call, exchange: str) -> Answer:
+    """``POST /admin/exchanges/{id}/resolve``: end an unknown one."""
+    return await end(bus, call, exchange, "resolve", State.UNKNOWN)
+
+
+async def close(bus: Bus, call: Call, exchange: str) -> Answer:
+    """``POST /admin/exchanges/{id}/close``: end a held one."""
+    return await end(bus, call, exchange, "close", State.HELD)
+
+
+async def end(bus: Bus, call: Call, exchange: str, name: str, of: State) -> Answer:
+    async def act(signed: Signed) -> Answer:
+        ending = parsed(Ending, strictjson.loads(call.body))
+        allowed = allow(bus, signed, name, "operator", ending.reason)
+        known = await existing(bus, exchange)
+        if ending.state is State.DONE and ending.effect == "none" and known.effect is not Effect.NONE:
+            raise ActInvalid(faults=[Fault("/effect", "a write that is done has taken effect")])
+        if ending.effect == "done" and known.effect is Effect.NONE:
+            raise ActInvalid(faults=[Fault("/effect", "a read takes no effect")])
+        return await rule(bus, allowed, known, Ruling(frozenset({of}), ending.state, ended(bus, known, ending)))
+
+    return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
+
+
+async def replay(bus: Bus, call: Call, exchange: str) -> Answer:
+    """``POST /admin/exchanges/{id}/replay``: try a held one again, with a new expiry."""
+
+    async def act(signed: Signed) -> Answer:
+        wanted = parsed(Replay, strictjson.loads(call.body))
+        allowed = allow(bus, signed, "replay", "operator", wanted.reason)
+        known = await existing(bus, exchange)
+        ruling = Ruling(frozenset({State.HELD}), State.ACCEPTED, expires_in=wanted.expires_in)
+        answer = await rule(bus, allowed, known, ruling)
+        await bus.broker.dispatch(known.system, exchange)
+        return answer
+
+    return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
+
+
+async def rule(bus: Bus, act: Act, known: Exchange, ruling: Ruling) -> Answer:
+    """Apply the ruling and its entry in one commit; 409 when the exchange has moved on."""
+    outcome = ruling.outcome
+    facts: dict[str, Fact] = {
+        "agency": known.agency,
+        "service": known.service,
+        "state": ruling.to,
+        "effect": outcome.effect if outcome else None,
+    }
+    entry = make_entry("act", bus.clock(), {**act.entry_facts(known.id), **facts}, act.evidence({}))
+    if not await bus.store.resolve(known.id, ruling, entry):
+        raise StateConflict(extra={"exchange": known.id, "state": known.state})
+    await bus.broker.wake(known.id)
+    return Answer(200, orjson.dumps(shown(bus, await existing(bus, known.id))), JSON_TYPE)
+
+
+def ended(bus: Bus, known: Exchange, ending: Ending) -> Outcome:
+    if ending.state is State.DONE:
+        # There is no reply of the core system to hand out, so there is no body: 204.
+        return Outcome(State.DONE, ending.effect, 204, None, b"", None)
+    problem = ClosedByOperator(extra={"exchange": known.id, "state": ending.state, "effect": ending.effect})
+    body = orjson.dumps(document(problem, bus.base_url, f"urn:uuid:{known.id}"))
+    return Outcome(State.FAILED, ending.effect, problem.status, problem.code, body, PROBLEM_TYPE)
+
+
+def allow(bus: Bus, signed: Signed, name: str, role: Role, reason: str) -> Act:
+    operator = bus.catalogue.operators.get(signed.issuer)
+    if operator is None:
+        raise OperatorRequired
+    if role not in operator.roles:
+        raise RoleMissing(extra={"role": role})
+    if not 4 <= len(reason.strip()) <= 500:
+        raise ReasonMissing
+    return Act(signed, name, reason.strip())
+
+
+async def existing(bus: Bus, exchange: str) -> Exchange:
+    known = await bus.store.exchange(exchange)
+    if known is None:
+        raise ExchangeUnknown
+    return known
+
+
+def shown(bus: Bus, exchange: Exchange) -> dict[str, Any]:
+    return handout.described(bus, exchange) | {"agency": exchange.agency}
+
+
+def query_of(call: Call) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in parse_qsl(call.target.partition("?")[2], keep_blank_values=True):
+        if name == "state":
+            values.setdefault(name, []).append(value)
+        elif name in values:
+            raise ActInvalid(faults=[Fault("", f"{name} stands twice")])
+        else:
+            values[name] = value
+    return values
+
+
+def parsed(model: type[Model], values: Any) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = [Fault("/" + "/".join(map(str, found["loc"])), found["msg"]) for found in error.errors()]
+        raise ActInvalid(faults=faults) from error

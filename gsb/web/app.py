@@ -1,0 +1,176 @@
+"""Routes and the way of one call: read it, answer it, sign the answer for whoever is known.
+
+Two servers: the API for agencies, and the operations port for probes and operators. Routing works on the raw target,
+the very string that is signed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import orjson
+from aiohttp import web
+
+from gsb import jws
+from gsb.admit import SERVICES, admit, find_service
+from gsb.bus import Bus
+from gsb.errors import Busy, Draining, InternalError, MethodRefused, PathUnknown, Problem
+from gsb.handout import leaf_text
+from gsb.model import JSON_TYPE, Answer, Call, Exchange
+from gsb.problem import problem_answer
+from gsb.web import admin, exchanges, services
+from gsb.web.server import make_server, new_instance, read_call, respond
+
+log = logging.getLogger("gsb.web")
+
+UUID = r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})"
+Endpoint = Callable[..., Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method and a pattern of the raw path; what the pattern's groups catch are the endpoint's last arguments."""
+
+    method: str
+    pattern: re.Pattern[str]
+    endpoint: Endpoint
+
+
+def route(method: str, pattern: str, endpoint: Endpoint) -> Route:
+    return Route(method, re.compile(pattern), endpoint)
+
+
+async def keys(bus: Bus, call: Call) -> Answer:
+    """``GET /.well-known/jwks.json``: with what the bus signs (RFC 7517)."""
+    return Answer(200, orjson.dumps(bus.catalogue.bus_keys.jwks(bus.clock())), "application/jwk-set+json")
+
+
+async def alive(bus: Bus, call: Call) -> Answer:
+    """``GET /livez``: the process answers. It never asks anything else, so that nothing else restarts it."""
+    return Answer(200, b'{"status":"alive"}')
+
+
+async def ready(bus: Bus, call: Call) -> Answer:
+    """``GET /readyz``: 200 if this node can do all its work, else 503 and the names of what cannot."""
+    missing = await bus.unready()
+    body = {"status": "not ready" if missing else "ready", "missing": missing, "systems": bus.runtime.health()}
+    return Answer(503 if missing else 200, orjson.dumps(body), JSON_TYPE)
+
+
+API = (
+    route("POST", r"/services/.+", admit),
+    route("GET", r"/services", services.listing),
+    route("GET", rf"/exchanges/{UUID}", exchanges.show),
+    route("GET", rf"/exchanges/{UUID}/reply", exchanges.reply),
+    route("GET", r"/\.well-known/jwks\.json", keys),
+)
+OPERATIONS = (
+    route("GET", r"/livez", alive),
+    route("GET", r"/readyz", ready),
+    route("GET", r"/admin/exchanges", admin.search),
+    route("GET", rf"/admin/exchanges/{UUID}", admin.show),
+    route("POST", rf"/admin/exchanges/{UUID}/resolve", admin.resolve),
+    route("POST", rf"/admin/exchanges/{UUID}/close", admin.close),
+    route("POST", rf"/admin/exchanges/{UUID}/replay", admin.replay),
+)
+
+
+def find_route(routes: tuple[Route, ...], method: str, target: str) -> tuple[Endpoint, tuple[str, ...]]:
+    """The endpoint for this raw target. Raises PathUnknown, or MethodRefused with Allow (RFC 9110, section 15.5.6)."""
+    path = target.partition("?")[0]
+    allowed = []
+    for candidate in routes:
+        if match := candidate.pattern.fullmatch(path):
+            if candidate.method == method:
+                return candidate.endpoint, match.groups()
+            allowed.append(candidate.method)
+    if allowed:
+        raise MethodRefused(headers={"Allow": ", ".join(sorted(set(allowed)))})
+    raise PathUnknown
+
+
+class Edge:
+    """One listening side of a node."""
+
+    def __init__(self, bus: Bus, routes: tuple[Route, ...], *, guarded: bool) -> None:
+        """``guarded``: refuse calls while draining or beyond the limit in flight; probes and operators are never."""
+        self._bus = bus
+        self._routes = routes
+        self._guarded = guarded
+        self._in_flight = 0
+        self.idle = asyncio.Event()
+        """Set while no call is in flight."""
+        self.idle.set()
+
+    def server(self) -> web.Server:
+        return make_server(self.handle, self._bus.base_url)
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self._in_flight += 1
+        self.idle.clear()
+        call: Call | None = None
+        try:
+            self._guard()
+            endpoint, arguments = find_route(self._routes, request.method, request.raw_path)
+            call = await read_call(request, self._limit(request.raw_path))
+            answer = await endpoint(self._bus, call, *arguments)
+        except Problem as problem:
+            answer = problem_answer(problem, self._bus.base_url, new_instance())
+        except Exception:
+            # The one place where anything unforeseen becomes an answer; the caller may repeat under the same key.
+            instance = new_instance()
+            log.exception("a call failed", extra={"facts": {"instance": instance}})
+            answer = problem_answer(InternalError(), self._bus.base_url, instance)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self.idle.set()
+        return respond(answer, self._signature(call, answer))
+
+    def _guard(self) -> None:
+        if self._guarded and self._bus.draining:
+            raise Draining
+        if self._guarded and self._in_flight > self._bus.catalogue.gsb.limits.in_flight:
+            raise Busy
+
+    def _limit(self, target: str) -> int:
+        service = find_service(self._bus, target) if target.startswith(SERVICES) else None
+        return service.body if service else self._bus.catalogue.gsb.limits.body
+
+    def _signature(self, call: Call | None, answer: Answer) -> str | None:
+        """Everything said to a known caller is signed, errors too; whoever did not prove who they are gets none."""
+        if call is None or call.signed is None:
+            return None
+        bus, now = self._bus, self._bus.clock()
+        return jws.sign_reply(
+            bus.catalogue.bus_keys.signing(now),
+            issuer=bus.catalogue.gsb.bus.id,
+            audience=call.signed.issuer,
+            request_jti=call.signed.jti,
+            request_hash=call.signed.request_hash,
+            facts=facts_of(answer),
+            now=now,
+        )
+
+
+def facts_of(answer: Answer) -> jws.ReplyFacts:
+    """What the reply's claims say of the answer and, where there is one, of its exchange."""
+    exchange: Exchange | None = answer.exchange
+    entry = leaf_text(exchange.entries[-1].leaf) if exchange is not None and exchange.entries else None
+    return jws.ReplyFacts(
+        status=answer.status,
+        body=answer.body,
+        content_type=answer.content_type,
+        exchange=exchange.id if exchange else None,
+        state=exchange.state if exchange else None,
+        effect=exchange.outcome.effect if exchange and exchange.outcome else None,
+        entry=entry,
+    )
