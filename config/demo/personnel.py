@@ -65,6 +65,7 @@ CREATE TABLE payslips (
     period TEXT NOT NULL,
     gross TEXT NOT NULL,
     income_tax TEXT NOT NULL,
+    social_security_contribution TEXT NOT NULL,
     net TEXT NOT NULL,
     currency TEXT NOT NULL,
     recorded_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))

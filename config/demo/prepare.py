@@ -8,8 +8,6 @@ starts nothing. A crash half-way is mended by the next call.
 
 from __future__ import annotations
 
-import base64
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -21,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it also runs as a 
 
 from config.demo import personnel
 from gsb import jwk
+from gsb.store.seal import new_key
 
 CONFIG = Path(__file__).parent
 KEYS = CONFIG / "keys"
@@ -48,7 +47,10 @@ def prepare(*, fresh: bool = False) -> list[Made]:
         shutil.rmtree(DATA, ignore_errors=True)
     DATA.mkdir(parents=True, exist_ok=True)
     KEYS.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = [_private("bus.jwk", partial(jwk.generate, "ES256")), _private("store.key", _store_key)]
+    made = [
+        _private("bus.jwk", partial(jwk.generate, "ES256")),
+        _private("store.key", lambda: new_key().encode() + b"\n"),
+    ]
     for name, algorithm in SIGNERS.items():
         made.append(_private(f"{name}.jwk", partial(jwk.generate, algorithm)))
         (KEYS / f"{name}.public.jwk").write_bytes(jwk.public_of((KEYS / f"{name}.jwk").read_bytes()))
@@ -69,10 +71,6 @@ def _private(name: str, make: Callable[[], bytes]) -> Made:
     unfinished.write_bytes(make())
     unfinished.rename(path)
     return Made(name, new=True)
-
-
-def _store_key() -> bytes:
-    return base64.urlsafe_b64encode(os.urandom(32)).rstrip(b"=") + b"\n"
 
 
 if __name__ == "__main__":

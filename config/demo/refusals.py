@@ -94,7 +94,7 @@ async def replayed(site: Site, report: Report, session: aiohttp.ClientSession) -
 
 
 async def not_granted(site: Site, report: Report, session: aiohttp.ClientSession) -> None:
-    tax = {"person": "E-000042"}
+    tax = {"tin": "TIN-0000042", "period": "2026-09", "gross": {"amount": "1.00", "currency": "XOF"}}
     step = report.step("refused: the audit office asks for income tax, without an agreement", "403 grant_missing")
     with step.running():
         await send(session, write(site, "audit-office", "tax/income-tax/v1", tax, purpose="audit"), step)
