@@ -24,7 +24,7 @@ from gsb.verdict import Finish, Hold, Postpone, Verdict, after_error, after_repl
 
 log = logging.getLogger("gsb.exchange")
 
-LEASE_MARGIN = 15.0
+LEASE_MARGIN = 20.0
 """Seconds by which a lease outlives its adapter's time-out, so that the outcome is written before it runs out."""
 UNKNOWN_SYSTEM_LEASE = 30.0
 FINISH_RETRIES = (0.1, 0.4, 1.5, 3.0, 5.0, None)
