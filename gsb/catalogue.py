@@ -1,0 +1,169 @@
+"""A whole deployment as one frozen look-up, built from its folder or not at all.
+
+``build`` runs every rule that ``gsb check`` runs, so a node starts exactly when the check finds nothing. A catalogue
+is never changed: a new configuration is a new catalogue, swapped whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from gsb import config
+from gsb.keys import BusKeys, Registry
+from gsb.lint import lint
+from gsb.load import ConfigInvalid, Finding, Tables, load
+from gsb.material import Material, read_material
+from gsb.model import Effect
+from gsb.policy import Grant, Policy
+from gsb.schema import Schema
+
+__all__ = ["Catalogue", "ConfigInvalid", "Finding", "ServiceInfo", "SystemInfo", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInfo:
+    """One service, with everything that admitting and performing need to know of it."""
+
+    id: str
+    system: str
+    provider: str
+    title: str
+    summary: str
+    effect: Effect
+    public: bool
+    expires: float
+    """Seconds after which nothing begins any more."""
+    body: int
+    """Bytes of a request body at most."""
+    request: Schema
+    reply: Schema
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SystemInfo:
+    """One core system behind its adapter."""
+
+    id: str
+    title: str
+    agency: str
+    adapter: str
+    timeout: float
+    """Seconds for one call of the adapter."""
+    concurrency: int
+    settings: Mapping[str, Any]
+    services: tuple[ServiceInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """One deployment."""
+
+    folder: Path
+    gsb: config.Gsb
+    services: Mapping[str, ServiceInfo]
+    systems: Mapping[str, SystemInfo]
+    agencies: Mapping[str, config.Agency]
+    operators: Mapping[str, config.Operator]
+    agreements: Mapping[str, config.Agreement]
+    keys: Registry
+    bus_keys: BusKeys
+    policy: Policy
+    digest: str
+    """SHA-256, in hex, over every file that took part, but for private keys and secrets."""
+
+
+def build(folder: Path) -> Catalogue:
+    """The catalogue of a deployment. Raises ConfigInvalid with every finding at once, or OSError without a folder."""
+    tables, findings = load(folder)
+    material, wrong = read_material(tables)
+    findings += wrong
+    findings += lint(tables, material, time.time())
+    if findings or tables.gsb is None:
+        raise ConfigInvalid(findings)
+    services = {name: _service(name, tables, tables.gsb, material) for name in tables.services}
+    return Catalogue(
+        folder=tables.folder,
+        gsb=tables.gsb,
+        services=MappingProxyType(services),
+        systems=MappingProxyType({name: _system(name, tables, services) for name in tables.systems}),
+        agencies=MappingProxyType(dict(tables.agencies)),
+        operators=MappingProxyType(dict(tables.operators)),
+        agreements=MappingProxyType(dict(tables.agreements)),
+        keys=Registry(material.keys),
+        bus_keys=BusKeys(material.bus),
+        policy=Policy(_grants(tables)),
+        digest=_digest({**tables.contents, **material.contents}),
+    )
+
+
+def _service(name: str, tables: Tables, gsb: config.Gsb, material: Material) -> ServiceInfo:
+    table = tables.services[name]
+    system = name.partition("/")[0]
+    return ServiceInfo(
+        id=name,
+        system=system,
+        provider=tables.systems[system].agency,
+        title=table.title,
+        summary=table.summary,
+        effect=table.effect,
+        public=table.public,
+        expires=table.expires,
+        body=gsb.limits.body if table.body is None else table.body,
+        request=material.schemas[f"{name}/request"],
+        reply=material.schemas[f"{name}/reply"],
+        settings=MappingProxyType(table.settings),
+    )
+
+
+def _system(name: str, tables: Tables, services: Mapping[str, ServiceInfo]) -> SystemInfo:
+    table = tables.systems[name]
+    return SystemInfo(
+        id=name,
+        title=table.title,
+        agency=table.agency,
+        adapter=table.adapter,
+        timeout=table.timeout,
+        concurrency=table.concurrency,
+        settings=MappingProxyType(table.settings),
+        services=tuple(service for service in services.values() if service.system == name),
+    )
+
+
+def _grants(tables: Tables) -> Iterator[Grant]:
+    for name, agreement in tables.agreements.items():
+        digest = hashlib.sha256(tables.contents[f"agreements/{name}.toml"]).hexdigest()
+        for grant in agreement.grants:
+            yield Grant(
+                agreement=name,
+                agreement_digest=digest,
+                consumer=agreement.consumer,
+                provider=agreement.provider,
+                service=grant.service,
+                purpose=grant.purpose,
+                fields=tuple(grant.fields),
+                rate=grant.rate,
+                sub=grant.sub,
+                case=grant.case,
+                valid_from=_midnight(agreement.valid_from),
+                valid_until=_midnight(agreement.valid_until + timedelta(days=1)),
+                suspended=agreement.suspended,
+            )
+
+
+def _midnight(day: date) -> float:
+    return datetime.combine(day, time_of_day(), UTC).timestamp()
+
+
+def _digest(contents: Mapping[str, bytes]) -> str:
+    """Over the SHA-256 of each file and its name, one a line and sorted: the form that ``sha256sum`` prints."""
+    lines = sorted(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in contents.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,0 +1,70 @@
+"""Which adapters are installed: found by entry point and manifest first, imported only when they are asked for.
+
+It knows no adapter by name and runs none. Whether one is allowed is the configuration's business. Importing one is
+importing foreign code, which may do anything; that is why only allowed ones are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from pydantic import ValidationError
+
+from gsb.load import suggest
+from gsb.sdk.adapter import Adapter
+from gsb.sdk.manifest import GROUP, Manifest, find_manifest, read_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An allowed adapter's manifest and class."""
+
+    manifest: Manifest
+    kind: type[Adapter[Any, Any]]
+
+
+def installed() -> tuple[EntryPoint, ...]:
+    """Every adapter that is installed, whether allowed or not."""
+    return tuple(entry_points(group=GROUP))
+
+
+def load_adapter(name: str, found: Iterable[EntryPoint]) -> Loaded:
+    """The one adapter of this name. Raises LookupError with one clear sentence.
+
+    Its code is imported only after its manifest was read and fits this version of the bus.
+    """
+    found = tuple(found)
+    entries = [entry for entry in found if entry.name == name]
+    if not entries:
+        raise LookupError(f"no adapter {name!r} is installed{suggest(name, {entry.name for entry in found})}")
+    if len(entries) > 1:
+        places = ", ".join(sorted(entry.value for entry in entries))
+        raise LookupError(f"the adapter {name!r} is installed {len(entries)} times: {places}")
+    manifest = _manifest(name, entries[0])
+    try:
+        kind = entries[0].load()
+    except Exception as error:
+        # Whatever foreign code does wrong while it is imported must become one finding among the others.
+        raise LookupError(f"the adapter {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, Adapter)):
+        raise LookupError(f"{entries[0].value} is not an adapter")
+    return Loaded(manifest, kind)
+
+
+def _manifest(name: str, entry: EntryPoint) -> Manifest:
+    try:
+        manifest = read_manifest(find_manifest(entry))
+    except ValidationError as error:
+        faults = error.errors(include_input=False, include_url=False, include_context=False)
+        text = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+        raise LookupError(f"the manifest of the adapter {name!r} is wrong: {text}") from error
+    except ImportError as error:
+        raise LookupError(f"the adapter {name!r} names the module {entry.module}, which is not there") from error
+    except (OSError, ValueError) as error:
+        raise LookupError(f"the manifest of the adapter {name!r} cannot be read: {error}") from error
+    if manifest.name != name:
+        raise LookupError(f"the adapter {name!r} calls itself {manifest.name!r} in its manifest")
+    return manifest

@@ -1,0 +1,187 @@
+"""What must hold between the files of a deployment. Every rule is one small function that tells what breaks it.
+
+A thing whose own file is wrong is told once, by whoever read it: rules speak only of what they can see, and take an
+id for known when there is a file of that name. Adapters are imported here, and only those that are allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any
+from urllib.parse import urlsplit
+
+from gsb.config import Agreement, Gsb, Tls, is_loopback
+from gsb.installed import Loaded, installed, load_adapter
+from gsb.load import Finding, Tables, suggest, validate
+from gsb.material import Material, dotted, shown
+from gsb.schema import Schema
+from gsb.store.seal import KeyFileUnfit, read_key
+
+
+def lint(tables: Tables, material: Material, now: float) -> list[Finding]:
+    """Everything that does not hold at ``now`` (seconds since the epoch)."""
+    findings = [*_owners(tables)]
+    if tables.gsb is not None:
+        findings += _bus(tables, tables.gsb)
+        findings += _signing(material, now)
+        findings += _store(tables, tables.gsb)
+        findings += _adapters(tables, tables.gsb)
+        findings += _schemas(tables, tables.gsb, material)
+    findings += _belonging(tables)
+    for name, agreement in tables.agreements.items():
+        findings += _agreement(tables, material, f"agreements/{name}.toml", agreement)
+    findings += _overlaps(tables)
+    return findings
+
+
+# --- the bus and who signs
+
+
+def _owners(tables: Tables) -> Iterator[Finding]:
+    for name in sorted(tables.ids["agencies"] & tables.ids["operators"]):
+        yield Finding(f"operators/{name}.toml", "", "an agency has this id too; agencies and operators share their ids")
+
+
+def _bus(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
+    listen = gsb.listen
+    if listen.tls is None and not is_loopback(listen.host):
+        text = 'plain HTTP is only for loopback addresses; set listen.tls, or listen.tls = "upstream"'
+        yield Finding("gsb.toml", "listen.host", text)
+    urls = {f"bus.base_urls.{index}": url for index, url in enumerate(gsb.bus.base_urls)}
+    for where, url in urls.items():
+        parts = urlsplit(url)
+        if parts.scheme == "http" and listen.tls != "upstream" and not is_loopback(parts.hostname or ""):
+            yield Finding("gsb.toml", where, "must be https: plain HTTP is only for loopback addresses")
+    for (_, first), (where, second) in combinations([*urls.items(), ("bus.operations_url", gsb.bus.operations_url)], 2):
+        if first == second:
+            yield Finding("gsb.toml", where, f"{second} stands twice; a signature must name one place")
+    if isinstance(listen.tls, Tls):
+        for name in ("certificate", "key", "client_ca"):
+            path = getattr(listen.tls, name)
+            if path is not None and not path.is_file():
+                yield Finding("gsb.toml", f"listen.tls.{name}", f"there is no file {shown(path, tables.folder)}")
+
+
+def _signing(material: Material, now: float) -> Iterator[Finding]:
+    # Keys that could not be read are told of already, so an empty list says nothing new.
+    if material.bus and not any(life.state == "active" and life.accepted(now) for _, life in material.bus):
+        yield Finding("gsb.toml", "bus.keys", "none of the bus's keys is active now, so it could sign nothing")
+
+
+def _store(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
+    if not gsb.store.path.parent.is_dir():
+        folder = shown(gsb.store.path.parent, tables.folder)
+        yield Finding("gsb.toml", "store.path", f"there is no folder {folder}")
+    try:
+        read_key(gsb.store.key)
+    except KeyFileUnfit as error:
+        yield Finding("gsb.toml", "store.key", f"{error}; gsb keygen --store makes one")
+
+
+# --- systems and services
+
+
+def _belonging(tables: Tables) -> Iterator[Finding]:
+    for name, system in tables.systems.items():
+        if system.agency not in tables.ids["agencies"]:
+            yield _unknown(f"systems/{name}.toml", "agency", "agency", system.agency, tables.ids["agencies"])
+    for name in sorted(tables.ids["services"]):
+        system_id = name.partition("/")[0]
+        if system_id not in tables.ids["systems"]:
+            yield _unknown(f"services/{name}.toml", "", "system", system_id, tables.ids["systems"])
+
+
+def _unknown(file: str, where: str, kind: str, name: str, known: frozenset[str]) -> Finding:
+    return Finding(file, where, f"there is no {kind} {name!r}{suggest(name, known)}")
+
+
+def _adapters(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
+    loaded: dict[str, Loaded] = {}
+    found = installed()
+    for index, name in enumerate(gsb.adapters.allow):
+        try:
+            loaded[name] = load_adapter(name, found)
+        except LookupError as error:
+            yield Finding("gsb.toml", f"adapters.allow.{index}", str(error.args[0]))
+    for name, system in tables.systems.items():
+        file = f"systems/{name}.toml"
+        if system.adapter in loaded:
+            kind = loaded[system.adapter].kind
+            yield from validate(kind.Settings, system.settings, file, tables.folder, "settings")[1]
+            yield from _service_settings(tables, name, kind.ServiceSettings)
+        elif system.adapter not in gsb.adapters.allow:
+            hint = suggest(system.adapter, gsb.adapters.allow)
+            yield Finding(file, "adapter", f"the adapter {system.adapter!r} is not allowed in gsb.toml{hint}")
+
+
+def _service_settings(tables: Tables, system: str, model: type[Any]) -> Iterator[Finding]:
+    for name, service in tables.services.items():
+        if name.partition("/")[0] == system:
+            yield from validate(model, service.settings, f"services/{name}.toml", tables.folder, "settings")[1]
+
+
+def _schemas(tables: Tables, gsb: Gsb, material: Material) -> Iterator[Finding]:
+    for name, schema in material.schemas.items():
+        file = shown(gsb.schemas / f"{name}.json", tables.folder)
+        yield from _examples(file, schema)
+        if name.endswith("/request"):
+            for place in schema.open_places():
+                text = "takes what nothing describes; a request refuses unknown members at every level"
+                yield Finding(file, dotted(place), text)
+
+
+def _examples(file: str, schema: Schema) -> Iterator[Finding]:
+    if not schema.examples:
+        yield Finding(file, "examples", "has no example; callers learn from them, and tests check them")
+    for index, example in enumerate(schema.examples):
+        for fault in schema.faults(example):
+            yield Finding(file, dotted(f"/examples/{index}{fault.pointer}"), fault.detail)
+
+
+# --- agreements
+
+
+def _agreement(tables: Tables, material: Material, file: str, agreement: Agreement) -> Iterator[Finding]:
+    for side in ("consumer", "provider"):
+        agency = getattr(agreement, side)
+        if agency not in tables.ids["agencies"]:
+            yield _unknown(file, side, "agency", agency, tables.ids["agencies"])
+    for index, grant in enumerate(agreement.grants):
+        place = f"grants.{index}"
+        if grant.service not in tables.ids["services"]:
+            yield _unknown(file, f"{place}.service", "service", grant.service, tables.ids["services"])
+            continue
+        system = tables.systems.get(grant.service.partition("/")[0])
+        if system is not None and system.agency != agreement.provider:
+            text = f"{grant.service} belongs to {system.agency}, not to this agreement's provider"
+            yield Finding(file, f"{place}.service", text)
+        yield from _fields(file, place, grant.fields, material.schemas.get(f"{grant.service}/reply"))
+
+
+def _fields(file: str, place: str, fields: list[str], reply: Schema | None) -> Iterator[Finding]:
+    if reply is None:
+        return
+    for index, name in enumerate(fields):
+        if not reply.has_field(name):
+            hint = suggest(name, reply.fields)
+            yield Finding(file, f"{place}.fields.{index}", f"the reply has no field {name!r}{hint}")
+
+
+def _overlaps(tables: Tables) -> Iterator[Finding]:
+    """Two grants of one thing at one time: nobody could say by which of them a request was allowed."""
+    places: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for name, agreement in tables.agreements.items():
+        for index, grant in enumerate(agreement.grants):
+            key = (agreement.consumer, grant.service, grant.purpose)
+            places.setdefault(key, []).append((name, f"grants.{index}"))
+    for (consumer, service, purpose), same in places.items():
+        for (first, where), (second, there) in combinations(same, 2):
+            if _together(tables.agreements, first, second):
+                text = f"overlaps with {where} of agreements/{first}.toml: {consumer}, {service}, {purpose}"
+                yield Finding(f"agreements/{second}.toml", there, f"{text}, valid at the same time")
+
+
+def _together(agreements: Mapping[str, Agreement], first: str, second: str) -> bool:
+    one, other = agreements[first], agreements[second]
+    return one.valid_from <= other.valid_until and other.valid_from <= one.valid_until
