@@ -179,6 +179,9 @@ class Deployment:
         settings: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> Table:
+        """A system; its adapter becomes an allowed one."""
+        if adapter not in self.gsb["adapters"]["allow"]:
+            self.gsb["adapters"]["allow"].append(adapter)
         table = {
             "title": f"The {name}",
             "agency": agency,
