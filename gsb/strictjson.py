@@ -41,7 +41,7 @@ def loads(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     Raises ``BodyMalformed`` with the places in question (JSON Pointers, at most 20) and never a value.
     """
     if not data:
-        raise _refusal([Fault("", "there is no body")])
+        raise _refusal([Fault("", "the document is empty")])
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
