@@ -167,8 +167,8 @@ def _refuse_foreign(places: Mapping[str, Any], place: str, schema: Any, name: st
     where = f"{name}: {place or 'the whole'}"
     if schema.get("$schema", DIALECT) != DIALECT:
         raise SchemaError(f"{where}: $schema must be {DIALECT}")
-    if place and ("$id" in schema or "$schema" in schema):
-        raise SchemaError(f"{where}: $id and $schema may stand only at the top")
+    if place and "$id" in schema:
+        raise SchemaError(f"{where}: $id may stand only at the top")
     for word in _FOREIGN:
         if word in schema:
             raise SchemaError(f"{where}: {word} is not taken; use $defs and $ref")
@@ -197,7 +197,7 @@ class _Members:
             return
         self._mark(schema, pointer)
         for word in _SAME:
-            for each in _in_place(schema, word):
+            for _, each in _in_place(schema, word):
                 self._visit(each, pointer, references)
         if "$ref" in schema:
             reference = schema["$ref"]
@@ -231,13 +231,15 @@ class _Members:
             self.subject = pointer
 
 
-def _in_place(schema: Mapping[str, Any], word: str) -> Iterator[Any]:
-    """The schemas under a word that describe the same value as their parent."""
+def _in_place(schema: Mapping[str, Any], word: str) -> Iterator[tuple[str, Any]]:
+    """The schemas under a word that describe the same value as their parent, with their places below it."""
     value = schema.get(word)
     if isinstance(value, list):
-        yield from value
+        yield from ((f"/{word}/{index}", each) for index, each in enumerate(value))
+    elif word == "dependentSchemas":
+        yield from ((f"/{word}/{escape(name)}", each) for name, each in _mapping(schema, word).items())
     elif isinstance(value, dict):
-        yield from value.values() if word == "dependentSchemas" else (value,)
+        yield f"/{word}", value
 
 
 def _children(schema: Mapping[str, Any], words: tuple[str, ...]) -> Iterator[Any]:
@@ -277,11 +279,12 @@ def _described(places: Mapping[str, Any], schema: Any, place: str) -> Iterator[t
     for index, each in enumerate(_list(schema, "prefixItems")):
         yield f"{place}/prefixItems/{index}", each
     for word in ("items", "additionalProperties", "unevaluatedProperties", "unevaluatedItems"):
-        if word in schema:
+        # What is plainly true is told of the schema that says so.
+        if schema.get(word, True) is not True:
             yield f"{place}/{word}", schema[word]
     for word in _SAME:
-        for each in _in_place(schema, word):
-            yield from _described(places, each, f"{place}/{word}")
+        for below, each in _in_place(schema, word):
+            yield from _described(places, each, place + below)
     if "$ref" in schema:
         yield from _described(places, places[schema["$ref"][1:]], schema["$ref"][1:])
 

@@ -28,7 +28,7 @@ def check(
     except ConfigInvalid as error:
         findings = error.findings
     except OSError as error:
-        raise fail(f"cannot read {folder}: {error.strerror or error}") from error
+        raise fail(f"cannot read the deployment: {error}") from error
     if json:
         print_json(
             {
