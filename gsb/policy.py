@@ -109,29 +109,29 @@ def _frozen(lists: Mapping[Any, list[Grant]]) -> Mapping[Any, tuple[Grant, ...]]
 
 # --- granted fields
 
-_ALL = None
+EVERYTHING = None
 """A place in a tree of fields from which everything is granted."""
-_Tree = dict[str, Any]
+FieldTree = dict[str, Any]
 _NOTHING = object()
 
 
 @lru_cache(maxsize=4096)
-def _tree(fields: tuple[str, ...]) -> _Tree | None:
-    """Fields as a tree of tokens, in which ``_ALL`` grants everything below."""
-    root: _Tree = {}
+def field_tree(fields: tuple[str, ...]) -> FieldTree | None:
+    """Fields as a tree of tokens, in which ``EVERYTHING`` grants everything below. Not to be changed: it is kept."""
+    root: FieldTree = {}
     for field in fields:
         if field == "":
-            return _ALL
+            return EVERYTHING
         _, *tokens = [token.replace("~1", "/").replace("~0", "~") for token in field.split("/")]
         place = root
         for token in tokens[:-1]:
             # A wider field that was met before stays; the narrower one below it adds nothing.
             below = place.setdefault(token, {})
-            if below is _ALL:
+            if below is EVERYTHING:
                 break
             place = below
         else:
-            place[tokens[-1]] = _ALL
+            place[tokens[-1]] = EVERYTHING
     return root
 
 
@@ -141,12 +141,12 @@ def cut(value: Any, fields: Sequence[str]) -> Any:
     ``*`` means every item where the value is an array, and only there; elsewhere it is an ordinary name. What is not
     granted is left out, from arrays too; a value of which nothing at all is granted becomes None.
     """
-    kept = _cut(value, _tree(tuple(fields)))
+    kept = _cut(value, field_tree(tuple(fields)))
     return None if kept is _NOTHING else kept
 
 
-def _cut(value: Any, tree: _Tree | None) -> Any:
-    if tree is _ALL:
+def _cut(value: Any, tree: FieldTree | None) -> Any:
+    if tree is EVERYTHING:
         return value
     if isinstance(value, dict):
         members = ((name, _cut(each, tree[name])) for name, each in value.items() if name in tree)
@@ -158,11 +158,11 @@ def _cut(value: Any, tree: _Tree | None) -> Any:
 
 def released(value: Any, fields: Sequence[str]) -> tuple[str, ...]:
     """Those of the granted fields that a value has: names only, for the record of what left the bus."""
-    return tuple(field for field in fields if _has(value, _tree((field,))))
+    return tuple(field for field in fields if _has(value, field_tree((field,))))
 
 
-def _has(value: Any, tree: _Tree | None) -> bool:
-    if tree is _ALL:
+def _has(value: Any, tree: FieldTree | None) -> bool:
+    if tree is EVERYTHING:
         return True
     ((name, below),) = tree.items()
     if isinstance(value, dict):
