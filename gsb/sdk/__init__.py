@@ -4,7 +4,7 @@ from gsb.model import Reply, Request
 from gsb.sdk.adapter import Adapter, Context, NoSettings, SecretFile, Settings
 from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
 from gsb.sdk.http import Http, HttpReply
-from gsb.sdk.mapping import Shape, decimal_string
+from gsb.sdk.mapping import Shape, decimal_string, scope
 
 __all__ = [
     "Adapter",
@@ -22,4 +22,5 @@ __all__ = [
     "Shape",
     "Unavailable",
     "decimal_string",
+    "scope",
 ]

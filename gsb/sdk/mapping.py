@@ -19,6 +19,7 @@ from jmespath.functions import Functions, signature
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from gsb.model import Request
 from gsb.sdk.errors import Broken
 
 _EXACT = decimal.Context(prec=60, traps=[decimal.Inexact, decimal.InvalidOperation])
@@ -66,6 +67,19 @@ class _Functions(Functions):  # type: ignore[misc]  # the library has no types
 
 
 _OPTIONS = jmespath.Options(custom_functions=_Functions())
+
+
+def scope(request: Request) -> dict[str, Any]:
+    """What expressions see of an exchange, by these names."""
+    return {
+        "exchange": request.exchange,
+        "agency": request.agency,
+        "service": request.service,
+        "purpose": request.purpose,
+        "sub": request.sub,
+        "case": request.case,
+        "body": request.body,
+    }
 
 
 def decimal_string(value: Any, places: int) -> str:

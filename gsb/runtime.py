@@ -1,0 +1,237 @@
+"""Adapters at work, held to their contract: concurrency, time-out, circuit breaker, three errors.
+
+What leaves ``call`` and ``find`` is a reply or one of ``Unavailable``, ``Refused`` and ``Broken``, whatever the adapter
+does. It keeps nothing that must survive: a crash in the middle of a call is the caller's lease to judge.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import orjson
+
+from gsb.breaker import Breaker, Passage
+from gsb.catalogue import Catalogue, ServiceInfo, SystemInfo
+from gsb.installed import Loaded, installed, load_adapter
+from gsb.load import ConfigInvalid, Finding, validate
+from gsb.model import Reply, Request
+from gsb.sdk.adapter import Adapter, Context
+from gsb.sdk.errors import Broken, Refused, Unavailable
+from gsb.sdk.http import Http
+
+log = logging.getLogger("gsb.runtime")
+
+PREPARE = 4.0
+"""Seconds that a call waits for a place, and again for the probe of a system that was down.
+
+Both come before the adapter's own time and are known to send nothing, but the exchange's lease is running already.
+"""
+FAREWELL = 5.0
+"""Seconds that an adapter has for closing."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One system, ready to be opened: its adapter and the adapter's settings, validated."""
+
+    system: SystemInfo
+    loaded: Loaded
+    settings: Any
+    services: Mapping[str, Any]
+
+
+class Runtime:
+    """The adapters of one node. ``clock`` is the breakers': seconds that only grow."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lines: dict[str, Line] = {}
+
+    async def open(self, catalogue: Catalogue) -> None:
+        """Open every system's adapter; one whose system is down counts as open. Raises ConfigInvalid."""
+        self._lines = {plan.system.id: Line(plan, self._clock) for plan in plans(catalogue)}
+        found = await asyncio.gather(*(line.open() for line in self._lines.values()))
+        findings = [finding for finding in found if finding is not None]
+        if findings:
+            await self.close()
+            raise ConfigInvalid(findings)
+
+    async def close(self) -> None:
+        """Close every adapter; one that fails to close keeps none of the others."""
+        lines, self._lines = self._lines, {}
+        await asyncio.gather(*(line.close() for line in lines.values()))
+
+    async def call(self, service: ServiceInfo, request: Request) -> Reply:
+        """Have the service's adapter perform the exchange. Raises Unavailable, Refused or Broken."""
+        line = self._lines[service.system]
+        return _fit(await line.run(line.adapter.handle, request))
+
+    async def find(self, service: ServiceInfo, request: Request) -> Reply | None:
+        """Ask whether the exchange took effect; None proves nothing. Raises Unavailable, Refused or Broken."""
+        line = self._lines[service.system]
+        reply = await line.run(line.adapter.find, request)
+        return None if reply is None else _fit(reply)
+
+    def health(self) -> Mapping[str, str | None]:
+        """Of each system why it counts as down, or None."""
+        return {name: line.down for name, line in self._lines.items()}
+
+
+class Line:
+    """One system with its adapter, and everything that stands between them and the bus."""
+
+    def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
+        self.name = plan.system.id
+        self.down: str | None = None
+        self._timeout = plan.system.timeout
+        self._codes = frozenset(plan.loaded.manifest.errors)
+        self._places = asyncio.Semaphore(plan.system.concurrency)
+        self._breaker = Breaker(clock)
+        self._http = Http(plan.system.timeout)
+        self.adapter: Adapter[Any, Any] = plan.loaded.kind(
+            Context(
+                system=self.name,
+                settings=plan.settings,
+                services=plan.services,
+                http=self._http,
+                log=logging.getLogger(f"gsb.system.{self.name}"),
+            )
+        )
+
+    async def open(self) -> Finding | None:
+        """None, or why the adapter cannot be run at all."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self.adapter.open()
+        except (Unavailable, TimeoutError):
+            self._breaker.trip()
+            self._went_down("it could not be reached at the start")
+        except Exception as error:
+            message = f"the adapter cannot open: {type(error).__name__}: {error}"
+            return Finding(f"systems/{self.name}.toml", "settings", message)
+        return None
+
+    async def close(self) -> None:
+        try:
+            async with asyncio.timeout(FAREWELL):
+                await self.adapter.close()
+        except Exception as error:
+            facts = {"system": self.name, "error": type(error).__name__}
+            log.warning("adapter did not close", extra={"facts": facts})
+        await self._http.close()
+
+    async def run(self, work: Callable[[Request], Awaitable[T]], request: Request) -> T:
+        """Do the work in one of the system's places, unless the breaker says that it is down."""
+        self._refuse_while_open()
+        try:
+            async with asyncio.timeout(PREPARE):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Unavailable("every place is taken", sent=False, after=1.0) from None
+        try:
+            self._refuse_while_open()
+            passage = self._breaker.enter()
+            if passage.probe:
+                await self._probe(passage)
+            return await self._timed(work, request, passage)
+        finally:
+            self._places.release()
+
+    def _refuse_while_open(self) -> None:
+        wait = self._breaker.wait()
+        if wait is not None:
+            raise Unavailable("the system is left alone for a while", sent=False, after=wait)
+
+    async def _probe(self, passage: Passage) -> None:
+        """Ask the adapter's ``check`` first: if the system is still down, nothing of the exchange was sent to it."""
+        try:
+            async with asyncio.timeout(PREPARE):
+                await self.adapter.check()
+        except asyncio.CancelledError:
+            self._breaker.cancelled(passage)
+            raise
+        except Exception as error:
+            self._failed(passage, "it cannot be reached")
+            raise Unavailable("the system is still down", sent=False, after=self._breaker.wait()) from error
+
+    async def _timed(self, work: Callable[[Request], Awaitable[T]], request: Request, passage: Passage) -> T:
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        try:
+            async with asyncio.timeout_at(deadline) as limit:
+                result = await work(replace(request, deadline=deadline))
+        except asyncio.CancelledError:
+            self._breaker.cancelled(passage)
+            raise
+        except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                self._failed(passage, "it does not answer in time")
+                raise Unavailable(f"no answer within {self._timeout:g} s", sent=True) from error
+            if isinstance(error, Unavailable):
+                self._failed(passage, "it is unavailable")
+                raise
+            self._answered(passage)
+            raise self._allowed(error) from error.__cause__
+        self._answered(passage)
+        return result
+
+    def _allowed(self, error: Exception) -> Exception:
+        """The error that the bus may see: a declared refusal or ``Broken``, which never quotes a foreign text."""
+        if isinstance(error, Broken) or (isinstance(error, Refused) and error.code in self._codes):
+            return error
+        if isinstance(error, Refused):
+            return Broken("the adapter refused with a code that its manifest does not declare")
+        return Broken(f"{type(error).__name__} escaped the adapter")
+
+    def _answered(self, passage: Passage) -> None:
+        if self._breaker.succeeded(passage):
+            self.down = None
+            log.info("system is back", extra={"facts": {"system": self.name}})
+
+    def _failed(self, passage: Passage, reason: str) -> None:
+        if self._breaker.failed(passage):
+            self._went_down(reason)
+
+    def _went_down(self, reason: str) -> None:
+        self.down = reason
+        log.warning("system is down", extra={"facts": {"system": self.name, "reason": reason}})
+
+
+def plans(catalogue: Catalogue) -> Iterator[Plan]:
+    """Every system's plan. Raises ConfigInvalid for what has changed since the catalogue was built."""
+    found = installed()
+    for system in catalogue.systems.values():
+        file = f"systems/{system.id}.toml"
+        try:
+            loaded = load_adapter(system.adapter, found)
+        except LookupError as error:
+            raise ConfigInvalid([Finding(file, "adapter", str(error.args[0]))]) from error
+        kind = loaded.kind
+        settings, findings = validate(kind.Settings, dict(system.settings), file, catalogue.folder, "settings")
+        services = {}
+        for service in system.services:
+            file = f"services/{service.id}.toml"
+            services[service.id], wrong = validate(
+                kind.ServiceSettings, dict(service.settings), file, catalogue.folder, "settings"
+            )
+            findings += wrong
+        if findings:
+            raise ConfigInvalid(findings)
+        yield Plan(system, loaded, settings, services)
+
+
+def _fit(reply: Reply) -> Reply:
+    """The same reply, which everything after this may take for JSON. Adapters are foreign code, typed or not."""
+    if not isinstance(reply, Reply):
+        raise Broken(f"the adapter returned {type(reply).__name__} instead of a reply")
+    try:
+        orjson.dumps(reply.body)
+    except TypeError as error:
+        raise Broken("the adapter's reply is not JSON") from error
+    return reply
