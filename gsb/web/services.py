@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -13,29 +14,44 @@ from gsb.policy import Grant
 from gsb.web.callers import for_caller
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A service as one reader sees it: with the reader's grants in force, or with none where it is only described."""
+
+    service: ServiceInfo
+    grants: tuple[Grant, ...] = ()
+
+
 async def listing(bus: Bus, call: Call) -> Answer:
     """``GET /services``"""
     if call.signature is None:
-        public = [described(service) for service in bus.catalogue.services.values() if service.public]
+        public = [described(offer.service) for offer in offered(bus)]
         return Answer(200, orjson.dumps({"services": public}), JSON_TYPE)
 
     async def act(signed: Signed) -> Answer:
-        return Answer(200, orjson.dumps({"services": usable(bus, signed.issuer)}), JSON_TYPE)
+        usable = [
+            described(offer.service) | {"grants": [granted(grant) for grant in offer.grants]}
+            for offer in usable_by(bus, signed.issuer)
+        ]
+        return Answer(200, orjson.dumps({"services": usable}), JSON_TYPE)
 
     return await for_caller(bus, call, act, bus.catalogue.gsb.bus.base_urls)
 
 
-def usable(bus: Bus, agency: str) -> list[dict[str, Any]]:
-    """The services that the agency has grants in force for, each with its grants."""
+def offered(bus: Bus) -> list[Offer]:
+    """The services that are described to everyone."""
+    services = sorted(bus.catalogue.services.items())
+    return [Offer(service) for _, service in services if service.public]
+
+
+def usable_by(bus: Bus, agency: str) -> list[Offer]:
+    """The services that the agency has grants in force for."""
     now = bus.clock()
     by_service: dict[str, list[Grant]] = {}
     for grant in bus.catalogue.policy.grants_of(agency):
         if grant.in_force(now) and grant.service in bus.catalogue.services:
             by_service.setdefault(grant.service, []).append(grant)
-    return [
-        described(bus.catalogue.services[service]) | {"grants": [granted(grant) for grant in grants]}
-        for service, grants in sorted(by_service.items())
-    ]
+    return [Offer(bus.catalogue.services[service], tuple(grants)) for service, grants in sorted(by_service.items())]
 
 
 def described(service: ServiceInfo) -> dict[str, Any]:
