@@ -227,13 +227,14 @@ def sign_reply(
     request_hash: str,
     facts: ReplyFacts,
     now: float,
+    jti: str | None = None,
 ) -> str:
-    """The value of GSB-Signature for a reply to the request with this jti and hash."""
+    """The value of GSB-Signature for a reply to the request with this jti and hash. Its own is random unless given."""
     claims = {
         "iss": issuer,
         "aud": audience,
         "iat": int(now),
-        "jti": secrets.token_urlsafe(16),
+        "jti": secrets.token_urlsafe(16) if jti is None else jti,
         "req_jti": request_jti,
         "req_hash": request_hash,
         "status": facts.status,
