@@ -25,6 +25,7 @@ from gsb.errors import (
     StoreUnavailable,
 )
 from gsb.evidence.entry import make_entry
+from gsb.jwk import PublicKey
 from gsb.model import JSON_TYPE, Answer, Call, Decision, Effect, Exchange, Record, Signed, new_id
 from gsb.policy import Grant
 from gsb.store.contract import NewExchange, Reservation
@@ -82,7 +83,7 @@ def authenticate(bus: Bus, call: Call) -> Signed:
     """Who signed, with a key in force now; remembered in the call so that the answer is signed for them."""
     now = bus.clock()
 
-    def find_key(issuer: str, key_id: str) -> jws.PublicKey:
+    def find_key(issuer: str, key_id: str) -> PublicKey:
         return bus.catalogue.keys.find(issuer, key_id, now)
 
     call.signed = jws.verify_request(call.signature, find_key, bus.catalogue.gsb.bus.id, now)
