@@ -141,6 +141,8 @@ class Http:
                 trace_request_ctx=flight,
             ) as response:
                 return await self._read(response)
+        except aiohttp.ClientConnectionError as error:  # some of these are ValueErrors too
+            raise Unavailable(type(error).__name__, sent=flight.connected) from error
         except (aiohttp.ClientResponseError, ValueError) as error:
             raise Broken(f"no HTTP exchange was possible: {type(error).__name__}") from error
         except aiohttp.ClientPayloadError as error:
