@@ -64,6 +64,12 @@ class Site:
     def key(agency: str) -> jwk.PrivateKey:
         return _key(agency)
 
+    @staticmethod
+    def bus_keys() -> dict[str, jwk.PublicKey]:
+        """The bus's public key by its kid, as its operator would have handed it over."""
+        key = _key("bus").public
+        return {key.kid: key}
+
 
 def _toml(name: str) -> dict[str, Any]:
     return tomllib.loads((CONFIG / name).read_text("utf-8"))

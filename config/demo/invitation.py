@@ -50,6 +50,7 @@ def environment(site: Site) -> str:
         "GSB_BUS": site.bus,
         "GSB_AGENCY": "payroll-agency",
         "GSB_KEY": short(KEYS / "payroll-agency.jwk"),
+        "GSB_BUS_KEYS": short(KEYS / "bus.public.jwk"),
     }
     return " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
 

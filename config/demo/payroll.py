@@ -63,9 +63,9 @@ class Desk:
 
 async def play(site: Site, report: Report, out: Console) -> None:
     """The whole month. What goes wrong is in the report."""
-    columns = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     key = site.key("payroll-agency")
-    async with Client(site.url, bus=site.bus, agency="payroll-agency", key=key) as client:
+    async with Client(site.url, bus=site.bus, agency="payroll-agency", key=key, bus_keys=site.bus_keys()) as client:
         with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
             slips = await Month(desk := Desk(client), report, progress).run()
         await without_waiting(desk, report)
@@ -81,19 +81,20 @@ class Month:
 
     async def run(self) -> list[Payslip]:
         """The payslips that were recorded."""
+        self._report.chapter = "The payroll month of the Ministry of Justice"
         staff = await self._payroll_list()
-        people = await self._many("hrmis/employee/v1: everybody's record", "read records", staff, self._employee)
-        self._report.fact("what of a record's 13 members left the bus", listed(GRANTED), listed(set().union(*people)))
-        slips = await self._many("tax/income-tax/v1: everybody's tax", "compute taxes", people, self._tax)
-        title = "hrmis/record-payslip/v1: a payslip each"
-        recorded = await self._many(title, "record payslips", slips, self._record)
+        people = await self._many("hrmis/employee/v1, a call for each", "records read", staff, self._employee)
+        self._report.fact("members of a record that left the bus, of 13", "the 7 granted", leaving(people))
+        slips = await self._many("tax/income-tax/v1, a call for each", "taxes computed", people, self._tax)
+        title = "hrmis/record-payslip/v1, a call for each"
+        recorded = await self._many(title, "payslips recorded", slips, self._record)
         rows = personnel.payslips(PERSONNEL, PERIOD)
-        self._report.fact("rows of payslips in the personnel database", f"{STAFF} rows", f"{rows} rows")
+        self._report.fact("payslips in the personnel database", f"{STAFF} rows", f"{rows} rows")
         return recorded
 
     async def _payroll_list(self) -> list[str]:
         """Personnel numbers of the ministry's staff, read page by page."""
-        title = f"hrmis/payroll-list/v1: the Ministry of Justice, {PAGE} a page"
+        title = f"hrmis/payroll-list/v1, {PAGE} people a page"
         step = self._report.step(title, "200 done", STAFF // PAGE)
         staff: list[str] = []
         ask: dict[str, Any] | None = {"ministry": MINISTRY, "limit": PAGE}
@@ -149,16 +150,19 @@ def key_of(slip: Payslip) -> str:
     return f"payslip-{slip['employee']}-{slip['period']}"
 
 
-def listed(members: set[str]) -> str:
-    return ", ".join(sorted(members)) or "none"
+def leaving(people: Sequence[Person]) -> str:
+    """Which members left the bus in any of these records."""
+    members = set().union(*people)
+    return f"the {len(members)} granted" if members == GRANTED else ", ".join(sorted(members)) or "none"
 
 
 async def without_waiting(desk: Desk, report: Report) -> None:
     """An exchange that the caller does not wait for: 202 at once, the outcome later."""
-    asked = report.step("asked without waiting (Prefer: respond-async)", "202")
+    report.chapter = "Not waited for"
+    asked = report.step("a call with Prefer: respond-async", "202")
     with asked.running():
         result = await desk.call(asked, "hrmis/employee/v1", {"employee": "E-000042"}, respond_async=True)
-    followed = report.step("followed to its outcome", "200 done")
+    followed = report.step("its exchange, followed to the outcome", "200 done")
     if result and result.exchange:
         with followed.running():
             await desk.follow(followed, result.exchange)
@@ -166,14 +170,15 @@ async def without_waiting(desk: Desk, report: Report) -> None:
 
 async def once_more(desk: Desk, report: Report, slip: Payslip) -> None:
     """The same payslip again under the same key, as after a lost answer: the first outcome, and still one row."""
-    again = report.step("a payslip sent again under its Idempotency-Key", "200 done")
+    report.chapter = "Sent again, as after a lost answer"
+    again = report.step("a payslip with the Idempotency-Key it had", "200 done")
     with again.running():
         result = await desk.call(again, "hrmis/record-payslip/v1", slip, sub=OFFICER, idempotency_key=key_of(slip))
     replayed = bool(result and result.replayed)
     report.fact("whose outcome came back", "the first one's", "the first one's" if replayed else "a new one's")
     rows = personnel.payslips(PERSONNEL, PERIOD, slip["employee"])
-    report.fact("rows of that payslip in the personnel database", "1 row", f"{rows} row" + "s" * (rows != 1))
-    other = report.step("refused: another amount under that key", "422 idempotency_key_reused")
+    report.fact("rows of it in the personnel database", "1 row", f"{rows} row" + "s" * (rows != 1))
+    other = report.step("another amount under that key", "422 idempotency_key_reused")
     with other.running():
         changed = {**slip, "net": slip["gross"]}
         await desk.call(other, "hrmis/record-payslip/v1", changed, sub=OFFICER, idempotency_key=key_of(slip))

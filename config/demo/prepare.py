@@ -26,6 +26,7 @@ KEYS = CONFIG / "keys"
 DATA = CONFIG.parents[1] / "var" / "demo"
 PERSONNEL = DATA / "hrmis.sqlite"
 SIGNERS = {
+    "bus": "ES256",
     "payroll-agency": "ES256",
     "audit-office": "Ed25519",
     "duty-operator": "ES256",
@@ -47,10 +48,7 @@ def prepare(*, fresh: bool = False) -> list[Made]:
         shutil.rmtree(DATA, ignore_errors=True)
     DATA.mkdir(parents=True, exist_ok=True)
     KEYS.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = [
-        _private("bus.jwk", partial(jwk.generate, "ES256")),
-        _private("store.key", lambda: new_key().encode() + b"\n"),
-    ]
+    made = [_private("store.key", lambda: new_key().encode() + b"\n")]
     for name, algorithm in SIGNERS.items():
         made.append(_private(f"{name}.jwk", partial(jwk.generate, algorithm)))
         (KEYS / f"{name}.public.jwk").write_bytes(jwk.public_of((KEYS / f"{name}.jwk").read_bytes()))

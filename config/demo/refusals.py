@@ -1,7 +1,7 @@
 """One refusal of each kind: calls that the bus must not let through, signed and sent by hand.
 
-They are made here from the wire profile and not with the client, which would not send them (or would kindly
-repeat them). Every answer to a known caller is verified like any other. Nothing here changes anything.
+They are made here from the wire profile and not with the client, which would not send them, or would kindly repeat
+them. Every answer to a known caller is verified. Nothing here changes anything.
 """
 
 from __future__ import annotations
@@ -9,23 +9,26 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
 
-from config.demo.deployment import BURST, Site
+from config.demo.deployment import BURST, PERIOD, Site
 from config.demo.report import Report, Step
 from gsb import jws
 
 JSON_TYPE = "application/json"
-EMPLOYEE = {"employee": "E-000042"}
+EMPLOYEE = ("hrmis/employee/v1", {"employee": "E-000042"})
+HIDDEN = {"name", "tin", "bank_account", "home_address", "health_notes"}
+"""Members of the record that the audit office's agreement does not grant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
     """A signed call, ready to be sent."""
 
+    agency: str
     url: str
     body: bytes
     token: str
@@ -46,89 +49,117 @@ def write(site: Site, agency: str, service: str, body: Mapping[str, Any], **clai
         now=time.time(),
         **claims,
     )
-    return Letter(url, content, token)
+    return Letter(agency, url, content, token)
 
 
-async def send(session: aiohttp.ClientSession, letter: Letter, step: Step) -> Mapping[str, Any]:
-    """Post it and count the outcome: the status, and the code when it is a problem. Answers the body."""
-    began = time.perf_counter()
-    headers = {"GSB-Signature": letter.token, "Content-Type": JSON_TYPE, "Accept-Encoding": "identity"}
-    async with session.post(letter.url, data=letter.body, headers=headers) as answer:
-        body: Mapping[str, Any] = json.loads(await answer.read())
-        step.took(began, f"{answer.status} {body['code']}" if "code" in body else str(answer.status))
+class Post:
+    """Sends letters, verifies the answers and counts how each came out."""
+
+    def __init__(self, site: Site, report: Report, session: aiohttp.ClientSession) -> None:
+        self._site, self._report, self._session = site, report, session
+
+    async def expect(self, title: str, expected: str, *letters: Letter, signed: bool = True) -> Any:
+        """Send these one after the other, each of which should come out like this; the last answer's body."""
+        step = self._report.step(title, expected, len(letters))
+        body = None
+        with step.running():
+            for letter in letters:
+                body = await self._send(letter, step, signed)
+        return body
+
+    async def _send(self, letter: Letter, step: Step, signed: bool) -> Any:
+        began = time.perf_counter()
+        headers = {"GSB-Signature": letter.token, "Content-Type": JSON_TYPE, "Accept-Encoding": "identity"}
+        async with self._session.post(letter.url, data=letter.body, headers=headers) as answer:
+            content = await answer.read()
+        body = json.loads(content)
+        outcome = f"{answer.status} {body['code']}" if "code" in body else str(answer.status)
+        if signed:
+            outcome += self._doubt(letter, answer, content)
         if answer.status == 429 and "Retry-After" not in answer.headers:
-            step.got["429 without Retry-After"] += 1
-    return body
+            outcome += ", without Retry-After"
+        step.took(began, outcome)
+        return body
+
+    def _doubt(self, letter: Letter, answer: aiohttp.ClientResponse, content: bytes) -> str:
+        """Nothing when the answer is the bus's own, to this very call; else what is wrong with it."""
+        try:
+            jws.verify_reply(
+                answer.headers.get("GSB-Signature"),
+                self._site.bus_keys(),
+                bus=self._site.bus,
+                caller=letter.agency,
+                request_jws=letter.token,
+                status=answer.status,
+                body=content,
+                content_type=answer.headers.get("Content-Type"),
+                now=time.time(),
+            )
+        except jws.ReplyRefused as refused:
+            return f", but: {refused.reason}"
+        return ""
 
 
 async def play(site: Site, report: Report) -> None:
     """Send them all. Raises aiohttp.ClientError when the bus cannot be reached."""
     async with aiohttp.ClientSession() as session:
-        await bad_signature(site, report, session)
-        await replayed(site, report, session)
-        await not_granted(site, report, session)
-        await wrong_body(site, report, session)
-        await too_fast(site, report, session)
+        post = Post(site, report, session)
+        report.chapter = "Another agreement, another view of the same record"
+        await audit(site, report, post)
+        report.chapter = "Refused"
+        await not_theirs(site, post)
+        await not_granted(site, post)
+        await wrong_body(site, report, post)
+        await too_fast(site, post)
 
 
-async def bad_signature(site: Site, report: Report, session: aiohttp.ClientSession) -> None:
-    letter = write(site, "payroll-agency", "hrmis/employee/v1", EMPLOYEE, purpose="payroll")
-    step = report.step("refused: another signature under the agency's name", "401 signature_invalid")
+async def audit(site: Site, report: Report, post: Post) -> None:
+    """The audit office sees other members of the record, and only with an auditor and a case file named."""
+    named = {"purpose": "audit", "sub": "auditor-7", "case": "2026/118"}
+    record = await post.expect(
+        "the audit office, naming auditor and case file", "200", write(site, "audit-office", *EMPLOYEE, **named)
+    )
+    report.fact("does it see name, bank account or address", "no", "yes" if set(record) & HIDDEN else "no")
+
+
+async def not_theirs(site: Site, post: Post) -> None:
+    """Who signed, what, and when: the call must be the agency's own, unchanged and new."""
+    letter = write(site, "payroll-agency", *EMPLOYEE, purpose="payroll")
     header, claims, signature = letter.token.split(".")
-    forged = ("A" if signature[0] != "A" else "B") + signature[1:]
-    with step.running():
-        await send(session, Letter(letter.url, letter.body, f"{header}.{claims}.{forged}"), step)
-    step = report.step("refused: the body changed on its way", "401 digest_mismatch")
-    with step.running():
-        await send(session, Letter(letter.url, letter.body.replace(b"42", b"43"), letter.token), step)
+    forged = f"{header}.{claims}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
+    await post.expect("a forged signature", "401 signature_invalid", replace(letter, token=forged), signed=False)
+    changed = letter.body.replace(b"42", b"43")
+    await post.expect("a body changed on its way", "401 digest_mismatch", replace(letter, body=changed))
+    letter = write(site, "payroll-agency", *EMPLOYEE, purpose="payroll")
+    await post.expect("(a good call, which somebody records)", "200", letter)
+    await post.expect("the recorded call, sent once more", "409 replayed", letter)
 
 
-async def replayed(site: Site, report: Report, session: aiohttp.ClientSession) -> None:
-    letter = write(site, "payroll-agency", "hrmis/employee/v1", EMPLOYEE, purpose="payroll")
-    first = report.step("a signed call, recorded by an eavesdropper", "200")
-    with first.running():
-        await send(session, letter, first)
-    again = report.step("refused: the same call sent again", "409 replayed")
-    with again.running():
-        await send(session, letter, again)
+async def not_granted(site: Site, post: Post) -> None:
+    tax = (
+        "tax/income-tax/v1",
+        {"tin": "TIN-0000042", "period": PERIOD, "gross": {"amount": "1.00", "currency": "XOF"}},
+    )
+    letter = write(site, "audit-office", *tax, purpose="audit")
+    await post.expect("the audit office asks for income tax", "403 grant_missing", letter)
+    letter = write(site, "payroll-agency", *EMPLOYEE, purpose="marketing")
+    await post.expect("a purpose that was not agreed", "403 purpose_not_granted", letter)
+    letter = write(site, "audit-office", *EMPLOYEE, purpose="audit", sub="auditor-7")
+    await post.expect("the audit office names no case file", "403 case_required", letter)
 
 
-async def not_granted(site: Site, report: Report, session: aiohttp.ClientSession) -> None:
-    tax = {"tin": "TIN-0000042", "period": "2026-09", "gross": {"amount": "1.00", "currency": "XOF"}}
-    step = report.step("refused: the audit office asks for income tax, without an agreement", "403 grant_missing")
-    with step.running():
-        await send(session, write(site, "audit-office", "tax/income-tax/v1", tax, purpose="audit"), step)
-    step = report.step("refused: the payroll agency asks for another purpose", "403 purpose_not_granted")
-    with step.running():
-        letter = write(site, "payroll-agency", "hrmis/employee/v1", EMPLOYEE, purpose="marketing")
-        await send(session, letter, step)
-    step = report.step("refused: the audit office names no case file", "403 case_required")
-    with step.running():
-        letter = write(site, "audit-office", "hrmis/employee/v1", EMPLOYEE, purpose="audit", sub="auditor-7")
-        await send(session, letter, step)
-
-
-async def wrong_body(site: Site, report: Report, session: aiohttp.ClientSession) -> None:
+async def wrong_body(site: Site, report: Report, post: Post) -> None:
     wrong = {"ministry": "Justice", "limit": 0, "everything": True}
-    step = report.step("refused: three mistakes in one body", "422 body_invalid")
-    with step.running():
-        letter = write(site, "payroll-agency", "hrmis/payroll-list/v1", wrong, purpose="payroll")
-        problem = await send(session, letter, step)
+    letter = write(site, "payroll-agency", "hrmis/payroll-list/v1", wrong, purpose="payroll")
+    problem = await post.expect("a body with three mistakes", "422 body_invalid", letter)
     leaked = "Justice" in json.dumps(problem)
     told = f"{len(problem.get('errors', ()))} places, {'a' if leaked else 'no'} value"
-    report.fact("what that answer tells of the mistakes", "3 places, no value", told)
+    report.fact("what that answer tells of them", "3 places, no value", told)
 
 
-async def too_fast(site: Site, report: Report, session: aiohttp.ClientSession) -> None:
+async def too_fast(site: Site, post: Post) -> None:
     """The grant for staff plans takes a few calls at once; the next must wait."""
-
-    def letter() -> Letter:
-        return write(site, "payroll-agency", "hrmis/payroll-list/v1", {"ministry": "MFA"}, purpose="staff-plan")
-
-    within = report.step("calls within the rate that a grant allows", "200", BURST)
-    with within.running():
-        for _ in range(BURST):
-            await send(session, letter(), within)
-    beyond = report.step("refused: one call more at once", "429 rate_exceeded")
-    with beyond.running():
-        await send(session, letter(), beyond)
+    plan = ("hrmis/payroll-list/v1", {"ministry": "MFA"})
+    letters = [write(site, "payroll-agency", *plan, purpose="staff-plan") for _ in range(BURST + 1)]
+    await post.expect("(as many calls at once as the agreement allows)", "200", *letters[:BURST])
+    await post.expect("one more, at once", "429 rate_exceeded", *letters[BURST:])

@@ -36,6 +36,8 @@ class Step:
     """Seconds of each call."""
     seconds: float = 0.0
     """Seconds from the first to the last."""
+    chapter: str = ""
+    """The heading under which it is shown."""
 
     @property
     def passed(self) -> bool:
@@ -67,6 +69,8 @@ class Report:
 
     preparations: list[tuple[str, float, str]] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    chapter: str = ""
+    """The heading for the steps to come."""
     told: bool = False
     """Whether the table of steps was printed."""
 
@@ -78,7 +82,7 @@ class Report:
         self.preparations.append((title, time.perf_counter() - began, ", ".join(notes)))
 
     def step(self, title: str, expected: str, count: int = 1) -> Step:
-        step = Step(title, expected, count)
+        step = Step(title, expected, count, chapter=self.chapter)
         self.steps.append(step)
         return step
 
@@ -113,13 +117,19 @@ class Report:
 
     def step_table(self) -> Table:
         table = Table(title="What happened", title_justify="left")
-        for name, justify in (("", "left"), ("step", "left"), ("expected", "left"), ("got", "left")):
-            table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        for name in ("", "step", "expected", "got"):
+            table.add_column(name, overflow="fold")
         for name in ("count", "seconds", "per second", "p50 ms", "p99 ms"):
             table.add_column(name, justify="right", no_wrap=True)
+        chapter = ""
         for step in self.steps:
+            if step.chapter != chapter:
+                chapter = step.chapter
+                table.add_section()
+                table.add_row("", f"[bold]{chapter}[/]")
             mark = "[green]ok[/]" if step.passed else "[bold red]NO[/]"
-            table.add_row(mark, step.title, step.expected, describe(step.got), *_figures(step))
+            got = "as expected" if step.passed else f"[bold red]{describe(step.got)}[/]"
+            table.add_row(mark, step.title, step.expected, got, *_figures(step))
         return table
 
 
@@ -130,10 +140,12 @@ def describe(got: Counter[str]) -> str:
     return "; ".join(f"{number} x {outcome}" for outcome, number in got.most_common()) or "nothing"
 
 
-def _figures(step: Step) -> tuple[str, str, str, str, str]:
-    count = str(sum(step.got.values()))
+def _figures(step: Step) -> tuple[str, ...]:
+    """Count, seconds, rate and percentiles: as many of them as mean something."""
     if not step.times:
-        return count, "", "", "", ""
-    rate = f"{len(step.times) / step.seconds:.0f}" if len(step.times) > 1 else ""
-    p99 = f"{1000 * step.percentile(0.99):.1f}" if len(step.times) > 1 else ""
-    return count, f"{step.seconds:.2f}", rate, f"{1000 * step.percentile(0.5):.1f}", p99
+        return ()
+    count, p50 = str(len(step.times)), f"{1000 * step.percentile(0.5):.1f}"
+    if len(step.times) == 1:
+        return count, f"{step.seconds:.2f}", "", p50
+    rate, p99 = f"{len(step.times) / step.seconds:.0f}", f"{1000 * step.percentile(0.99):.1f}"
+    return count, f"{step.seconds:.2f}", rate, p50, p99
