@@ -463,6 +463,27 @@ def test_keys_are_not_fetched_in_the_clear() -> None:
     Client("https://bus.example", bus=BUS, agency=AGENCY, key=MINE)
 
 
+async def test_something_else_than_keys_is_no_key_set() -> None:
+    async with talking(done) as (bus, client, _):
+        bus.jwks_text = b'{"keys": 7}'
+        with pytest.raises(ReplyUntrusted, match="JWK set"):
+            await client.call(SERVICE, {}, purpose="payroll", timeout=0)
+    assert bus.seen == []
+
+
+async def test_a_key_of_a_kind_that_is_not_known_does_not_hide_the_others() -> None:
+    async with talking(done) as (bus, client, _):
+        bus.jwks_text = orjson.dumps({"keys": [{"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"}, KEY.public.jwk]})
+        assert (await client.call(SERVICE, {}, purpose="payroll")).signed
+
+
+async def test_a_reply_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gsb.send.REPLY_LIMIT", 1_000)
+    async with talking(lambda seen: seen.done("x" * 2_000)) as (_, client, _pauses):
+        with pytest.raises(ReplyUntrusted, match="larger than 1000 bytes"):
+            await client.call(SERVICE, {}, purpose="payroll", timeout=0)
+
+
 async def test_a_session_that_was_given_stays_open() -> None:
     async with aiohttp.ClientSession() as session, talking(done, session=session) as (_, client, _pauses):
         await client.call(SERVICE, {}, purpose="payroll")

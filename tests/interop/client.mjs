@@ -103,15 +103,17 @@ async function verifyReply(response, body, { job, keys, jti, jws }) {
     throw new ReplyRefused('the signature does not verify')
   }
 
-  const now = Date.now() / 1000
   must(claims.iss === job.bus, 'iss is not the bus')
   must(claims.aud === job.agency, 'aud is not this agency')
-  must(Number.isInteger(claims.iat) && claims.iat >= now - 70 && claims.iat <= now + 10, 'iat is not now')
+  must(Number.isInteger(claims.iat) && Math.abs(claims.iat - Date.now() / 1000) <= 120, 'iat is not now')
   must(claims.req_jti === jti, 'req_jti is not the jti of this request')
   must(claims.req_hash === sha256(jws, 'base64url'), 'req_hash is not the hash of this request')
   must(claims.status === response.status, 'status is not the HTTP status')
   must(claims.content_digest === contentDigest(body), 'content_digest is not the digest of the body')
-  must((claims.content_type ?? null) === response.headers.get('Content-Type'), 'content_type is not the Content-Type')
+  const contentType = body.length ? response.headers.get('Content-Type') : null
+  must((claims.content_type ?? null) === contentType, 'content_type is not the Content-Type')
+  must((claims.exchange === undefined) === (claims.state === undefined), 'exchange and state do not stand together')
+  must(FINAL.includes(claims.state) === (claims.effect !== undefined), 'effect does not stand with a final state')
   return claims
 }
 

@@ -96,6 +96,8 @@ class SigningBus:
     script: list[Step] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     jwks: list[jwk.PrivateKey] = field(default_factory=lambda: [KEY])
+    jwks_text: bytes | None = None
+    """What is published instead of ``jwks``."""
     fetches: int = 0
     url: str = ""
 
@@ -106,7 +108,8 @@ class SigningBus:
 
     async def published(self, _: web.Request) -> web.Response:
         self.fetches += 1
-        return web.json_response({"keys": [key.public.jwk for key in self.jwks]})
+        published = orjson.dumps({"keys": [key.public.jwk for key in self.jwks]})
+        return web.Response(body=self.jwks_text or published, content_type="application/jwk-set+json")
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
