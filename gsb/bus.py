@@ -16,12 +16,14 @@ from gsb.catalogue import Catalogue
 from gsb.errors import Problem, Replayed, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
 from gsb.limits import Budgets
-from gsb.model import Signed
+from gsb.model import Signed, new_id
 from gsb.runtime import Runtime
-from gsb.store.contract import Query, Store
+from gsb.store.contract import Store
 
 JTI_LIVES = 300.0
 """Seconds for which a jti is remembered: longer than any signature that carries it is accepted (at most 140 s)."""
+PROBE = "(readiness)"
+"""Issuer of the jti that a readiness probe spends: no agency can be called so."""
 FLOOD_WINDOW = 60.0
 """Seconds in which the same refusal is, after the first, only counted."""
 
@@ -140,7 +142,8 @@ class Bus:
         """The names of what keeps this node from its work; empty when it is ready."""
         missing = ["draining"] if self.draining else []
         try:
-            await self.store.search(Query(limit=1))
+            # Only a commit shows that the store can take one; this jti is nobody's, and forgotten in a second.
+            await self.store.spend(PROBE, new_id(), 1.0)
         except StoreUnavailable:
             missing.append("store")
         return missing
