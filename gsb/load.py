@@ -138,19 +138,18 @@ def validate(
         return model.model_validate(data, context={"folder": folder}), []
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False, include_input=False)
-    return None, [
-        Finding(file, ".".join((*prefix, *_dotted(data, each["loc"]))), _message(model, each)) for each in wrong
-    ]
+    return None, [Finding(file, ".".join((*prefix, *_dotted(data, each))), _message(model, each)) for each in wrong]
 
 
-def _dotted(data: Any, location: tuple[int | str, ...]) -> Iterator[str]:
-    """A location without the names of union members, which stand in no file."""
-    for index, step in enumerate(location):
+def _dotted(data: Any, error: Mapping[str, Any]) -> Iterator[str]:
+    """The error's location without the names of union members, which stand in no file."""
+    for step in error["loc"]:
         inside = isinstance(data, list) if isinstance(step, int) else isinstance(data, Mapping) and step in data
         if inside:
             data = data[step]
-        if inside or (index == len(location) - 1 and isinstance(data, Mapping)):
             yield str(step)
+    if error["type"] == "missing":
+        yield str(error["loc"][-1])
 
 
 def _message(model: type[BaseModel], error: Mapping[str, Any]) -> str:
