@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
-import aiohttp
 import orjson
 import pytest
 from aiohttp import web
 
-from gsb import jwk, jws
 from gsb.client import (
     BusProblem,
     Client,
@@ -30,38 +25,15 @@ from tests.support.signing_bus import (
     ENTRY,
     EXCHANGE,
     KEY,
-    OTHER,
+    MINE,
+    SERVICE,
     Seen,
-    SigningBus,
     Step,
+    done,
     reset,
     signing_bus,
+    talking,
 )
-
-MINE = jwk.read_private(jwk.generate("Ed25519"))
-SERVICE = "registry/person/v1"
-
-
-class Pauses(list[float]):
-    """The seconds that a client wanted to wait; it waits none of them."""
-
-    async def __call__(self, seconds: float) -> None:
-        self.append(seconds)
-        await asyncio.sleep(0)
-
-
-@asynccontextmanager
-async def talking(*script: Step, **options: Any) -> AsyncIterator[tuple[SigningBus, Client, Pauses]]:
-    """A bus with this script and a client of it that does not wait."""
-    pauses = Pauses()
-    async with signing_bus(MINE) as bus:
-        bus.script = list(script)
-        async with Client(bus.url, bus=BUS, agency=AGENCY, key=MINE, pause=pauses, **options) as client:
-            yield bus, client, pauses
-
-
-def done(seen: Seen) -> web.Response:
-    return seen.done()
 
 
 async def test_a_call_is_signed_for_what_is_sent_and_its_reply_is_returned() -> None:
@@ -107,122 +79,6 @@ async def test_each_call_has_a_key_of_its_own_unless_told_otherwise() -> None:
     keys = {seen.signed.idempotency_key for seen in bus.seen}
     assert len(keys) == 2
     assert None not in keys
-
-
-# --- replies that must not be believed
-
-
-def foreign_key(seen: Seen) -> web.Response:
-    return signed_by_hand(seen, key=OTHER)
-
-
-def wrong_hash(seen: Seen) -> web.Response:
-    return signed_by_hand(seen, request_hash=jws.request_hash("another.request.entirely"))
-
-
-def tampered_body(seen: Seen) -> web.Response:
-    return signed_by_hand(seen, sent=b'{"ok":tru1}')
-
-
-def tampered_status(seen: Seen) -> web.Response:
-    return signed_by_hand(seen, status=201)
-
-
-def tampered_type(seen: Seen) -> web.Response:
-    return signed_by_hand(seen, kind="application/xml")
-
-
-def twice(seen: Seen) -> web.Response:
-    answer = seen.done()
-    answer.headers.add("GSB-Signature", answer.headers["GSB-Signature"])
-    return answer
-
-
-def unsigned(_: Seen) -> web.Response:
-    return web.json_response({"ok": True})
-
-
-def success_without_state(seen: Seen) -> web.Response:
-    return seen.answer(200, {"ok": True})
-
-
-def signed_by_hand(
-    seen: Seen,
-    *,
-    key: jwk.PrivateKey = KEY,
-    request_hash: str | None = None,
-    sent: bytes = b'{"ok":true}',
-    status: int = 200,
-    kind: str = "application/json",
-) -> web.Response:
-    """The reply to a done exchange, with one thing about it untrue."""
-    facts = jws.ReplyFacts(
-        status=200,
-        body=b'{"ok":true}',
-        content_type="application/json",
-        exchange=EXCHANGE,
-        state="done",
-        effect="done",
-        entry=None,
-    )
-    token = seen.sign(facts, key=key, request_hash=request_hash)
-    return web.Response(status=status, body=sent, headers={"Content-Type": kind, "GSB-Signature": token})
-
-
-LIES = [foreign_key, wrong_hash, tampered_body, tampered_status, tampered_type, twice, unsigned]
-
-
-@pytest.mark.parametrize("lie", LIES)
-async def test_a_reply_that_does_not_verify_is_never_returned(lie: Step) -> None:
-    async with talking(lie) as (bus, client, _):
-        with pytest.raises(ReplyUntrusted) as caught:
-            await client.call(SERVICE, {}, purpose="payroll", idempotency_key="k-1", timeout=0)
-    assert (caught.value.requests, caught.value.idempotency_key) == (len(bus.seen), "k-1") == (1, "k-1")
-
-
-@pytest.mark.parametrize("lie", LIES)
-async def test_it_is_repeated_with_a_new_jti_and_the_same_key(lie: Step) -> None:
-    async with talking(lie, done) as (bus, client, _):
-        result = await client.call(SERVICE, {}, purpose="payroll")
-    assert (result.body, result.requests) == ({"ok": True}, 2)
-    assert len({seen.signed.jti for seen in bus.seen}) == 2
-    assert len({seen.signed.idempotency_key for seen in bus.seen}) == 1
-
-
-async def test_a_reply_to_another_call_is_not_believed() -> None:
-    kept: list[web.Response] = []
-
-    def keep(seen: Seen) -> web.Response:
-        kept.append(answer := seen.done())
-        return answer
-
-    def swap(_: Seen) -> web.Response:
-        return web.Response(body=kept[0].body, headers=kept[0].headers)
-
-    async with talking(keep, swap) as (_, client, _pauses):
-        await client.call(SERVICE, {}, purpose="payroll")
-        with pytest.raises(ReplyUntrusted):
-            await client.call(SERVICE, {}, purpose="payroll", timeout=0)
-
-
-async def test_success_without_a_final_state_is_no_outcome() -> None:
-    async with talking(success_without_state) as (_, client, _pauses):
-        with pytest.raises(ReplyUntrusted, match="final state"):
-            await client.call(SERVICE, {}, purpose="payroll")
-
-
-async def test_a_reply_that_is_too_old_is_not_believed() -> None:
-    """The bus's clock is right, and the client's an hour ahead once the call is signed."""
-    async with signing_bus(MINE) as bus:
-        bus.script = [done]
-        times = iter([time.time()])
-
-        def clock() -> float:
-            return next(times, time.time() + 3600)
-
-        async with Client(bus.url, bus=BUS, agency=AGENCY, key=MINE, clock=clock) as client:
-            with pytest.raises(ReplyUntrusted):
-                await client.call(SERVICE, {}, purpose="payroll", timeout=0)
 
 
 # --- repeating
@@ -419,76 +275,6 @@ async def test_acts_need_the_operations_url() -> None:
     async with talking(done) as (_, client, _pauses):
         with pytest.raises(ValueError, match="operations_url"):
             await client.admin("GET", "/admin/exchanges")
-
-
-# --- keys
-
-
-async def test_keys_are_fetched_once_for_any_number_of_calls() -> None:
-    async with talking(done) as (bus, client, _):
-        await client.call(SERVICE, {}, purpose="payroll")
-        await client.call(SERVICE, {}, purpose="payroll")
-    assert bus.fetches == 1
-
-
-async def test_a_lie_does_not_make_the_client_fetch_keys_again_within_a_minute() -> None:
-    async with talking(foreign_key) as (bus, client, _):
-        for _ in range(3):
-            with pytest.raises(ReplyUntrusted):
-                await client.call(SERVICE, {}, purpose="payroll", timeout=0)
-    assert bus.fetches == 1
-
-
-async def test_a_new_key_of_the_bus_is_learnt_after_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gsb.send.REFETCH", 0.0)
-    async with talking(done, foreign_key) as (bus, client, _):
-        await client.call(SERVICE, {}, purpose="payroll")
-        bus.jwks.append(OTHER)
-        assert (await client.call(SERVICE, {}, purpose="payroll")).requests == 1
-    assert bus.fetches == 2
-
-
-async def test_given_keys_are_the_only_ones() -> None:
-    async with talking(foreign_key, bus_keys={KEY.kid: KEY.public}) as (bus, client, _):
-        bus.jwks.append(OTHER)
-        with pytest.raises(ReplyUntrusted):
-            await client.call(SERVICE, {}, purpose="payroll", timeout=0)
-    assert bus.fetches == 0
-
-
-def test_keys_are_not_fetched_in_the_clear() -> None:
-    with pytest.raises(ValueError, match="TLS or loopback"):
-        Client("http://bus.example", bus=BUS, agency=AGENCY, key=MINE)
-    Client("http://bus.example", bus=BUS, agency=AGENCY, key=MINE, bus_keys={})
-    Client("https://bus.example", bus=BUS, agency=AGENCY, key=MINE)
-
-
-async def test_something_else_than_keys_is_no_key_set() -> None:
-    async with talking(done) as (bus, client, _):
-        bus.jwks_text = b'{"keys": 7}'
-        with pytest.raises(ReplyUntrusted, match="JWK set"):
-            await client.call(SERVICE, {}, purpose="payroll", timeout=0)
-    assert bus.seen == []
-
-
-async def test_a_key_of_a_kind_that_is_not_known_does_not_hide_the_others() -> None:
-    async with talking(done) as (bus, client, _):
-        bus.jwks_text = orjson.dumps({"keys": [{"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"}, KEY.public.jwk]})
-        assert (await client.call(SERVICE, {}, purpose="payroll")).signed
-
-
-async def test_a_reply_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gsb.send.REPLY_LIMIT", 1_000)
-    async with talking(lambda seen: seen.done("x" * 2_000)) as (_, client, _pauses):
-        with pytest.raises(ReplyUntrusted, match="larger than 1000 bytes"):
-            await client.call(SERVICE, {}, purpose="payroll", timeout=0)
-
-
-async def test_a_session_that_was_given_stays_open() -> None:
-    async with aiohttp.ClientSession() as session, talking(done, session=session) as (_, client, _pauses):
-        await client.call(SERVICE, {}, purpose="payroll")
-        await client.__aexit__(None, None, None)
-        assert not session.closed
 
 
 async def test_wait_and_respond_async_exclude_each_other() -> None:

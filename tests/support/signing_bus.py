@@ -5,6 +5,7 @@ It has no store, grants or exchanges: a script step says what is answered, and m
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import orjson
 from aiohttp import web
 
 from gsb import jwk, jws
+from gsb.client import Client
 from gsb.errors import KeyUnknown
 from gsb.model import JSON_TYPE, PROBLEM_TYPE, Call, Signed
 
@@ -24,6 +26,10 @@ EXCHANGE = "01999999-0000-7000-8000-000000000001"
 ENTRY = "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"
 KEY = jwk.read_private(jwk.generate("ES256"))
 OTHER = jwk.read_private(jwk.generate("ES256"))
+"""A key that is not the bus's."""
+MINE = jwk.read_private(jwk.generate("Ed25519"))
+"""The agency's."""
+SERVICE = "registry/person/v1"
 
 
 @dataclass
@@ -78,6 +84,10 @@ class Seen:
 
 
 Step = Callable[[Seen], "web.StreamResponse | Awaitable[web.StreamResponse]"]
+
+
+def done(seen: Seen) -> web.StreamResponse:
+    return seen.done()
 
 
 def reset(seen: Seen) -> web.StreamResponse:
@@ -147,3 +157,21 @@ async def signing_bus(*keys: jwk.PrivateKey) -> AsyncIterator[SigningBus]:
         yield bus
     finally:
         await runner.cleanup()
+
+
+class Pauses(list[float]):
+    """The seconds that a client wanted to wait; it waits none of them."""
+
+    async def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def talking(*script: Step, **options: Any) -> AsyncIterator[tuple[SigningBus, Client, Pauses]]:
+    """A bus with this script and a client of it that does not wait."""
+    pauses = Pauses()
+    async with signing_bus(MINE) as bus:
+        bus.script = list(script)
+        async with Client(bus.url, bus=BUS, agency=AGENCY, key=MINE, pause=pauses, **options) as client:
+            yield bus, client, pauses
