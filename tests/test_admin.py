@@ -1,0 +1,173 @@
+"""Administrative acts: who may, why they say they do it, what it does, and the entry that it leaves.
+
+Through the command line where there is one, since that is what an operator has: ``gsb exchanges`` and
+``gsb dead-letters`` against a node in a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from gsb.admit import settled
+from gsb.client import BusProblem
+from gsb.model import State
+from gsb.sdk import Broken, Unavailable
+from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, answering, puppet, puppet_deployment, raising
+from tests.support.deployment import BUS, PERSON
+from tests.support.node import GSB, InProcess, node_in_process
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[InProcess]:
+    async with node_in_process(tmp_path, puppet_deployment(tmp_path)) as node:
+        puppet().reset()
+        yield node
+        puppet().reset()
+
+
+async def gsb(node: InProcess, *words: str, operator: str = "olive") -> tuple[int, str, str]:
+    """The command as an operator gives it; its exit code, output and errors."""
+    keys = node.deployment.secrets / "bus.jwks.json"
+    keys.write_bytes(orjson.dumps({"keys": [node.deployment.bus_key().public.jwk]}))
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "GSB_OPERATIONS_URL": node.operations_url,
+        "GSB_BUS": BUS,
+        "GSB_OPERATOR": operator,
+        "GSB_OPERATOR_KEY": str(node.deployment.key_file(operator)),
+        "GSB_BUS_KEYS": str(keys),
+    }
+    process = await asyncio.create_subprocess_exec(
+        GSB, *words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        said, wrong = await process.communicate()
+    return process.returncode or 0, said.decode(), wrong.decode()
+
+
+def acts(node: InProcess) -> list[dict[str, Any]]:
+    with sqlite3.connect(f"file:{node.deployment.folder / 'store.db'}?mode=ro", uri=True) as database:
+        found = [orjson.loads(row[0]) for row in database.execute("SELECT content FROM entry ORDER BY row")]
+    database.close()
+    return [each for each in found if each["kind"] == "act"]
+
+
+async def unknown(node: InProcess) -> str:
+    puppet().acts = raising(Unavailable("cut off", sent=True))
+    async with node.client() as client:
+        accepted = await client.call(ONCE, NOTE, purpose="payroll", respond_async=True)
+        assert accepted.exchange is not None
+    return await standing(node, accepted.exchange, State.UNKNOWN)
+
+
+async def held(node: InProcess) -> str:
+    puppet().acts = raising(Broken("nonsense"))
+    async with node.client() as client:
+        accepted = await client.call(READ, PERSON_BODY, purpose="payroll", respond_async=True)
+        assert accepted.exchange is not None
+    return await standing(node, accepted.exchange, State.HELD)
+
+
+async def standing(node: InProcess, exchange: str, state: State) -> str:
+    """The exchange, once it stands still in this state."""
+    with node.node.bus.waiters.waiting(exchange) as woken:
+        woken.set()
+        known = await settled(node.node.bus, exchange, woken, 10)
+    assert known.state is state
+    return exchange
+
+
+async def test_an_unknown_exchange_is_resolved_once_and_its_owner_hears_it(node: InProcess) -> None:
+    exchange = await unknown(node)
+    code, said, _ = await gsb(node, "exchanges", "list", "--state", "unknown", "--reason", "morning round", "--json")
+    assert code == 0
+    (listed,) = orjson.loads(said)["exchanges"]
+    assert (listed["exchange"], listed["reason"]) == (exchange, "system_unavailable")
+    words = ["exchanges", "resolve", exchange, "--state", "done", "--effect", "done", "--reason", "seen in the ledger"]
+    code, said, _ = await gsb(node, *words)
+    assert code == 0
+    assert "done" in said
+    async with node.client() as client:
+        ended = await client.follow(exchange)
+        assert (ended.status, ended.state, ended.effect, ended.body) == (204, "done", "done", None)
+    code, _, wrong = await gsb(node, *words)
+    assert code == 3
+    assert wrong.startswith("gsb: state_conflict (409)")
+    assert len(wrong.splitlines()) == 1
+    assert [each["act"] for each in acts(node)] == ["search", "resolve"]
+    assert acts(node)[-1]["operator"] == "olive"
+    assert b"ledger" not in orjson.dumps(acts(node))  # a reason may name people: it is evidence
+
+
+async def test_an_exchange_resolved_as_failed_says_whether_it_took_effect(node: InProcess) -> None:
+    exchange = await unknown(node)
+    words = ["--state", "failed", "--effect", "none", "--reason", "not in the ledger"]
+    assert (await gsb(node, "exchanges", "resolve", exchange, *words))[0] == 0
+    async with node.client() as client:
+        with pytest.raises(BusProblem) as ended:
+            await client.follow(exchange)
+    assert (ended.value.code, ended.value.state, ended.value.effect) == ("closed_by_operator", "failed", "none")
+
+
+async def test_a_dead_letter_is_replayed(node: InProcess) -> None:
+    exchange = await held(node)
+    code, said, _ = await gsb(node, "dead-letters", "list", "--reason", "morning round")
+    assert code == 0
+    assert exchange in said
+    puppet().acts = answering(PERSON)
+    code, said, _ = await gsb(node, "dead-letters", "replay", exchange, "--reason", "the register is mended")
+    assert code == 0
+    async with node.client() as client:
+        ended = await client.follow(exchange)
+        assert (ended.status, ended.body["name"]) == (200, "Ada")
+    code, said, _ = await gsb(node, "dead-letters", "list", "--reason", "morning round")
+    assert (code, said.strip()) == (0, "nothing is held")
+
+
+async def test_a_dead_letter_is_closed_and_shown(node: InProcess) -> None:
+    exchange = await held(node)
+    words = ["--state", "failed", "--effect", "none", "--reason", "the register is gone"]
+    assert (await gsb(node, "dead-letters", "close", exchange, *words))[0] == 0
+    code, said, _ = await gsb(node, "dead-letters", "show", exchange, "--reason", "look again")
+    assert code == 0
+    assert "failed" in said
+    assert "system_broken" in said
+    code, _, wrong = await gsb(node, "dead-letters", "replay", exchange, "--reason", "try again")
+    assert (code, wrong.split()[1]) == (3, "state_conflict")
+
+
+@pytest.mark.parametrize(
+    ("words", "operator", "code"),
+    [
+        (["list", "--reason", "ok?"], "olive", "reason_missing"),
+        (["list", "--reason", "good reason", "--state", "nowhere"], "olive", "act_invalid"),
+        (["show", "01a0c450-6c00-71b6-b1a8-e21f6124ae04", "--reason", "good reason"], "olive", "exchange_unknown"),
+        (["resolve", "ID", "--state", "done", "--effect", "done", "--reason", "good reason"], "otto", "role_missing"),
+        (["resolve", "ID", "--state", "done", "--effect", "none", "--reason", "good reason"], "olive", "act_invalid"),
+        (["resolve", "ID", "--state", "gone", "--effect", "none", "--reason", "good reason"], "olive", "act_invalid"),
+        (["list", "--reason", "good reason"], "payroll", "operator_required"),
+    ],
+)
+async def test_an_act_that_is_not_allowed_or_not_clear_is_refused(
+    node: InProcess, words: list[str], operator: str, code: str
+) -> None:
+    exchange = await unknown(node) if "ID" in words else ""
+    words = [exchange if word == "ID" else word for word in words]
+    status, said, wrong = await gsb(node, "exchanges", *words, operator=operator)
+    assert (status, said) == (3, "")
+    assert wrong.startswith(f"gsb: {code} (")
+    assert acts(node) == []
+
+
+async def test_an_operators_key_opens_nothing_else(node: InProcess) -> None:
+    async with node.client("olive") as client:
+        with pytest.raises(BusProblem) as refused:
+            await client.call(READ, PERSON_BODY, purpose="payroll")
+    assert refused.value.code == "grant_missing"
