@@ -28,7 +28,7 @@ from gsb.schema import Schema
 __all__ = ["Catalogue", "ConfigInvalid", "Finding", "ServiceInfo", "SystemInfo", "build"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class ServiceInfo:
     """One service, with everything that admitting and performing need to know of it."""
 
@@ -48,7 +48,7 @@ class ServiceInfo:
     settings: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SystemInfo:
     """One core system behind its adapter."""
 
@@ -63,7 +63,7 @@ class SystemInfo:
     services: tuple[ServiceInfo, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Catalogue:
     """One deployment."""
 

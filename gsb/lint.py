@@ -152,11 +152,17 @@ def _agreement(tables: Tables, material: Material, file: str, agreement: Agreeme
         if grant.service not in tables.ids["services"]:
             yield _unknown(file, f"{place}.service", "service", grant.service, tables.ids["services"])
             continue
-        system = tables.systems.get(grant.service.partition("/")[0])
-        if system is not None and system.agency != agreement.provider:
-            text = f"{grant.service} belongs to {system.agency}, not to this agreement's provider"
+        owner = _owner(tables, grant.service)
+        if owner not in (None, agreement.provider):
+            text = f"{grant.service} belongs to {owner}, not to this agreement's provider"
             yield Finding(file, f"{place}.service", text)
         yield from _fields(file, place, grant.fields, material.schemas.get(f"{grant.service}/reply"))
+
+
+def _owner(tables: Tables, service: str) -> str | None:
+    """The agency that provides a service, as far as the files say so rightly."""
+    system = tables.systems.get(service.partition("/")[0])
+    return system.agency if system is not None and system.agency in tables.ids["agencies"] else None
 
 
 def _fields(file: str, place: str, fields: list[str], reply: Schema | None) -> Iterator[Finding]:

@@ -1,0 +1,129 @@
+"""A deployment as one frozen look-up: what is in it, and what its digest covers."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from gsb.catalogue import ConfigInvalid, build
+from gsb.errors import AgreementNotInForce, KeyUnknown
+from gsb.model import Effect
+from tests.support.deployment import PERSON, Deployment, standard
+
+
+def test_everything_in_the_files_is_in_the_catalogue(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    deployment.files["services/registry/note/v1.toml"] |= {"body": 1_000, "expires": 60.0, "public": True}
+    deployment.gsb["limits"] = {"body": 2_000}
+    catalogue = build(deployment.write())
+    person, note = catalogue.services["registry/person/v1"], catalogue.services["registry/note/v1"]
+    assert (person.system, person.provider, person.effect, person.body) == (
+        "registry",
+        "hrmis-agency",
+        Effect.NONE,
+        2_000,
+    )
+    assert (note.effect, note.body, note.expires, note.public) == (Effect.ONCE, 1_000, 60.0, True)
+    assert person.settings == {"reply": PERSON}
+    assert person.request.subject == "/id"
+    assert person.reply.personal == {"/id", "/name"}
+    system = catalogue.systems["registry"]
+    assert (system.agency, system.adapter) == ("hrmis-agency", "echo")
+    assert set(system.services) == set(catalogue.services.values())
+    assert set(catalogue.operators) == {"olive", "otto"}
+    assert catalogue.agreements["a-1"].consumer == "payroll"
+    assert catalogue.folder == deployment.folder.resolve()
+
+
+def test_keys_of_agencies_and_operators_are_registered(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    ed25519 = deployment.key("payroll", "Ed25519")
+    catalogue = build(deployment.write())
+    for owner in ("payroll", "olive"):
+        kid = deployment.key(owner).kid
+        assert catalogue.keys.find(owner, kid, 0.0).kid == kid
+    assert catalogue.keys.find("payroll", ed25519.kid, 0.0).algorithms == {"Ed25519", "EdDSA"}
+    with pytest.raises(KeyUnknown):
+        catalogue.keys.find("olive", deployment.key("payroll").kid, 0.0)
+    assert catalogue.bus_keys.signing(0.0).kid == deployment.bus_key().kid
+
+
+def test_an_agreement_is_valid_from_its_first_to_its_last_day_in_utc(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    deployment.files["agreements/a-1.toml"] |= {"valid_from": date(2024, 2, 1), "valid_until": date(2024, 2, 29)}
+    policy = build(deployment.write()).policy
+    first = datetime(2024, 2, 1, tzinfo=UTC).timestamp()
+    end = datetime(2024, 3, 1, tzinfo=UTC).timestamp()
+    for now in (first, end - 0.001):
+        grant = policy.decide("payroll", "registry/person/v1", "payroll", None, None, now)
+        assert grant.fields == ("/id", "/name", "/salary")
+    for now in (first - 0.001, end):
+        with pytest.raises(AgreementNotInForce):
+            policy.decide("payroll", "registry/person/v1", "payroll", None, None, now)
+
+
+def test_a_grant_names_the_digest_of_its_agreement_as_written(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    grant = build(deployment.write()).policy.grant("a-1", "registry/person/v1", "payroll")
+    assert grant is not None
+    content = (deployment.folder / "agreements/a-1.toml").read_bytes()
+    assert grant.agreement_digest == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["gsb.toml", "agencies/payroll.toml", "agreements/a-1.toml", "services/registry/person/v1.toml"],
+)
+def test_the_digest_changes_with_every_table(tmp_path: Path, file: str) -> None:
+    folder = standard(tmp_path).write()
+    before = build(folder).digest
+    assert build(folder).digest == before
+    with (folder / file).open("a") as table:
+        table.write("# a remark\n")
+    assert build(folder).digest != before
+
+
+@pytest.mark.parametrize("file", ["schemas/registry/person/v1/reply.json", "keys/payroll-es256.pub.jwk.json"])
+def test_the_digest_changes_with_schemas_and_public_keys(tmp_path: Path, file: str) -> None:
+    folder = standard(tmp_path).write()
+    before = build(folder).digest
+    with (folder / file).open("a") as part:
+        part.write("\n")
+    assert build(folder).digest != before
+
+
+def test_the_digest_does_not_depend_on_secrets(tmp_path: Path) -> None:
+    folder = standard(tmp_path).write()
+    before = build(folder).digest
+    for secret in ("store.key", "keys/bus.jwk.json"):
+        with (folder / secret).open("a") as file:
+            file.write("\n")
+    assert build(folder).digest == before
+
+
+def test_a_catalogue_cannot_be_changed(tmp_path: Path) -> None:
+    catalogue = build(standard(tmp_path).write())
+    for mapping in (catalogue.services, catalogue.systems, catalogue.agencies, catalogue.operators):
+        with pytest.raises(TypeError):
+            mapping["x"] = None  # type: ignore[index]
+    with pytest.raises(AttributeError):
+        catalogue.digest = ""  # type: ignore[misc]
+
+
+def test_a_deployment_without_services_is_one(tmp_path: Path) -> None:
+    catalogue = build(Deployment(tmp_path).write())
+    assert catalogue.services == {}
+    assert catalogue.policy.grants_of("payroll") == ()
+
+
+def test_what_is_wrong_stops_the_build_with_every_reason(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    deployment.files["systems/registry.toml"]["agency"] = "nobody"
+    deployment.files["agreements/a-1.toml"]["consumer"] = "payrol"
+    with pytest.raises(ConfigInvalid) as refused:
+        build(deployment.write())
+    assert {finding.file for finding in refused.value.findings} == {"systems/registry.toml", "agreements/a-1.toml"}
+    assert "did you mean 'payroll'?" in str(refused.value)
