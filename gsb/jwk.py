@@ -39,14 +39,9 @@ _ECDSA = ec.ECDSA(_SHA256)
 _PSS = padding.PSS(mgf=padding.MGF1(_SHA256), salt_length=32)
 _SECRET = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 _PRIME_25519 = 2**255 - 19
-_SMALL_ORDER = {
-    0,
-    1,
-    _PRIME_25519 - 1,
-    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
-    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
-}
-"""The y coordinates of the eight points of small order (RFC 7748, section 7): such a key verifies without a signer."""
+_OF_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = {0, 1, _PRIME_25519 - 1, _OF_ORDER_8, _PRIME_25519 - _OF_ORDER_8}
+"""The y coordinates of the eight points of small order: for such a key anyone finds signatures that verify."""
 
 
 class KeyUnfit(ValueError):
