@@ -1,0 +1,427 @@
+"""The runtime with an installed adapter that plays what each test gives it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gsb import runtime as module
+from gsb.breaker import FAILURES
+from gsb.catalogue import ConfigInvalid, build
+from gsb.runtime import Runtime
+from gsb.sdk import Broken, Refused, Reply, Request, Unavailable
+from tests.support.deployment import Deployment
+
+SERVICE = "theatre/play/v1"
+REQUEST = Request(
+    exchange="0190",
+    agency="payroll",
+    service=SERVICE,
+    body={"act": 1},
+    purpose="audit",
+    sub=None,
+    case=None,
+    deadline=0.0,
+)
+Play = Callable[..., Awaitable[Any]]
+
+
+class Clock:
+    now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Hand:
+    """One runtime with the system ``theatre``, and the strings by which the adapter is moved."""
+
+    def __init__(self, runtime: Runtime, catalogue: Any, clock: Clock, stage: Any) -> None:
+        self.runtime = runtime
+        self.service = catalogue.services[SERVICE]
+        self.clock = clock
+        self.plays: dict[str, Play] = stage.plays
+        self.past: list[str] = stage.past
+        self.stage = stage
+
+    async def call(self, body: Any = None) -> Reply:
+        request = REQUEST if body is None else replace(REQUEST, body=body)
+        return await self.runtime.call(self.service, request)
+
+    async def fail(self, times: int) -> None:
+        self.plays["handle"] = raising(Unavailable(sent=False))
+        for _ in range(times):
+            with pytest.raises(Unavailable):
+                await self.call()
+
+    @property
+    def health(self) -> str | None:
+        return self.runtime.health()["theatre"]
+
+
+def raising(error: BaseException) -> Play:
+    async def play(*arguments: object) -> None:
+        raise error
+
+    return play
+
+
+def answering(answer: Any) -> Play:
+    async def play(*arguments: object) -> Any:
+        return answer
+
+    return play
+
+
+@pytest.fixture
+def stage() -> Iterator[Any]:
+    stage = import_module("gsb_adapter_stage").Stage
+    stage.plays.clear()
+    stage.past.clear()
+    yield stage
+    stage.plays.clear()
+
+
+def theatre(root: Path, **system: Any) -> Deployment:
+    deployment = Deployment(root)
+    deployment.gsb["adapters"]["allow"] = ["stage"]
+    deployment.system("theatre", adapter="stage", **system)
+    deployment.service(SERVICE)
+    return deployment
+
+
+@asynccontextmanager
+async def played(deployment: Deployment, stage: Any) -> AsyncIterator[Hand]:
+    catalogue, clock = build(deployment.write()), Clock()
+    runtime = Runtime(clock)
+    await runtime.open(catalogue)
+    try:
+        yield Hand(runtime, catalogue, clock, stage)
+    finally:
+        await runtime.close()
+
+
+@pytest.fixture
+async def hand(tmp_path: Path, stage: Any) -> AsyncIterator[Hand]:
+    async with played(theatre(tmp_path, timeout=5.0), stage) as hand:
+        yield hand
+
+
+# --- replies and errors
+
+
+async def test_an_adapter_lives_from_open_to_close(tmp_path: Path, stage: Any) -> None:
+    async with played(theatre(tmp_path), stage) as hand:
+        assert (await hand.call({"act": 2})).body == {"act": 2}
+        assert hand.health is None
+    assert stage.past == ["open", "handle", "close"]
+
+
+async def test_settings_and_secrets_reach_the_adapter(tmp_path: Path, stage: Any) -> None:
+    deployment = theatre(tmp_path, settings={"word": "curtain", "secret": "word.txt"})
+    (deployment.folder / "word.txt").write_text("sesame\n")
+    async with played(deployment, stage):
+        context = stage.newest[0].context
+    assert (context.system, context.settings.word) == ("theatre", "curtain")
+    assert context.settings.secret.read() == "sesame"
+    assert "sesame" not in repr(context.settings)
+    assert list(context.services) == [SERVICE]
+
+
+async def test_the_deadline_is_set_when_the_call_starts(hand: Hand) -> None:
+    seen: list[float] = []
+
+    async def play(request: Request) -> None:
+        seen.append(request.deadline - asyncio.get_running_loop().time())
+
+    hand.plays["handle"] = play
+    await hand.call()
+    assert 4.5 < seen[0] <= 5.0
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("a", sent=False, after=3.0), Refused("closed", "b"), Broken("c")], ids=repr
+)
+async def test_the_three_errors_come_through_unchanged(hand: Hand, error: Exception) -> None:
+    for verb in ("handle", "find"):
+        hand.plays[verb] = raising(error)
+    with pytest.raises(type(error)) as raised:
+        await hand.call()
+    assert raised.value is error
+    with pytest.raises(type(error)) as raised:
+        await hand.runtime.find(hand.service, REQUEST)
+    assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (Refused("not_declared", "secret"), "does not declare"),
+        (ValueError("secret"), "ValueError"),
+        (TimeoutError("secret"), "TimeoutError"),
+        (ExceptionGroup("secret", [KeyError("secret")]), "ExceptionGroup"),
+    ],
+    ids=["undeclared", "value", "own-timeout", "group"],
+)
+async def test_anything_else_is_broken_and_quotes_nothing(hand: Hand, error: Exception, says: str) -> None:
+    hand.plays["handle"] = raising(error)
+    with pytest.raises(Broken, match=says) as raised:
+        await hand.call()
+    assert "secret" not in raised.value.detail
+
+
+@pytest.mark.parametrize("answer", [{"a": 1}, 7, Reply({1, 2}), Reply({"a": b"b"}), Reply({1: 2})], ids=str)
+async def test_a_reply_that_is_none_is_broken(hand: Hand, answer: object) -> None:
+    for verb in ("handle", "find"):
+        hand.plays[verb] = answering(answer)
+    with pytest.raises(Broken):
+        await hand.call()
+    with pytest.raises(Broken):
+        await hand.runtime.find(hand.service, REQUEST)
+
+
+async def test_find_may_find_nothing_or_a_reply(hand: Hand) -> None:
+    assert await hand.runtime.find(hand.service, REQUEST) is None
+    hand.plays["find"] = answering(Reply({"found": True}))
+    found = await hand.runtime.find(hand.service, REQUEST)
+    assert found is not None
+    assert found.body == {"found": True}
+
+
+# --- time and places
+
+
+async def test_no_answer_in_time_may_have_been_sent(tmp_path: Path, stage: Any) -> None:
+    async with played(theatre(tmp_path, timeout=0.1), stage) as hand:
+        hand.plays["handle"] = lambda request: asyncio.Event().wait()
+        with pytest.raises(Unavailable, match="within") as raised:
+            await hand.call()
+    assert raised.value.sent is True
+
+
+async def test_a_cancelled_call_stays_cancelled(hand: Hand) -> None:
+    begun = asyncio.Event()
+
+    async def play(request: Request) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    hand.plays["handle"] = play
+    task = asyncio.create_task(hand.call())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    del hand.plays["handle"]
+    assert (await hand.call()).body == REQUEST.body
+
+
+async def test_no_more_calls_at_once_than_places(tmp_path: Path, stage: Any) -> None:
+    now, most, go = 0, 0, asyncio.Event()
+
+    async def play(request: Request) -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        if now == 3:
+            go.set()
+        await go.wait()
+        now -= 1
+
+    async with played(theatre(tmp_path, concurrency=3), stage) as hand:
+        hand.plays["handle"] = play
+        await asyncio.gather(*(hand.call() for _ in range(20)))
+    assert most == 3
+
+
+async def test_waiting_for_a_place_costs_none_of_the_adapters_time(tmp_path: Path, stage: Any) -> None:
+    """Eight calls of 0.1 s, one after another, in a system that allows 0.5 s for one."""
+
+    async def play(request: Request) -> None:
+        over = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.1, over.set)
+        await over.wait()
+
+    async with played(theatre(tmp_path, concurrency=1, timeout=0.5), stage) as hand:
+        hand.plays["handle"] = play
+        assert len(await asyncio.gather(*(hand.call() for _ in range(8)))) == 8
+
+
+async def test_no_place_for_long_sent_nothing(tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PREPARE", 0.1)
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def play(request: Request) -> None:
+        begun.set()
+        await go.wait()
+
+    async with played(theatre(tmp_path, concurrency=1), stage) as hand:
+        hand.plays["handle"] = play
+        first = asyncio.create_task(hand.call())
+        await begun.wait()
+        with pytest.raises(Unavailable) as raised:
+            await hand.call()
+        go.set()
+        await first
+        await hand.call()
+    assert raised.value.sent is False
+
+
+# --- the circuit breaker
+
+
+async def test_a_system_that_is_down_is_left_alone_and_then_probed(
+    hand: Hand, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gsb.runtime")
+    await hand.fail(FAILURES)
+    assert hand.health is not None
+    hand.past.clear()
+    with pytest.raises(Unavailable) as raised:
+        await hand.call()
+    assert (raised.value.sent, raised.value.after) == (False, 1.0)
+    assert hand.past == [], "the system was not asked"
+
+    hand.clock.now += 1.0
+    hand.plays["check"] = raising(Unavailable(sent=False))
+    with pytest.raises(Unavailable) as raised:
+        await hand.call()
+    assert (raised.value.sent, raised.value.after) == (False, 2.0)
+    assert hand.past == ["check"], "the exchange itself was not risked"
+
+    hand.clock.now += 2.0
+    hand.plays.clear()
+    await hand.call()
+    assert hand.past == ["check", "check", "handle"]
+    await hand.call()
+    assert hand.past[3:] == ["handle"]
+    assert hand.health is None
+    assert [record.message for record in caplog.records] == ["system is down", "system is back"]
+    assert {record.facts["system"] for record in caplog.records} == {"theatre"}
+
+
+async def test_time_outs_count_and_answers_do_not(tmp_path: Path, stage: Any) -> None:
+    async with played(theatre(tmp_path, timeout=0.02), stage) as hand:
+        for error in (Refused("closed"), Broken(), ValueError()):
+            hand.plays["handle"] = raising(error)
+            for _ in range(FAILURES):
+                with pytest.raises((Refused, Broken)):
+                    await hand.call()
+        assert hand.health is None
+        hand.plays["handle"] = lambda request: asyncio.Event().wait()
+        for _ in range(FAILURES):
+            with pytest.raises(Unavailable):
+                await hand.call()
+        assert hand.health == "it does not answer in time"
+
+
+async def test_only_one_probe_passes(hand: Hand) -> None:
+    await hand.fail(FAILURES)
+    hand.clock.now += 1.0
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def check() -> None:
+        asked.set()
+        await go.wait()
+
+    hand.plays.clear()
+    hand.plays["check"] = check
+    probe = asyncio.create_task(hand.call())
+    await asked.wait()
+    with pytest.raises(Unavailable) as raised:
+        await hand.call()
+    assert raised.value.sent is False
+    go.set()
+    assert (await probe).body == REQUEST.body
+
+
+async def test_a_cancelled_probe_makes_room_for_the_next(hand: Hand) -> None:
+    await hand.fail(FAILURES)
+    hand.clock.now += 1.0
+    asked = asyncio.Event()
+
+    async def check() -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    hand.plays.clear()
+    hand.plays["check"] = check
+    probe = asyncio.create_task(hand.call())
+    await asked.wait()
+    probe.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probe
+    hand.plays.clear()
+    await hand.call()
+    assert hand.health is None
+
+
+async def test_a_probe_that_does_not_answer_is_a_failure(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PREPARE", 0.05)
+    await hand.fail(FAILURES)
+    hand.clock.now += 1.0
+    hand.plays["check"] = lambda: asyncio.Event().wait()
+    with pytest.raises(Unavailable) as raised:
+        await hand.call()
+    assert (raised.value.sent, raised.value.after) == (False, 2.0)
+
+
+# --- starting and stopping
+
+
+async def test_a_system_that_is_down_at_the_start_does_not_keep_the_bus_from_starting(
+    tmp_path: Path, stage: Any
+) -> None:
+    stage.plays["open"] = raising(Unavailable(sent=False))
+    async with played(theatre(tmp_path), stage) as hand:
+        assert hand.health == "it could not be reached at the start"
+        hand.clock.now += 1.0
+        await hand.call()
+        assert hand.health is None
+    assert stage.past == ["open", "check", "handle", "close"]
+
+
+async def test_an_adapter_that_hangs_at_the_start_counts_as_down(tmp_path: Path, stage: Any) -> None:
+    stage.plays["open"] = lambda: asyncio.Event().wait()
+    async with played(theatre(tmp_path, timeout=0.05), stage) as hand:
+        assert hand.health is not None
+
+
+@pytest.mark.parametrize("error", [Broken("no such certificate"), OSError("no such certificate")], ids=repr)
+async def test_an_adapter_that_cannot_open_refuses_the_start(tmp_path: Path, stage: Any, error: Exception) -> None:
+    stage.plays["open"] = raising(error)
+    with pytest.raises(ConfigInvalid, match=r"systems/theatre\.toml.*no such certificate"):
+        async with played(theatre(tmp_path), stage):
+            pass
+    assert stage.past == ["open", "close"]
+
+
+async def test_an_adapter_that_does_not_close_is_left(
+    tmp_path: Path, stage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with played(theatre(tmp_path), stage):
+        stage.plays["close"] = raising(ValueError("secret"))
+    assert [record.message for record in caplog.records] == ["adapter did not close"]
+    assert "secret" not in caplog.text
+
+
+async def test_an_adapter_that_is_installed_twice_refuses_the_start(
+    tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue = build(theatre(tmp_path).write())
+    again = tmp_path / "again" / "other-1.0.dist-info"
+    again.mkdir(parents=True)
+    (again / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (again / "entry_points.txt").write_text("[gsb.adapters]\nstage = evil:Stage\n")
+    monkeypatch.syspath_prepend(again.parent)
+    with pytest.raises(ConfigInvalid, match="installed 2 times"):
+        await Runtime().open(catalogue)
+    assert stage.past == []
