@@ -70,7 +70,10 @@ def start(copy: Path, program: str, **environment: str) -> subprocess.Popen[str]
 def run(copy: Path, program: str, **environment: str) -> tuple[int, str]:
     """Exit code and output."""
     with start(copy, program, **environment) as process:
-        output, _ = process.communicate(timeout=RUN_WITHIN)
+        try:
+            output, _ = process.communicate(timeout=RUN_WITHIN)
+        finally:
+            process.terminate()  # one that hangs still stops what it started
     return process.returncode, output
 
 
@@ -148,10 +151,10 @@ def test_preparing_again_keeps_the_keys(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("outcomes", "passed", "told"),
     [
-        (["200", "200"], True, "200"),
+        (["200", "200"], True, "2 x 200"),
         (["200"], False, "200"),
-        (["200", "200", "200"], False, "200"),
-        (["200", "503"], False, "1 x 200; 1 x 503"),
+        (["200", "200", "200"], False, "3 x 200"),
+        (["200", "503"], False, "200; 503"),
         ([], False, "nothing"),
     ],
 )
@@ -185,13 +188,27 @@ def test_once_it_ends_with_everything_as_expected(copy: Path) -> None:
 
 
 @pytest.mark.slow
+def test_it_fails_when_more_leaves_the_bus_than_was_agreed(copy: Path) -> None:
+    needs(OPENFISCA.exists(), "OpenFisca is not installed: make deps-test")
+    path = copy / "config" / "demo" / "agreements" / "payroll-personnel.toml"
+    text = path.read_text("utf-8")
+    wider = text.replace('"/bank_account"]', '"/bank_account", "/home_address"]')
+    assert wider != text
+    path.write_text(wider, "utf-8")
+    code, output = run(copy, "run.py", ONCE="1")
+    assert code == 1, output
+    (told,) = [line for line in output.splitlines() if line.startswith("Not as expected")]
+    assert "home_address" in told
+
+
+@pytest.mark.slow
 def test_it_stays_up_for_the_calls_that_it_prints(copy: Path) -> None:
     needs(OPENFISCA.exists(), "OpenFisca is not installed: make deps-test")
     with start(copy, "run.py") as process:
         try:
             printed = list(until_it_stays_up(process))
             environment = dict(each.split("=", 1) for each in shlex.split(only(printed, "export "))[1:])
-            calls = [line for line in printed if " call " in line]
+            calls = [line for line in printed if "gsb call " in line]
             assert len(calls) == 3, printed
             for line in calls:
                 called = subprocess.run(
@@ -216,7 +233,7 @@ def until_it_stays_up(process: subprocess.Popen[str]) -> Iterator[str]:
     calls = 0
     for line in process.stdout:
         yield line.strip()
-        calls += " call " in line
+        calls += "gsb call " in line
         if calls == 3:
             return
 

@@ -81,12 +81,12 @@ class Month:
 
     async def run(self) -> list[Payslip]:
         """The payslips that were recorded."""
-        self._report.chapter = "The payroll month of the Ministry of Justice"
+        self._report.chapter = "Payroll month, Ministry of Justice"
         staff = await self._payroll_list()
-        people = await self._many("hrmis/employee/v1, a call for each", "records read", staff, self._employee)
-        self._report.fact("members of a record that left the bus, of 13", "the 7 granted", leaving(people))
-        slips = await self._many("tax/income-tax/v1, a call for each", "taxes computed", people, self._tax)
-        title = "hrmis/record-payslip/v1, a call for each"
+        people = await self._many("hrmis/employee/v1, for each", "records read", staff, self._employee)
+        self._report.fact("of a record's 13 members leave", "the 7 granted", leaving(people))
+        slips = await self._many("tax/income-tax/v1, for each", "taxes computed", people, self._tax)
+        title = "hrmis/record-payslip/v1, for each"
         recorded = await self._many(title, "payslips recorded", slips, self._record)
         rows = personnel.payslips(PERSONNEL, PERIOD)
         self._report.fact("payslips in the personnel database", f"{STAFF} rows", f"{rows} rows")
@@ -94,7 +94,7 @@ class Month:
 
     async def _payroll_list(self) -> list[str]:
         """Personnel numbers of the ministry's staff, read page by page."""
-        title = f"hrmis/payroll-list/v1, {PAGE} people a page"
+        title = f"hrmis/payroll-list/v1, pages of {PAGE}"
         step = self._report.step(title, "200 done", STAFF // PAGE)
         staff: list[str] = []
         ask: dict[str, Any] | None = {"ministry": MINISTRY, "limit": PAGE}
@@ -162,7 +162,7 @@ async def without_waiting(desk: Desk, report: Report) -> None:
     asked = report.step("a call with Prefer: respond-async", "202")
     with asked.running():
         result = await desk.call(asked, "hrmis/employee/v1", {"employee": "E-000042"}, respond_async=True)
-    followed = report.step("its exchange, followed to the outcome", "200 done")
+    followed = report.step("its exchange, to the outcome", "200 done")
     if result and result.exchange:
         with followed.running():
             await desk.follow(followed, result.exchange)
@@ -171,13 +171,13 @@ async def without_waiting(desk: Desk, report: Report) -> None:
 async def once_more(desk: Desk, report: Report, slip: Payslip) -> None:
     """The same payslip again under the same key, as after a lost answer: the first outcome, and still one row."""
     report.chapter = "Sent again, as after a lost answer"
-    again = report.step("a payslip with the Idempotency-Key it had", "200 done")
+    again = report.step("a payslip under the key it had", "200 done")
     with again.running():
         result = await desk.call(again, "hrmis/record-payslip/v1", slip, sub=OFFICER, idempotency_key=key_of(slip))
     replayed = bool(result and result.replayed)
     report.fact("whose outcome came back", "the first one's", "the first one's" if replayed else "a new one's")
     rows = personnel.payslips(PERSONNEL, PERIOD, slip["employee"])
-    report.fact("rows of it in the personnel database", "1 row", f"{rows} row" + "s" * (rows != 1))
+    report.fact("rows of it in the database", "1 row", f"{rows} row" + "s" * (rows != 1))
     other = report.step("another amount under that key", "422 idempotency_key_reused")
     with other.running():
         changed = {**slip, "net": slip["gross"]}

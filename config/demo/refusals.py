@@ -104,7 +104,7 @@ async def play(site: Site, report: Report) -> None:
     """Send them all. Raises aiohttp.ClientError when the bus cannot be reached."""
     async with aiohttp.ClientSession() as session:
         post = Post(site, report, session)
-        report.chapter = "Another agreement, another view of the same record"
+        report.chapter = "The same record, another agreement"
         await audit(site, report, post)
         report.chapter = "Refused"
         await not_theirs(site, post)
@@ -115,11 +115,9 @@ async def play(site: Site, report: Report) -> None:
 
 async def audit(site: Site, report: Report, post: Post) -> None:
     """The audit office sees other members of the record, and only with an auditor and a case file named."""
-    named = {"purpose": "audit", "sub": "auditor-7", "case": "2026/118"}
-    record = await post.expect(
-        "the audit office, naming auditor and case file", "200", write(site, "audit-office", *EMPLOYEE, **named)
-    )
-    report.fact("does it see name, bank account or address", "no", "yes" if set(record) & HIDDEN else "no")
+    letter = write(site, "audit-office", *EMPLOYEE, purpose="audit", sub="auditor-7", case="2026/118")
+    record = await post.expect("audit office, naming a case file", "200", letter)
+    report.fact("its view of name, account, address", "nothing", ", ".join(set(record) & HIDDEN) or "nothing")
 
 
 async def not_theirs(site: Site, post: Post) -> None:
@@ -131,21 +129,18 @@ async def not_theirs(site: Site, post: Post) -> None:
     changed = letter.body.replace(b"42", b"43")
     await post.expect("a body changed on its way", "401 digest_mismatch", replace(letter, body=changed))
     letter = write(site, "payroll-agency", *EMPLOYEE, purpose="payroll")
-    await post.expect("(a good call, which somebody records)", "200", letter)
+    await post.expect("a good call, somebody records it", "200", letter)
     await post.expect("the recorded call, sent once more", "409 replayed", letter)
 
 
 async def not_granted(site: Site, post: Post) -> None:
-    tax = (
-        "tax/income-tax/v1",
-        {"tin": "TIN-0000042", "period": PERIOD, "gross": {"amount": "1.00", "currency": "XOF"}},
-    )
-    letter = write(site, "audit-office", *tax, purpose="audit")
-    await post.expect("the audit office asks for income tax", "403 grant_missing", letter)
+    salary = {"tin": "TIN-0000042", "period": PERIOD, "gross": {"amount": "1.00", "currency": "XOF"}}
+    letter = write(site, "audit-office", "tax/income-tax/v1", salary, purpose="audit")
+    await post.expect("audit office asks for income tax", "403 grant_missing", letter)
     letter = write(site, "payroll-agency", *EMPLOYEE, purpose="marketing")
     await post.expect("a purpose that was not agreed", "403 purpose_not_granted", letter)
     letter = write(site, "audit-office", *EMPLOYEE, purpose="audit", sub="auditor-7")
-    await post.expect("the audit office names no case file", "403 case_required", letter)
+    await post.expect("audit office names no case file", "403 case_required", letter)
 
 
 async def wrong_body(site: Site, report: Report, post: Post) -> None:
@@ -161,5 +156,5 @@ async def too_fast(site: Site, post: Post) -> None:
     """The grant for staff plans takes a few calls at once; the next must wait."""
     plan = ("hrmis/payroll-list/v1", {"ministry": "MFA"})
     letters = [write(site, "payroll-agency", *plan, purpose="staff-plan") for _ in range(BURST + 1)]
-    await post.expect("(as many calls at once as the agreement allows)", "200", *letters[:BURST])
+    await post.expect("as many calls at once as agreed", "200", *letters[:BURST])
     await post.expect("one more, at once", "429 rate_exceeded", *letters[BURST:])

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-PLAIN_WIDTH = 132
+PLAIN_WIDTH = 120
 """Columns where there is no terminal to ask."""
+FIGURES = ("calls", "seconds", "per second", "p50 ms", "p99 ms")
 
 
 def console() -> Console:
@@ -38,6 +40,10 @@ class Step:
     """Seconds from the first to the last."""
     chapter: str = ""
     """The heading under which it is shown."""
+
+    @property
+    def wanted(self) -> str:
+        return _times(self.count, self.expected)
 
     @property
     def passed(self) -> bool:
@@ -93,12 +99,11 @@ class Report:
     def tell(self, out: Console) -> None:
         """The table, once; then whatever differed and has not been told."""
         if not self.told:
-            out.print(self.step_table())
+            out.print("", self.outcome_table(), "", self.speed_table(), "", sep="\n")
         self.told = True
         for step in self.failures:
-            out.print(
-                f"Not as expected: {step.title}: expected {step.expected} x {step.count}, got {describe(step.got)}."
-            )
+            differs = f"{step.title}: expected {step.wanted}, got {describe(step.got)}"
+            out.print(f"Not as expected: {differs}", soft_wrap=True, markup=False)
         if not self.failures:
             out.print(f"All {len(self.steps)} steps came out as expected.")
 
@@ -107,45 +112,50 @@ class Report:
         return [step for step in self.steps if not step.passed]
 
     def preparation_table(self) -> Table:
-        table = Table(title="Made ready", title_justify="left")
-        table.add_column("what")
-        table.add_column("seconds", justify="right")
-        table.add_column("remark")
+        table = _table("Made ready", "what", "seconds", "remark")
         for title, seconds, remark in self.preparations:
             table.add_row(title, f"{seconds:.2f}", remark)
         return table
 
-    def step_table(self) -> Table:
-        table = Table(title="What happened", title_justify="left")
-        for name in ("", "step", "expected", "got"):
-            table.add_column(name, overflow="fold")
-        for name in ("count", "seconds", "per second", "p50 ms", "p99 ms"):
-            table.add_column(name, justify="right", no_wrap=True)
+    def outcome_table(self) -> Table:
+        table = _table("What happened", "", "step", "expected", "got")
         chapter = ""
         for step in self.steps:
             if step.chapter != chapter:
                 chapter = step.chapter
-                table.add_section()
+                table.add_row()
                 table.add_row("", f"[bold]{chapter}[/]")
             mark = "[green]ok[/]" if step.passed else "[bold red]NO[/]"
             got = "as expected" if step.passed else f"[bold red]{describe(step.got)}[/]"
-            table.add_row(mark, step.title, step.expected, got, *_figures(step))
+            table.add_row(mark, step.title, step.wanted, got)
+        return table
+
+    def speed_table(self) -> Table:
+        """Of the steps that made several calls, since one call has neither a rate nor percentiles."""
+        table = _table("How fast", "step", *FIGURES)
+        for step in (step for step in self.steps if len(step.times) > 1):
+            table.add_row(
+                step.title,
+                str(len(step.times)),
+                f"{step.seconds:.2f}",
+                f"{len(step.times) / step.seconds:.0f}",
+                f"{1000 * step.percentile(0.5):.1f}",
+                f"{1000 * step.percentile(0.99):.1f}",
+            )
         return table
 
 
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold", justify="right" if column in FIGURES else "left")
+    return table
+
+
 def describe(got: Counter[str]) -> str:
-    """Outcomes in a cell: the one there was, or each with its number."""
-    if len(got) == 1:
-        return next(iter(got))
-    return "; ".join(f"{number} x {outcome}" for outcome, number in got.most_common()) or "nothing"
+    """Each outcome with its number."""
+    return "; ".join(_times(number, outcome) for outcome, number in got.most_common()) or "nothing"
 
 
-def _figures(step: Step) -> tuple[str, ...]:
-    """Count, seconds, rate and percentiles: as many of them as mean something."""
-    if not step.times:
-        return ()
-    count, p50 = str(len(step.times)), f"{1000 * step.percentile(0.5):.1f}"
-    if len(step.times) == 1:
-        return count, f"{step.seconds:.2f}", "", p50
-    rate, p99 = f"{len(step.times) / step.seconds:.0f}", f"{1000 * step.percentile(0.99):.1f}"
-    return count, f"{step.seconds:.2f}", rate, p50, p99
+def _times(number: int, outcome: str) -> str:
+    return outcome if number == 1 else f"{number} x {outcome}"

@@ -62,7 +62,7 @@ async def demonstrate(out: Console, site: Site, report: Report, *, once: bool) -
     """From the first preparation until it is time to stop; what was started is stopped in any case."""
     async with AsyncExitStack() as stack:
         await make_ready(stack, site, report)
-        out.print(report.preparation_table())
+        out.print("", report.preparation_table(), sep="\n")
         await payroll.play(site, report, out)
         await refusals.play(site, report)
         if not once:
@@ -105,6 +105,7 @@ async def start(stack: AsyncExitStack, report: Report, name: str, command: Seque
     child = await Child.start(name, command, ROOT, DATA / f"{name.removeprefix('the ').replace(' ', '-')}.log")
 
     async def stop() -> None:
+        report.chapter = "The end"
         step = report.step(f"{name} ends when asked to", "exit 0")
         with step.running():
             step.got[f"exit {await child.stop()}"] += 1
