@@ -1,0 +1,100 @@
+"""Adapters that are wrong in themselves are told before they can do harm."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gsb.check import check
+from tests.support.deployment import Deployment, standard
+
+
+def found(deployment: Deployment) -> list[tuple[str, str, str]]:
+    return [(finding.file, finding.where, finding.message) for finding in check(deployment.write())]
+
+
+MANIFEST = {"name": "wrong", "title": "T", "summary": "S", "owner": "O", "api": "1"}
+GOOD = """
+from gsb.sdk import Adapter, Reply
+class Wrong(Adapter):
+    async def handle(self, request):
+        return Reply({})
+"""
+
+
+def install(site: Path, module: str, code: str, *, copies: int = 1, **manifest: str | None) -> None:
+    """An adapter named ``wrong`` as a package manager would leave it."""
+    package = site / module
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(code)
+    members = {name: value for name, value in (MANIFEST | manifest).items() if value is not None}
+    lines = (f"{name} = {value if value.isdigit() else json.dumps(value)}\n" for name, value in members.items())
+    (package / "adapter.toml").write_text("".join(lines))
+    for number in range(copies):
+        metadata = site / f"{module}_{number}-1.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}-{number}\nVersion: 1\n")
+        (metadata / "entry_points.txt").write_text(f"[gsb.adapters]\nwrong = {module}:Wrong\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "options", "text"),
+    [
+        ("wrong_a", GOOD, {}, None),
+        ("wrong_b", GOOD, {"api": "2"}, "api: Input should be 1"),
+        ("wrong_c", GOOD, {"owner": None}, "owner: Field required"),
+        ("wrong_d", GOOD, {"name": "right"}, "calls itself 'right'"),
+        ("wrong_e", GOOD, {"copies": 2}, "is installed 2 times"),
+        ("wrong_f", "1 / 0", {}, "cannot be imported: ZeroDivisionError"),
+        ("wrong_g", "class Wrong: pass", {}, "is not an adapter"),
+        ("wrong_h", GOOD.replace("Wrong", "Other"), {}, "cannot be imported: AttributeError"),
+    ],
+)
+def test_adapters_that_are_wrong_in_themselves_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, code: str, options: dict[str, Any], text: str | None
+) -> None:
+    install(tmp_path / "site", module, code, **options)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    deployment = Deployment(tmp_path)
+    deployment.system("registry", adapter="wrong")
+    findings = found(deployment)
+    if text is None:
+        assert findings == []
+    else:
+        assert [(file, where) for file, where, _ in findings] == [("gsb.toml", "adapters.allow.0")]
+        assert text in findings[0][2]
+
+
+def test_a_manifest_that_does_not_fit_keeps_the_code_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = tmp_path / "ran"
+    install(tmp_path / "site", "wrong_i", f"open({str(ran)!r}, 'w').close()\n{GOOD}", api="2")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    deployment = Deployment(tmp_path)
+    deployment.system("registry", adapter="wrong")
+    assert len(found(deployment)) == 1
+    assert not ran.exists()
+
+
+def test_an_adapter_that_is_not_allowed_is_never_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = tmp_path / "ran"
+    install(tmp_path / "site", "wrong_j", f"open({str(ran)!r}, 'w').close()\n{GOOD}")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    deployment = standard(tmp_path)
+    assert found(deployment) == []
+    assert not ran.exists()
+
+
+def test_an_entry_point_without_a_module_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path / "site", "wrong_k", GOOD)
+    shutil.rmtree(tmp_path / "site" / "wrong_k")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    deployment = Deployment(tmp_path)
+    deployment.system("registry", adapter="wrong")
+    ((_, _, message),) = found(deployment)
+    assert "wrong_k" in message
