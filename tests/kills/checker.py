@@ -1,0 +1,169 @@
+"""What must hold however often the node died. Each breach is a finding with a kind, so that a test can ask for it.
+
+lost         an acknowledged exchange, or the reservation of its key, is gone
+changed      a repeat was told something else than the first time
+twice        a key has two effects
+untrue       an outcome says ``effect: none`` and there is one, or ``done`` and there is none
+unfinished   an exchange did not come to its end
+unproven     an exchange without exactly one entry of its acceptance and one of its end
+stranger     an exchange in the store that nobody was told of
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from gsb.client import BusProblem, Client
+from gsb.model import FINAL, Exchange, State
+from gsb.store.contract import Query, Store
+from tests.kills.load import Op, ask, ended
+
+AT_ONCE = 16
+"""Checks that run at the same time."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    kind: str
+    key: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One effect, as the ledger wrote it down."""
+
+    service: str
+    key: str
+    exchange: str
+    receipt: int
+
+
+def read_effects(path: Path) -> list[Line]:
+    """Every effect so far. The ledger may be writing its next line: what has no end is not there yet."""
+    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+    return [Line(**json.loads(line)) for line in whole.splitlines()]
+
+
+def effects_of(lines: Iterable[Line]) -> list[Finding]:
+    """No key has two effects."""
+    by_key: dict[str, list[Line]] = {}
+    for line in lines:
+        by_key.setdefault(line.key, []).append(line)
+    return [
+        Finding("twice", key, f"{len(found)} effects, by {sorted({line.exchange for line in found})}")
+        for key, found in by_key.items()
+        if len(found) > 1
+    ]
+
+
+def outcomes_of(ops: Iterable[Op], lines: Iterable[Line]) -> list[Finding]:
+    """What the agency was told at the end is what happened in the core system."""
+    receipts: dict[str, list[int]] = {}
+    for line in lines:
+        receipts.setdefault(line.key, []).append(line.receipt)
+    findings = []
+    for op in ops:
+        end, there = op.ended, receipts.get(op.key, [])
+        if end is None:
+            continue
+        if end.effect == "none" and there:
+            findings.append(Finding("untrue", op.key, f"{end.state} says no effect, the ledger has {there}"))
+        if end.effect == "done" and len(there) != 1:
+            findings.append(Finding("untrue", op.key, f"{end.state} says one effect, the ledger has {there}"))
+        if end.effect == "done" and end.status == 200 and [end.body["receipt"]] != there:
+            findings.append(Finding("untrue", op.key, f"the reply names {end.body}, the ledger has {there}"))
+    return findings
+
+
+def pursuits_of(ops: Iterable[Op]) -> list[Finding]:
+    """Every call came to its end, and each led to one exchange only."""
+    findings = []
+    for op in ops:
+        if op.failure is not None:
+            findings.append(Finding("unfinished", op.key, f"{op.service} {op.exchange}: {op.failure}"))
+        if op.others:
+            findings.append(Finding("changed", op.key, f"{op.exchange} and also {sorted(op.others)}"))
+    return findings
+
+
+async def acknowledged(client: Client, ops: Iterable[Op]) -> list[Finding]:
+    """Each acknowledged exchange is still there, and its key still leads to it and to its outcome."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def check(op: Op) -> list[Finding]:
+        async with places:
+            return [*await _found(client, op), *await _repeated(client, op)]
+
+    found = await asyncio.gather(*(check(op) for op in ops if op.exchange is not None))
+    return [finding for each in found for finding in each]
+
+
+async def _found(client: Client, op: Op) -> list[Finding]:
+    known = op.ended
+    try:
+        shown = await client.exchange(str(op.exchange))
+    except BusProblem as problem:
+        return [Finding("lost", op.key, f"{op.exchange}: {problem}")]
+    if known is not None and (shown.body["state"], shown.body["effect"]) != (known.state, known.effect):
+        return [Finding("changed", op.key, f"{known} became {shown.body}")]
+    return []
+
+
+async def _repeated(client: Client, op: Op) -> list[Finding]:
+    known = op.ended
+    result = await ask(client, op, at_once=True)
+    if result.exchange != op.exchange:
+        return [Finding("lost", op.key, f"the key led to {op.exchange}, now to {result.exchange} ({result.status})")]
+    if known is not None and ended(result) != known:
+        return [Finding("changed", op.key, f"{known} became {ended(result)}")]
+    return []
+
+
+async def everything(store: Store) -> list[Exchange]:
+    """Every exchange of the store, with its entries."""
+    found: list[Exchange] = []
+    before = None
+    while page := await store.search(Query(before=before, limit=500)):
+        found += [whole for each in page if (whole := await store.exchange(each.id)) is not None]
+        before = page[-1].id
+    return found
+
+
+def standing(exchanges: Iterable[Exchange], ops: Iterable[Op]) -> list[Finding]:
+    """Nothing stands still, nothing is unproven, nobody is in the store whom nobody knows."""
+    keys = {op.exchange: op.key for op in ops}
+    findings = []
+    for each in exchanges:
+        key = keys.get(each.id)
+        if key is None:
+            findings.append(Finding("stranger", "?", f"{each.id} {each.service} {each.state}"))
+        if each.state not in FINAL:
+            findings.append(Finding("unfinished", key or "?", f"{each.id} {each.service} is {each.state}"))
+        findings += [Finding("unproven", key or "?", f"{each.id}: {why}") for why in _unproven(each)]
+    return findings
+
+
+def _unproven(exchange: Exchange) -> list[str]:
+    """One entry of its acceptance, and one of its end: its outcome, or an operator's act after it stood still."""
+    entries = [orjson.loads(entry.content) for entry in exchange.entries]
+    kinds = Counter(entry["kind"] for entry in entries)
+    ends = [entry for entry in entries if entry["kind"] in ("outcome", "act") and entry["state"] in FINAL]
+    wrong = []
+    if kinds["accepted"] != 1:
+        wrong.append(f"{kinds['accepted']} entries of its acceptance")
+    if exchange.state in FINAL and [entry["state"] for entry in ends] != [exchange.state]:
+        wrong.append(f"it is {exchange.state}, its ends are {ends}")
+    if kinds["act"] and not kinds[State.UNKNOWN] + kinds[State.HELD]:
+        wrong.append("an operator acted on what did not stand still")
+    return wrong

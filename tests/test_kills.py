@@ -1,0 +1,60 @@
+"""Promises 1 to 3 and 6 under SIGKILL, and proof that this suite would notice if they were broken.
+
+``GSB_KILLS`` says how often the node is killed (20 unless stated); half of the deaths are at named crash points.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from itertools import cycle, islice
+from pathlib import Path
+
+import pytest
+
+from tests.kills.campaign import campaign
+from tests.kills.node import CROWD
+
+pytestmark = pytest.mark.slow
+
+KILLS = int(os.environ.get("GSB_KILLS", "20"))
+COMMITS = ("accept", "begin", "finish", "postpone", "hold")
+POINTS = [f"{verb}.{moment}" for verb in COMMITS for moment in ("before", "after")]
+FURTHER = [f"{verb}.during" for verb in COMMITS] + ["resolve.before", "resolve.after", "resolve.during"]
+"""Crash points for when there are more deaths than the usual."""
+
+
+def deaths(count: int) -> list[str | None]:
+    """Named crash points and random moments in turn; the n-th call of a point differs from round to round."""
+    points = cycle(POINTS + (FURTHER if count > 2 * len(POINTS) else []))
+    named = [f"{point}:{1 + at % 3}" for at, point in enumerate(islice(points, count // 2))]
+    return [named[at // 2] if at % 2 else None for at in range(count)]
+
+
+async def test_nothing_acknowledged_is_lost_and_nothing_acts_twice(tmp_path: Path) -> None:
+    async with campaign(tmp_path) as battle:
+        for number, point in enumerate(deaths(KILLS), start=1):
+            death = await battle.kill(point)
+            print(f"kill {number:3}/{KILLS}  {death}", flush=True)
+            assert battle.findings == []
+            assert death.calls >= CROWD, death
+            assert death.exchanges >= CROWD, death
+        await battle.end()
+        ops = battle.load.ops
+        states = Counter(op.ended.state for op in ops if op.ended)
+        print(f"{len(ops)} calls: {dict(states)}; the operator: {dict(battle.operator.acts)}")
+        assert battle.findings == []
+        assert sum(states.values()) == len(ops)
+        # What the operator had to do shows that the deaths hit what they were meant to hit.
+        assert battle.operator.acts["resolve"] > 0
+        assert battle.operator.acts["replay"] + battle.operator.acts["close"] > 0
+
+
+@pytest.mark.parametrize("sabotage", ["reservation", "lease"])
+async def test_the_suite_notices_a_build_without(tmp_path: Path, sabotage: str) -> None:
+    async with campaign(tmp_path) as battle:
+        battle.sabotage = sabotage
+        await battle.kill(None)
+        await battle.start()
+        await battle.watch("twice", within=20.0)
+        assert "twice" in battle.kinds
