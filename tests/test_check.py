@@ -60,6 +60,18 @@ def repeat_key(deployment: Deployment) -> None:
     keys.append({"file": keys[0]["file"], "state": "revoked"})
 
 
+def tear(path: str) -> Bend:
+    """A schema whose file is no strict JSON."""
+
+    def bend(deployment: Deployment) -> None:
+        del deployment.schemas[path]
+        file = deployment.folder / "schemas" / path
+        file.parent.mkdir(parents=True)
+        file.write_text('{"properties": {"id": {"type": "string", "type": "integer"}}}')
+
+    return bend
+
+
 def schema(path: str, **members: Any) -> Bend:
     return lambda deployment: deployment.schemas[path].update(members)
 
@@ -144,6 +156,7 @@ CASES: list[tuple[Bend, str, str, str]] = [
     (set_in(PERSON, settings={"repyl": {}}), PERSON, "settings.repyl", "is not known; did you mean 'reply'?"),
     # schemas
     (lambda d: d.schemas.pop(REPLY), f"schemas/{REPLY}", "", "the schema cannot be read: No such file"),
+    (tear(REPLY), f"schemas/{REPLY}", "properties.id.type", "more than once"),
     (schema(REPLY, type="objekt"), f"schemas/{REPLY}", "", "/type"),
     (schema(REPLY, properties={"id": {"$ref": "https://example.org/id"}}), f"schemas/{REPLY}", "", "same document"),
     (schema(REPLY, examples=[]), f"schemas/{REPLY}", "examples", "has no example"),

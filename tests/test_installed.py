@@ -98,3 +98,17 @@ def test_an_entry_point_without_a_module_is_told(tmp_path: Path, monkeypatch: py
     deployment.system("registry", adapter="wrong")
     ((_, _, message),) = found(deployment)
     assert "wrong_k" in message
+    for file in (tmp_path / "site").glob("*/entry_points.txt"):
+        file.write_text("[gsb.adapters]\nwrong = wrong_k.inner:Wrong\n")
+    ((_, _, message),) = found(deployment)
+    assert message == "the adapter 'wrong' names the module wrong_k.inner, which is not there"
+
+
+def test_a_manifest_that_is_no_toml_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path / "site", "wrong_l", GOOD)
+    (tmp_path / "site/wrong_l/adapter.toml").write_text("name = ")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    deployment = Deployment(tmp_path)
+    deployment.system("registry", adapter="wrong")
+    ((_, _, message),) = found(deployment)
+    assert message.startswith("the manifest of the adapter 'wrong' cannot be read: ")

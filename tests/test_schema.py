@@ -93,6 +93,19 @@ def test_the_list_of_failures_is_bounded_and_says_so() -> None:
 
 
 @pytest.mark.parametrize(
+    ("schema", "fault"),
+    [
+        ({"properties": {"a": {}}, "unevaluatedProperties": False}, ("/x", "is not known")),
+        ({"properties": {"x": False}}, ("/x", "is not allowed")),
+        ({"dependentRequired": {"x": ["y"]}}, ("/y", "is missing")),
+        ({"propertyNames": {"maxLength": 0}}, ("", "has a member whose name is not allowed")),
+    ],
+)
+def test_failures_of_members_are_told_in_the_same_words(schema: dict[str, Any], fault: tuple[str, str]) -> None:
+    assert told(schema, {"x": 1}) == {fault}
+
+
+@pytest.mark.parametrize(
     ("word", "good", "bad"),
     [
         ("date", "2024-02-29", "2023-02-29"),
@@ -176,13 +189,24 @@ MARKED = {
         "tags": {"type": "object", "additionalProperties": {"type": "string", "x-personal": True}},
         "either": {"oneOf": [{"properties": {"a": {}}}, {"properties": {"b": {"x-personal": True}}}]},
         "a/b": {"type": "string"},
+        "by-year": {
+            "patternProperties": {"^[0-9]{4}$": {"type": "object", "properties": {"pay": {"x-personal": True}}}}
+        },
+        "pair": {"prefixItems": [{"x-personal": True}, {}]},
     },
 }
 
 
 def test_personal_members_and_the_subject_are_found_through_references_and_arrays() -> None:
     schema = Schema.compile(MARKED, "test")
-    assert schema.personal == {"/people/*/id", "/people/*/name", "/tags/*", "/either/b"}
+    assert schema.personal == {
+        "/people/*/id",
+        "/people/*/name",
+        "/tags/*",
+        "/either/b",
+        "/by-year/*/pay",
+        "/pair/*",
+    }
     assert schema.subject == "/people/*/id"
     assert Schema.compile({"type": "object"}, "test").subject is None
 
@@ -224,6 +248,10 @@ OPEN: list[tuple[Any, list[str]]] = [
     ({"type": "object", "anyOf": [closed({}), {"type": "object"}]}, [""]),
     ({"type": "object", "oneOf": [closed({}), closed({"a": {"type": "string"}})]}, []),
     ({"$ref": "#/$defs/a", "$defs": {"a": closed({"b": {"type": "object"}})}}, ["/$defs/a/properties/b"]),
+    ({"type": "object", "patternProperties": {"^x": {}}, "additionalProperties": False}, ["/patternProperties/^x"]),
+    ({**closed({}), "dependentSchemas": {"a": {"properties": {"b": {}}}}}, ["/dependentSchemas/a/properties/b"]),
+    ({**closed({}), "if": {"properties": {"b": {}}}, "then": {"properties": {"c": {}}}}, ["/then/properties/c"]),
+    ({**closed({}), "allOf": [True]}, []),
     ({"$defs": {"unused": {"type": "object"}}, "type": "string"}, []),
     (
         {"unevaluatedProperties": False, "type": "object", "allOf": [{"properties": {"a": {}}}]},
