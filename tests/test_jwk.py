@@ -123,6 +123,9 @@ def test_es256_is_64_bytes_and_not_asn_1() -> None:
     signer = ec.derive_private_key(int.from_bytes(from_base64url(EC_KEY["d"]), "big"), ec.SECP256R1())
     asn_1 = signer.sign(b"message", ec.ECDSA(hashes.SHA256()))
     assert not key.public.verify("ES256", b"message", asn_1)
+    good = key.sign(b"message")
+    assert key.public.verify("ES256", b"message", good)
+    assert not key.public.verify("ES256", b"message", good[:32] + b"\0" + good[32:]), "the same r and s, longer"
     assert not key.public.verify("ES256", b"message", bytes(64)), "the signature of CVE-2022-21449"
 
 
@@ -206,7 +209,7 @@ def test_rsa_keys_that_are_too_weak_or_too_costly() -> None:
     assert "bits" in unfit(RSA_PUBLIC | {"n": uint((1 << 8200) + 1)})
     assert "odd" in unfit(RSA_PUBLIC | {"n": uint(n - 1)})
     assert "leading zeros" in unfit(RSA_PUBLIC | {"n": to_base64url(b"\0" + from_base64url(RSA_PUBLIC["n"]))})
-    for e in (1, 3, 65_536, 2**32 + 1):
+    for e in (1, 3, 65_536, 65_538, 2**32 + 1):
         assert " e " in unfit(RSA_PUBLIC | {"e": uint(e)})
     assert "alg" in unfit(RSA_PUBLIC | {"alg": "RS256"})
 
