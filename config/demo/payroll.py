@@ -22,6 +22,8 @@ from gsb.client import BusProblem, Client, ClientError, Result
 
 AT_ONCE = 32
 """Calls in flight."""
+PATIENCE = 15.0
+"""Seconds for one call with all its repeats."""
 GRANTED = {"employee", "tin", "name", "post", "grade", "salary", "bank_account"}
 """What the agreement grants of a civil servant's record; the rest, such as health notes, must stay."""
 OFFICER = "payroll-officer-1"
@@ -40,11 +42,11 @@ class Desk:
 
     async def call(self, step: Step, service: str, body: Any, **options: Any) -> Result | None:
         """One call under the purpose payroll; None when it did not come out well, which the step then shows."""
-        return await self._count(step, self._client.call(service, body, purpose="payroll", **options))
+        return await self._count(step, self._client.call(service, body, purpose="payroll", timeout=PATIENCE, **options))
 
     async def follow(self, step: Step, exchange: str) -> Result | None:
         """The outcome of an exchange that was not waited for."""
-        return await self._count(step, self._client.follow(exchange))
+        return await self._count(step, self._client.follow(exchange, timeout=PATIENCE))
 
     @staticmethod
     async def _count(step: Step, call: Awaitable[Result]) -> Result | None:

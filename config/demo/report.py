@@ -77,6 +77,8 @@ class Report:
     steps: list[Step] = field(default_factory=list)
     chapter: str = ""
     """The heading for the steps to come."""
+    trouble: str = ""
+    """Why it ended before its time."""
     told: bool = False
     """Whether the table of steps was printed."""
 

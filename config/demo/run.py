@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it also runs as a plain file
 
+import aiohttp
 from rich.console import Console
 
 from config.demo import invitation, payroll, refusals
@@ -39,7 +40,13 @@ async def main() -> int:
     except NotStarted as problem:
         out.print(f"Cannot begin: {problem}", markup=False, soft_wrap=True)
         return 2
+    except aiohttp.ClientError as error:
+        out.print(f"Ended early: the bus cannot be reached: {error}", markup=False, soft_wrap=True)
+        return 1
     except asyncio.CancelledError:
+        if report.trouble:
+            out.print(f"Ended early: {report.trouble}", markup=False, soft_wrap=True)
+            return 1
         if not report.told:
             out.print("Stopped before the end.")
             return 130
@@ -104,14 +111,24 @@ async def start(stack: AsyncExitStack, report: Report, name: str, command: Seque
     """Start a program, wait until it is ready, and have it stopped at the end."""
     child = await Child.start(name, command, ROOT, DATA / f"{name.removeprefix('the ').replace(' ', '-')}.log")
 
+    this = asyncio.current_task()
+
+    def ended_by_itself(_: asyncio.Task[int]) -> None:
+        report.trouble = f"{name} ended by itself; its last words are in {child.log}"
+        if this is not None:
+            this.cancel()
+
     async def stop() -> None:
+        watch.remove_done_callback(ended_by_itself)
         report.chapter = "The end"
         step = report.step(f"{name} ends when asked to", "exit 0")
         with step.running():
             step.got[f"exit {await child.stop()}"] += 1
 
+    watch = asyncio.create_task(child.process.wait())
     stack.push_async_callback(stop)
     await child.ready(ready)
+    watch.add_done_callback(ended_by_itself)
 
 
 if __name__ == "__main__":
