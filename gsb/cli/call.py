@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,45 +53,30 @@ def call(
     """
     if respond_async and wait is not None:
         raise fail("say --async or --wait, not both")
+    said: dict[str, Any] = {"purpose": purpose, "idempotency_key": idempotency_key, "sub": sub, "case": case}
     body, private = read_data(data), signing_key(key)
     if print_curl:
-        line = sign_curl(
-            private,
-            issuer=agency,
-            bus=bus,
-            base_url=url,
-            service=service,
-            body=body,
-            purpose=purpose,
-            idempotency_key=idempotency_key,
-            sub=sub,
-            case=case,
-            now=time.time(),
-        )
-        typer.echo(line)
+        who = {"issuer": agency, "bus": bus, "base_url": url}
+        typer.echo(sign_curl(private, **who, service=service, body=body, **said, now=time.time()))
         return
+    client = Client(url, bus=bus, agency=agency, key=private, bus_keys=bus_keys(keys_of_bus))
+    patience = {"wait": wait, "respond_async": respond_async, "timeout": timeout}
+    show(sent(client, service, body, **said, **patience), as_json)
+
+
+def sent(client: Client, service: str, body: bytes, **said: Any) -> Result:
+    """The verified answer, or the end of the command."""
 
     async def send() -> Result:
-        async with Client(url, bus=bus, agency=agency, key=private, bus_keys=bus_keys(keys_of_bus)) as client:
-            return await client.call(
-                service,
-                body,
-                purpose=purpose,
-                idempotency_key=idempotency_key,
-                wait=wait,
-                respond_async=respond_async,
-                sub=sub,
-                case=case,
-                timeout=timeout,
-            )
+        async with client:
+            return await client.call(service, body, **said)
 
     try:
-        result = asyncio.run(send())
+        return asyncio.run(send())
     except ClientError as error:
         raise explain(error) from error
     except ValueError as error:
         raise fail(str(error)) from error
-    show(result, as_json)
 
 
 def show(result: Result, as_json: bool) -> None:
