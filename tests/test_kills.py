@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from tests.kills.campaign import campaign
 from tests.kills.node import CROWD
+from tests.kills.powercut import PowerCut
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +26,18 @@ FURTHER = [f"{verb}.during" for verb in COMMITS] + ["resolve.before", "resolve.a
 """Crash points for when there are more deaths than the usual."""
 
 
+@pytest.fixture
+def tell(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Callable[[object], None]:
+    """Shows how far a test is, at once, if pytest was asked to be verbose."""
+
+    def tell(line: object) -> None:
+        if request.config.get_verbosity() > 0:
+            with capsys.disabled():
+                print(f"\n    {line}", end="", flush=True)
+
+    return tell
+
+
 def deaths(count: int) -> list[str | None]:
     """Named crash points and random moments in turn; the n-th call of a point differs from round to round."""
     points = cycle(POINTS + (FURTHER if count > 2 * len(POINTS) else []))
@@ -31,18 +45,20 @@ def deaths(count: int) -> list[str | None]:
     return [named[at // 2] if at % 2 else None for at in range(count)]
 
 
-async def test_nothing_acknowledged_is_lost_and_nothing_acts_twice(tmp_path: Path) -> None:
+async def test_nothing_acknowledged_is_lost_and_nothing_acts_twice(
+    tmp_path: Path, tell: Callable[[object], None]
+) -> None:
     async with campaign(tmp_path) as battle:
         for number, point in enumerate(deaths(KILLS), start=1):
             death = await battle.kill(point)
-            print(f"kill {number:3}/{KILLS}  {death}", flush=True)
+            tell(f"kill {number:3}/{KILLS}  {death}")
             assert battle.findings == []
             assert death.calls >= CROWD, death
             assert death.exchanges >= CROWD, death
         await battle.end()
         ops = battle.load.ops
         states = Counter(op.ended.state for op in ops if op.ended)
-        print(f"{len(ops)} calls: {dict(states)}; the operator: {dict(battle.operator.acts)}")
+        tell(f"{len(ops)} calls: {dict(states)}; the operator: {dict(battle.operator.acts)}")
         assert battle.findings == []
         assert sum(states.values()) == len(ops)
         # What the operator had to do shows that the deaths hit what they were meant to hit.
@@ -58,3 +74,32 @@ async def test_the_suite_notices_a_build_without(tmp_path: Path, sabotage: str) 
         await battle.start()
         await battle.watch("twice", within=20.0)
         assert "twice" in battle.kinds
+
+
+CUTS = (None, "finish.after:2", "accept.after:3")
+
+
+async def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path, tell: Callable[[object], None]) -> None:
+    async with campaign(tmp_path) as battle:
+        battle.power = PowerCut(battle.store_folder, tmp_path / "power")
+        await battle.found()
+        for point in CUTS:
+            death = await battle.kill(point)
+            tell(f"power cut  {death}")
+            assert death.calls >= CROWD, death
+            assert death.exchanges >= CROWD, death
+        await battle.start()
+        assert battle.findings == []
+
+
+@pytest.mark.parametrize("synchronous", ["off", "normal"])
+async def test_the_suite_notices_a_store_that_does_not_synchronise(tmp_path: Path, synchronous: str) -> None:
+    async with campaign(tmp_path) as battle:
+        battle.power = PowerCut(battle.store_folder, tmp_path / "power")
+        await battle.found()
+        assert battle.findings == []
+        battle.sabotage = synchronous
+        death = await battle.kill(None)
+        assert death.calls >= CROWD, death
+        await battle.start()
+        assert "lost" in battle.kinds

@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from tests.kills import checker
 from tests.kills.deployment import ledger
 from tests.kills.desk import Operator
 from tests.kills.load import Load, Op, briefly
+from tests.kills.powercut import PowerCut
 from tests.support.deployment import Deployment, free_ports
 from tests.support.node import Reachable, RunningNode
 from tests.support.systems import Server
@@ -62,7 +63,8 @@ class Campaign:
         self.findings: list[checker.Finding] = []
         self.deaths: list[Death] = []
         self.sabotage: str | None = None
-        self.environment: Mapping[str, str] = {}
+        self.power: PowerCut | None = None
+        """With it, every death of the node is that of the whole machine."""
         self.deployment = deployment
         self.load = load
         self.operator = operator
@@ -88,7 +90,7 @@ class Campaign:
         command = [sys.executable, "-m", "tests.kills.node", str(self.deployment.folder)]
         command += ["--crash", point] if point else []
         command += ["--sabotage", self.sabotage] if self.sabotage else []
-        self._node = RunningNode(self.deployment, command, self.environment)
+        self._node = RunningNode(self.deployment, command, self.power.environment if self.power else None)
         self._started_at = time.time()
         await self._node.start()
         await self.check(self._to_check)
@@ -110,8 +112,17 @@ class Campaign:
         status = await self.node.ended()
         assert status == -signal.SIGKILL, self._told(f"the node exited {status}")
         self._to_check = [op for op in self.load.ops if op.life == self.load.life]
+        if self.power is not None:
+            self.power.cut()
         self.deaths.append(Death(point or "any moment", calls, await self._in_flight()))
         return self.deaths[-1]
+
+    async def found(self) -> None:
+        """Make the store and stop the node as it should be stopped, under load: it drains and exits 0."""
+        await self.start()
+        await self._within(DIES_WITHIN, self.load.full(), "the load is not full")
+        await self.node.stop()
+        self._to_check = list(self.load.ops)
 
     async def end(self) -> None:
         """Start the node without another death, let everything end, stop it, and hold all of it to every promise."""

@@ -7,7 +7,7 @@ N-th call of a verb of the store: ``before`` it, ``during`` its commit, or ``aft
 is told. It waits for SIGUSR1 first, and then until at least ``CROWD`` exchanges of this process are unfinished.
 
 ``--sabotage`` takes a promise away: ``reservation`` (a key belongs to nobody), ``lease`` (``begin`` grants to
-everybody, always) or ``sync`` (nothing is synchronised with the disk). The tests must notice each of them.
+everybody, always), ``off`` or ``normal`` (SQLite's ``synchronous`` is that and not FULL). The tests must notice each.
 """
 
 from __future__ import annotations
@@ -118,21 +118,25 @@ class WithoutLease(Wrapped):
         return begun
 
 
-def _leave_it_to_the_system() -> None:
-    """From now on the store's connections synchronise nothing."""
+SYNCHRONOUS = {"off", "normal"}
+SABOTAGE = ("reservation", "lease", *sorted(SYNCHRONOUS))
+
+
+def _synchronise(how: str) -> None:
+    """From now on the store's connections have this ``synchronous``."""
     connect = sqlite_rows.connect
 
     def careless(path: Path, *, writes: bool) -> sqlite3.Connection:
         db = connect(path, writes=writes)
-        db.execute("PRAGMA synchronous=OFF")
+        db.execute(f"PRAGMA synchronous={how}")
         return db
 
     sqlite_rows.connect = careless
 
 
 def make_store(catalogue: Catalogue, crash: str | None, sabotage: str | None) -> Store:
-    if sabotage == "sync":
-        _leave_it_to_the_system()
+    if sabotage in SYNCHRONOUS:
+        _synchronise(sabotage)
     wrapped: Any = open_sqlite(catalogue)
     if sabotage == "reservation":
         wrapped = WithoutReservation(wrapped)
@@ -154,7 +158,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--crash")
-    parser.add_argument("--sabotage", choices=["reservation", "lease", "sync"])
+    parser.add_argument("--sabotage", choices=SABOTAGE)
     given = parser.parse_args()
     log_to_stderr(logging.INFO)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
