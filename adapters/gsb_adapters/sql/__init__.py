@@ -6,22 +6,36 @@ write is certainly undone, so only a commit that fails, or a crash during it, le
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
 from datetime import time as time_of_day
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, CursorResult, event, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gsb.sdk import Adapter, Broken, Context, Refused, Reply, Request, Unavailable, scope
 from gsb_adapters.sql.settings import SqlSettings, Statement, parameter_names
 
 WRITES = "gsb_writes"
 Answer = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Job:
+    """One statement to run. ``abandoned``: nobody waits for it any more, so it must not be committed."""
+
+    statement: str
+    values: Mapping[str, Any]
+    writes: bool = False
+    most_rows: int = 1
+    empty: str | None = None
+    abandoned: bool = False
 
 
 class Sql(Adapter[SqlSettings, Statement]):
@@ -33,6 +47,7 @@ class Sql(Adapter[SqlSettings, Statement]):
     def __init__(self, context: Context[SqlSettings, Statement]) -> None:
         super().__init__(context)
         self._engine: AsyncEngine | None = None
+        self._running: set[asyncio.Task[Answer]] = set()
 
     async def open(self) -> None:
         settings = self.context.settings
@@ -48,17 +63,20 @@ class Sql(Adapter[SqlSettings, Statement]):
         await self.check()
 
     async def check(self) -> None:
-        await self._run("SELECT 1", {}, writes=False, most=1)
+        sqlite = self.context.settings.url.startswith("sqlite")
+        # SQLite reads nothing of its file for a bare SELECT 1.
+        await self._run(Job("SELECT count(*) FROM sqlite_master" if sqlite else "SELECT 1", {}))
 
     async def close(self) -> None:
+        await asyncio.gather(*self._running, return_exceptions=True)
         if self._engine is not None:
             await self._engine.dispose()
 
     async def handle(self, request: Request) -> Reply:
         service, seen = self.context.services[request.service], scope(request)
-        writes = service.mode == "write"
         values = _values(service, service.statement, seen)
-        answer = await self._run(service.statement, values, writes=writes, most=service.most_rows, empty=service.empty)
+        writes = service.mode == "write"
+        answer = await self._run(Job(service.statement, values, writes, service.most_rows, service.empty))
         return Reply(service.reply.of({**seen, **answer}))
 
     async def find(self, request: Request) -> Reply | None:
@@ -66,33 +84,64 @@ class Sql(Adapter[SqlSettings, Statement]):
         if service.find is None:
             return None
         values = _values(service, service.find, seen)
-        answer = await self._run(service.find, values, writes=False, most=service.most_rows)
+        answer = await self._run(Job(service.find, values, most_rows=service.most_rows))
         return Reply(service.reply.of({**seen, **answer})) if answer["rows"] else None
 
-    async def _run(
-        self, statement: str, values: Mapping[str, Any], *, writes: bool, most: int, empty: str | None = None
-    ) -> Answer:
-        """The statement's rows and row count. Leaving without a commit rolls back."""
+    async def _run(self, job: Job) -> Answer:
+        """The statement's rows and row count.
+
+        A driver that is interrupted may leave its connection in any state, so a cancelled call leaves it to end by
+        itself, and only what was already being committed then takes effect.
+        """
         if self._engine is None:
             raise Unavailable("not open", sent=False)
+        running = asyncio.create_task(self._transact(self._engine, job))
+        self._running.add(running)
+        running.add_done_callback(self._ended)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            job.abandoned = True
+            raise
+
+    def _ended(self, running: asyncio.Task[Answer]) -> None:
+        self._running.discard(running)
+        if not running.cancelled():
+            running.exception()  # seen, even if nobody waits for it any more
+
+    async def _transact(self, engine: AsyncEngine, job: Job) -> Answer:
+        """Leaving without a commit rolls back."""
         committing = False
         try:
-            async with self._engine.connect() as connection:
-                await connection.execution_options(**{WRITES: writes})
-                result = await connection.execute(text(statement), values)
-                rows = [row._asdict() for row in result.fetchmany(most + 1)] if result.returns_rows else []
-                if len(rows) > most:
-                    raise Broken(f"the result has more than {most} rows")
-                touched = len(rows) if result.returns_rows else result.rowcount
-                answer = {"rows": [_row(row) for row in rows], "rowcount": touched}
-                if empty is not None and touched < 1:
-                    raise Refused(empty)
-                if writes:
+            async with engine.connect() as connection:
+                await connection.execution_options(**{WRITES: job.writes})
+                answer = _answer(await connection.execute(text(job.statement), job.values), job.most_rows)
+                if job.empty is not None and answer["rowcount"] < 1:
+                    raise Refused(job.empty)
+                if job.writes and not job.abandoned:
                     committing = True
-                    await connection.commit()
+                    await _commit(connection)
         except (SQLAlchemyError, OSError) as error:
             raise _told(error, committing) from error
         return answer
+
+
+async def _commit(connection: AsyncConnection) -> None:
+    try:
+        await connection.commit()
+    except SQLAlchemyError:
+        # SQLite keeps a transaction open that it could not commit; the connection must not be used again.
+        await connection.invalidate()
+        raise
+
+
+def _answer(result: CursorResult[Any], most_rows: int) -> Answer:
+    if not result.returns_rows:
+        return {"rows": [], "rowcount": result.rowcount}
+    rows = [row._asdict() for row in result.fetchmany(most_rows + 1)]
+    if len(rows) > most_rows:
+        raise Broken(f"the result has more than {most_rows} rows")
+    return {"rows": [_row(row) for row in rows], "rowcount": len(rows)}
 
 
 def _prepare_sqlite(engine: AsyncEngine) -> None:
