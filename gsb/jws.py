@@ -144,6 +144,10 @@ def sign_request(
     }
     if not 1 <= lifetime <= LIFETIME:
         raise ValueError(f"a request is valid for 1 to {LIFETIME} seconds")
+    return _sign_checked(key, claims)
+
+
+def _sign_checked(key: PrivateKey, claims: Mapping[str, object]) -> str:
     try:
         compact.check_claims({name: value for name, value in claims.items() if value is not None}, REQUEST_RULES)
     except Problem as error:
@@ -265,16 +269,7 @@ def verify_reply(
     Raises ``ReplyRefused`` unless everything fits what was sent and what came back, and what it says of an exchange
     is consistent.
     """
-    try:
-        parsed = compact.parse(token, REPLY_TYPE)
-        compact.check_claims(parsed.claims, REPLY_RULES)
-    except Problem as error:
-        raise ReplyRefused(str(error)) from None
-    key, claims = keys.get(parsed.kid), parsed.claims
-    if key is None:
-        raise ReplyRefused("No key of the bus has the reply's kid.")
-    if not key.verify(parsed.algorithm, parsed.message, parsed.signature):
-        raise ReplyRefused("The signature does not verify with the bus's key.")
+    claims = _authentic(token, keys)
     request = compact.json_object(request_jws.split(".")[1], "request")
     expected: dict[str, object] = {
         "iss": bus,
@@ -292,6 +287,21 @@ def verify_reply(
         raise ReplyRefused("The claim iat is too far from this clock.")
     _check_exchange(claims)
     return _reply_claims(claims)
+
+
+def _authentic(token: str | None, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
+    """The claims of a reply that the bus signed, to whomever."""
+    try:
+        parsed = compact.parse(token, REPLY_TYPE)
+        compact.check_claims(parsed.claims, REPLY_RULES)
+    except Problem as error:
+        raise ReplyRefused(str(error)) from None
+    key = keys.get(parsed.kid)
+    if key is None:
+        raise ReplyRefused("No key of the bus has the reply's kid.")
+    if not key.verify(parsed.algorithm, parsed.message, parsed.signature):
+        raise ReplyRefused("The signature does not verify with the bus's key.")
+    return parsed.claims
 
 
 def _check_exchange(claims: Mapping[str, Any]) -> None:
