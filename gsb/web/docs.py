@@ -312,9 +312,9 @@ def _answers() -> Markup:
             "p",
             "Answers to a caller whom the bus recognises carry ",
             code("GSB-Signature"),
-            " too, with typ gsb-res+jwt. Verify it with the bus's keys: iss and aud, req_jti and req_hash (SHA-256 of the "
-            "JWS you sent), status, content_digest and content_type. Only a signed final state (done, refused, failed or "
-            "expired) ends an exchange; after anything else repeat.",
+            " too, with typ gsb-res+jwt. Verify it with the bus's keys: iss and aud, req_jti and req_hash (SHA-256 of "
+            "the JWS you sent), status, content_digest and content_type. Only a signed final state (done, refused, "
+            "failed or expired) ends an exchange; after anything else repeat.",
         ),
         table("Statuses", ("Status", "Meaning"), ANSWERS),
     )
