@@ -31,7 +31,7 @@ ROWS = """
     bus
     handout verdict
     admit perform sweep
-    web.server web.callers web.services web.exchanges web.admin web.app
+    web.server web.callers web.services web.shapes web.openapi web.docs web.exchanges web.admin web.app
     node bench.store
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.main
 """

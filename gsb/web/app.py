@@ -22,7 +22,7 @@ from gsb.errors import Busy, Draining, InternalError, MethodRefused, PathUnknown
 from gsb.handout import leaf_text
 from gsb.model import JSON_TYPE, Answer, Call, Exchange
 from gsb.problem import problem_answer
-from gsb.web import admin, exchanges, services
+from gsb.web import admin, docs, exchanges, openapi, services
 from gsb.web.server import make_server, new_instance, read_call, respond
 
 log = logging.getLogger("gsb.web")
@@ -66,6 +66,9 @@ API = (
     route("GET", r"/services", services.listing),
     route("GET", rf"/exchanges/{UUID}", exchanges.show),
     route("GET", rf"/exchanges/{UUID}/reply", exchanges.reply),
+    route("GET", r"/openapi\.json", openapi.description),
+    route("GET", r"/docs", docs.page),
+    route("GET", r"/problems/([a-z0-9_]+)", docs.problem),
     route("GET", r"/\.well-known/jwks\.json", keys),
 )
 OPERATIONS = (
