@@ -92,6 +92,8 @@ def decimal_string(value: Any, places: int) -> str:
         exact = number.quantize(Decimal(1).scaleb(-places), context=_EXACT)
     except decimal.DecimalException as error:
         raise Broken(f"an amount cannot be written with {places} places") from error
+    if exact.is_nan():
+        raise Broken("an amount is not a number")
     return format(exact.copy_abs() if exact.is_zero() else exact, "f")
 
 
