@@ -27,7 +27,7 @@ check: $(VENV) ## format, lint, types and the order of modules
 
 deps-test: $(VENV) $(OPENFISCA) $(KINTO) ## install the systems that tests talk to, into .deps/ and tests/interop/
 	@tests/deps/tools.sh
-	@$(MAKE) --no-print-directory $(INTEROP)
+	@$(MAKE) --silent $(INTEROP)
 
 $(VENV): pyproject.toml
 	@tests/deps/environment.sh .venv -e '.[dev]'

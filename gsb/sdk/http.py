@@ -127,19 +127,17 @@ class Http:
         Raises ``Unavailable`` and ``Broken``.
         """
         flight = _Flight()
-        sending, body = _headers(headers, json is not None), data if json is None else _write(json)
+        asked: dict[str, Any] = {
+            "data": data if json is None else _write(json),
+            "headers": _headers(headers, json is not None),
+            "allow_redirects": False,
+            "ssl": self._tls,
+            "middlewares": () if method in SAFE else (_once,),
+            "trace_request_ctx": flight,
+        }
         session = self._keeping if method in SAFE else self._fresh
         try:
-            async with session.request(
-                method,
-                _url(url, params),
-                data=body,
-                headers=sending,
-                allow_redirects=False,
-                ssl=self._tls,
-                middlewares=() if method in SAFE else (_once,),
-                trace_request_ctx=flight,
-            ) as response:
+            async with session.request(method, _url(url, params), **asked) as response:
                 return await self._read(response)
         except aiohttp.ClientConnectionError as error:  # some of these are ValueErrors too
             raise Unavailable(type(error).__name__, sent=flight.connected) from error
