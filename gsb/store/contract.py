@@ -17,6 +17,10 @@ from typing import Literal, Protocol
 from gsb.model import FINAL, Effect, Entry, Exchange, Outcome, Record, State, Took
 
 
+class StoreUnfit(Exception):
+    """The store cannot be opened, and why: another process has it, its version is unknown, its key is another."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewExchange:
     """Everything that accepting writes in one commit."""
@@ -111,7 +115,8 @@ class Store(Protocol):
     """The verbs. ``Replayed`` (gsb.errors) is raised wherever a jti was spent before by the same issuer."""
 
     async def open(self) -> None:
-        """Open or create the database; refuses one of an unknown version."""
+        """Open or create the database. Raises StoreUnfit, and changes nothing, for one of an unknown version, one that
+        another process has, and one that was sealed with another key."""
 
     async def close(self) -> None:
         """Finish what was begun and let go of the files."""
@@ -163,8 +168,10 @@ class Store(Protocol):
     async def search(self, query: Query) -> Sequence[Exchange]:
         """Exchanges without bodies and entries, newest first."""
 
-    async def note(self, entry: Entry, *, issuer: str | None = None, jti: str | None = None, jti_lives: float = 0) -> None:
-        """An entry without an exchange: a refusal or an administrative act. With a jti, spends it in the same commit."""
+    async def note(
+        self, entry: Entry, *, issuer: str | None = None, jti: str | None = None, jti_lives: float = 0
+    ) -> None:
+        """An entry without an exchange: a refusal or an administrative act. A jti is spent in the same commit."""
 
     async def spend(self, issuer: str, jti: str, jti_lives: float) -> None:
         """Remember the jti of a call that writes nothing else."""

@@ -1,0 +1,115 @@
+"""Seals what must not lie in a database in the clear: AES-256-GCM with a key of its own for each record.
+
+Pure but for the random bytes and the key file. A record's key is HMAC-SHA256(master, 16 random bytes), so it is used
+once, and the nonce can be fixed by the kind of record (NIST SP 800-38D, section 8.2: no pair of key and nonce is used
+twice). The kind and whose record it is are authenticated: one that is moved to another place does not open.
+It keeps no state, so a crash means nothing to it. Losing the key file means losing every sealed record.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from collections.abc import Mapping
+from enum import IntEnum
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+VERSION = b"\x01"
+KEY_SIZE = 32
+_SALT = 16
+_HEAD = len(VERSION) + _SALT
+
+
+class Kind(IntEnum):
+    """What is sealed. The number is the nonce, so it never changes and no two are alike."""
+
+    KEYCHECK = 1
+    RECORD = 2
+    REPLY = 3
+    SECRET = 4
+
+
+_NONCES = {kind: kind.to_bytes(12, "big") for kind in Kind}
+
+
+class KeyFileUnfit(ValueError):
+    """The file of the store's key cannot be used; the text says why and never shows the key."""
+
+
+class Unreadable(ValueError):
+    """A sealed record does not open: damaged, sealed with another key, or moved from another place."""
+
+
+def new_key() -> str:
+    """The one line of a new key file: 32 random bytes in base64url without padding."""
+    return base64.urlsafe_b64encode(os.urandom(KEY_SIZE)).rstrip(b"=").decode()
+
+
+def read_key(path: Path) -> bytes:
+    """The 32 bytes in a key file. Raises KeyFileUnfit when it cannot be read or is not such a file."""
+    try:
+        text = path.read_bytes().strip()
+    except OSError as error:
+        raise KeyFileUnfit(f"{path}: the store's key cannot be read: {error.strerror}") from None
+    try:
+        key = base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise KeyFileUnfit(f"{path}: the store's key must be one line of base64url") from None
+    if len(key) != KEY_SIZE:
+        raise KeyFileUnfit(f"{path}: the store's key must be {KEY_SIZE} bytes in base64url, not {len(key)}")
+    return key
+
+
+class Seal:
+    """Seals, opens and hashes under one master key of 32 bytes."""
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) != KEY_SIZE:
+            raise ValueError(f"the store's key must be {KEY_SIZE} bytes, not {len(key)}")
+        self._records = hmac.digest(key, b"gsb store: records", "sha256")
+        self._hashes = hmac.digest(key, b"gsb store: hashes", "sha256")
+
+    def seal(self, parts: Mapping[Kind, tuple[bytes, bytes]]) -> list[bytes]:
+        """Seals each plain text for its owner: version, salt, ciphertext and tag, 33 bytes more than the plain text.
+
+        The parts share one salt and so one key, since deriving it is most of the cost, and differ in their nonces
+        because they differ in kind. Each opens without the others.
+        """
+        salt = os.urandom(_SALT)
+        cipher = AESGCM(hmac.digest(self._records, salt, "sha256"))
+        head = VERSION + salt
+        return [head + cipher.encrypt(_NONCES[kind], plain, owner) for kind, (plain, owner) in parts.items()]
+
+    def open(self, sealed: bytes, kind: Kind, owner: bytes) -> bytes:
+        """What was sealed for this kind and owner; raises Unreadable for anything else."""
+        if sealed[:1] != VERSION or len(sealed) < _HEAD:
+            raise Unreadable(f"a sealed {kind.name.lower()} is of an unknown version")
+        cipher = AESGCM(hmac.digest(self._records, sealed[1:_HEAD], "sha256"))
+        try:
+            return cipher.decrypt(_NONCES[kind], sealed[_HEAD:], owner)
+        except InvalidTag:
+            raise Unreadable(f"a sealed {kind.name.lower()} does not open") from None
+
+    def mask(self, digest: bytes, owner: str) -> bytes:
+        """Hides, and shows again, a digest of at most 64 bytes: its owner has one only and keeps it.
+
+        For a digest that could be guessed but need not be authenticated; cheaper than a record of its own.
+        """
+        pad = hashlib.blake2b(owner.encode(), digest_size=len(digest), key=self._hashes, person=b"mask").digest()
+        hidden = int.from_bytes(digest, "big") ^ int.from_bytes(pad, "big")
+        return hidden.to_bytes(len(digest), "big")
+
+    def hash(self, issuer: str, value: str, use: bytes) -> bytes:
+        """16 bytes that stand for a value of this issuer and tell nothing without the key.
+
+        ``use`` (at most 16 bytes) keeps the hashes of different uses apart.
+        """
+        name = issuer.encode()
+        message = len(name).to_bytes(4, "big") + name + value.encode()
+        return hashlib.blake2b(message, digest_size=16, key=self._hashes, person=use).digest()

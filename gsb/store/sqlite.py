@@ -1,0 +1,346 @@
+"""The store on SQLite: one process, one file, no server.
+
+Reads and sealing happen in the event loop, on a connection that only reads; everything that writes goes to one thread
+that commits in groups (``gsb.store.sqlite_writer``). A lease of an ``effect = none`` exchange is only kept in memory,
+since a crash ends it harmlessly. After a crash the file and its journal hold exactly what was committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import orjson
+
+from gsb.errors import Replayed, StoreUnavailable
+from gsb.model import Decision, Effect, Entry, Exchange, Outcome, Record, State
+from gsb.store import sqlite_batch as batch
+from gsb.store import sqlite_reads as reads
+from gsb.store import sqlite_rows as rows
+from gsb.store import standing
+from gsb.store.contract import Attempt, Begun, Due, NewExchange, Query, Reservation, Ruling, StoreUnfit
+from gsb.store.seal import Kind, Seal, Unreadable
+from gsb.store.sqlite_batch import Jti, SealedEntry
+from gsb.store.sqlite_writer import Writer
+from gsb.store.standing import Lease, Row, Task
+
+DAY = 86_400.0
+FRESH = 1_024
+FRESH_BODY = 65_536
+"""Exchanges just accepted that are remembered, since most begin at once, and the largest body among them in bytes."""
+
+
+class SqliteStore:
+    """See ``gsb.store.contract.Store``. All calls come from the event loop in which it was opened.
+
+    ``keys_kept``: seconds after its outcome for which an exchange keeps its idempotency key.
+    """
+
+    def __init__(
+        self, path: Path, key: bytes, *, keys_kept: float = 30 * DAY, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._path, self._seal, self._kept, self._clock = path, Seal(key), keys_kept, clock
+        self._leases: dict[str, Lease] = {}
+        self._fresh: dict[str, tuple[NewExchange, float]] = {}
+        self._lock: int | None = None
+        self._open_writer: Writer | None = None
+        self._reader: sqlite3.Connection | None = None
+
+    # --- opening and closing ------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        self._lock = _own(self._path)
+        try:
+            _prepare(self._path, self._seal)
+            self._reader = rows.connect(self._path, writes=False)
+            self._open_writer = Writer(self._path, self._leases, self._clock, self._kept)
+        except sqlite3.Error as error:
+            self._let_go()
+            raise StoreUnfit(f"{self._path}: the store cannot be opened: {error}") from error
+        except StoreUnfit:
+            self._let_go()
+            raise
+        self._open_writer.start()
+
+    async def close(self) -> None:
+        writer, self._open_writer = self._open_writer, None
+        if writer is not None:
+            await writer.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        self._leases.clear()
+        self._fresh.clear()
+
+    @property
+    def _writer(self) -> Writer:
+        if self._open_writer is None:
+            raise StoreUnavailable("the store is not open")
+        return self._open_writer
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._reader is None:
+            raise StoreUnavailable("the store is not open")
+        return self._reader
+
+    # --- accepting ----------------------------------------------------------------------------------------
+
+    async def look(self, issuer: str, jti: str, key: str | None) -> Reservation | None:
+        now = self._clock()
+        if self._writer.memory.spent.holds(self._seal.hash(issuer, jti, b"jti"), now):
+            raise Replayed
+        if key is None:
+            return None
+        with reads.reading():
+            row = reads.owner(self._db, self._seal.hash(issuer, key, b"key"), now - self._kept)
+        return None if row is None else self._reservation(row.id, row.fingerprint)
+
+    async def accept(self, new: NewExchange) -> Reservation | None:
+        owner, decision = new.id.encode(), new.record.decision
+        record, secret = self._seal.seal(
+            {Kind.RECORD: (_pack(new.record), owner), Kind.SECRET: (new.entry.secret, new.entry.leaf)}
+        )
+        answer = await self._writer.ask(
+            batch.Accept(
+                new.id,
+                new.agency,
+                new.service,
+                new.effect,
+                decision.purpose,
+                decision.agreement,
+                self._seal.mask(new.fingerprint, new.id),
+                new.expires_in,
+                None if new.key is None else self._seal.hash(new.agency, new.key, b"key"),
+                self._jti(new.agency, new.jti, new.jti_lives),
+                record,
+                SealedEntry(new.entry.leaf, new.entry.content, secret),
+            )
+        )
+        if isinstance(answer, tuple):
+            return self._reservation(*answer)
+        if len(new.record.body) <= FRESH_BODY:
+            self._fresh[new.id] = (new, answer)
+            if len(self._fresh) > FRESH:
+                del self._fresh[next(iter(self._fresh))]
+        return None
+
+    def _jti(self, issuer: str, jti: str, lives: float) -> Jti:
+        return Jti(self._seal.hash(issuer, jti, b"jti"), lives)
+
+    def _sealed(self, entry: Entry) -> SealedEntry:
+        (secret,) = self._seal.seal({Kind.SECRET: (entry.secret, entry.leaf)})
+        return SealedEntry(entry.leaf, entry.content, secret)
+
+    def _sealed_with_reply(
+        self, exchange: str, outcome: Outcome | None, entry: Entry
+    ) -> tuple[bytes | None, SealedEntry]:
+        if outcome is None or not outcome.body:
+            return None, self._sealed(entry)
+        reply, secret = self._seal.seal(
+            {Kind.REPLY: (outcome.body, exchange.encode()), Kind.SECRET: (entry.secret, entry.leaf)}
+        )
+        return reply, SealedEntry(entry.leaf, entry.content, secret)
+
+    def _reservation(self, exchange: str, fingerprint: bytes) -> Reservation:
+        return Reservation(exchange, self._seal.mask(fingerprint, exchange))
+
+    # --- performing ---------------------------------------------------------------------------------------
+
+    async def begin(self, exchange: str, lease: float) -> Begun | None:
+        fresh = self._fresh.pop(exchange, None)
+        now = self._clock()
+        if fresh is not None:
+            new, accepted_at = fresh
+            row, record = _row_of(new, accepted_at), cast(Record | None, new.record)
+            standing.apply(row, self._leases.get(exchange))
+        else:
+            with reads.reading():
+                found = reads.exchange(self._db, exchange, self._leases)
+                if found is None or standing.task_for(found, now) is None:
+                    return None
+                row, record = found, self._record(found)
+        if row.effect is not Effect.NONE and standing.task_for(row, now) == "run":
+            answer = await self._writer.ask(batch.Begin(exchange, lease))
+            if answer is None:
+                return None
+            task, begun, maybe_sent = answer
+            return _begun(task, begun, maybe_sent, record)
+        return self._begin_in_memory(row, record, lease, now)
+
+    def _begin_in_memory(self, row: Row, record: Record | None, lease: float, now: float) -> Begun | None:
+        task = standing.task_for(row, now)
+        if task is None:
+            return None
+        maybe_sent = standing.sent_before(row, now)
+        if task == "run":
+            standing.run(row, lease, now)
+            self._leases[row.id] = Lease(row.attempt, now + lease, now)
+        return _begun(task, standing.told(row), maybe_sent, record)
+
+    def _record(self, row: Row) -> Record | None:
+        sealed = reads.sealed(self._db, row.request)
+        if sealed is None:
+            return None
+        try:
+            return _unpack(self._seal.open(sealed, Kind.RECORD, row.id.encode()))
+        except ValueError:
+            return None
+
+    async def finish(self, attempt: Attempt, outcome: Outcome, entry: Entry) -> bool:
+        reply, sealed = self._sealed_with_reply(attempt.exchange, outcome, entry)
+        ask = batch.Finish(attempt.exchange, attempt, outcome, reply, sealed)
+        return await self._end_attempt(attempt, ask)
+
+    async def postpone(self, attempt: Attempt, delay: float, reason: str, *, sent: bool) -> bool:
+        return await self._end_attempt(attempt, batch.Postpone(attempt.exchange, attempt, delay, reason, sent))
+
+    async def hold(
+        self, attempt: Attempt, state: Literal[State.HELD, State.UNKNOWN], reason: str, entry: Entry
+    ) -> bool:
+        ask = batch.Hold(attempt.exchange, attempt, state, reason, self._sealed(entry))
+        return await self._end_attempt(attempt, ask)
+
+    async def _end_attempt(self, attempt: Attempt, ask: batch.Ask) -> bool:
+        self._fresh.pop(attempt.exchange, None)
+        answer = bool(await self._writer.ask(ask))
+        lease = self._leases.get(attempt.exchange)
+        if lease is not None and lease.number <= attempt.number:
+            del self._leases[attempt.exchange]
+        return answer
+
+    async def resolve(self, exchange: str, ruling: Ruling, entry: Entry) -> bool:
+        self._fresh.pop(exchange, None)
+        reply, sealed = self._sealed_with_reply(exchange, ruling.outcome, entry)
+        answer = bool(await self._writer.ask(batch.Resolve(exchange, ruling, reply, sealed)))
+        if answer:
+            self._leases.pop(exchange, None)
+        return answer
+
+    async def due(self, limit: int) -> Sequence[Due]:
+        return cast(list[Due], await self._writer.ask(batch.Overdue(limit)))
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    async def exchange(self, exchange: str) -> Exchange | None:
+        with reads.reading():
+            row = reads.exchange(self._db, exchange, self._leases)
+            if row is None:
+                return None
+            sealed = reads.sealed(self._db, row.reply)
+            entries = reads.entries(self._db, row.row)
+        try:
+            body = b"" if sealed is None else self._seal.open(sealed, Kind.REPLY, exchange.encode())
+        except Unreadable as error:
+            raise StoreUnavailable from error
+        return standing.told(row, body, entries)
+
+    async def search(self, query: Query) -> Sequence[Exchange]:
+        return await asyncio.to_thread(self._search, query, dict(self._leases))
+
+    def _search(self, query: Query, leases: dict[str, Lease]) -> list[Exchange]:
+        with reads.reading():
+            db = rows.connect(self._path, writes=False)
+            try:
+                return [standing.told(row) for row in reads.search(db, query, leases)]
+            finally:
+                db.close()
+
+    # --- notes --------------------------------------------------------------------------------------------
+
+    async def note(
+        self, entry: Entry, *, issuer: str | None = None, jti: str | None = None, jti_lives: float = 0
+    ) -> None:
+        spent = None if issuer is None or jti is None else self._jti(issuer, jti, jti_lives)
+        await self._writer.ask(batch.Note(self._sealed(entry), spent))
+
+    async def spend(self, issuer: str, jti: str, jti_lives: float) -> None:
+        await self._writer.ask(batch.Note(jti=self._jti(issuer, jti, jti_lives)))
+
+
+def _begun(task: Task, exchange: Exchange, maybe_sent: bool, record: Record | None) -> Begun:
+    return Begun(Attempt(exchange.id, exchange.attempt), task, exchange, record, maybe_sent)
+
+
+def _row_of(new: NewExchange, accepted_at: float) -> Row:
+    """What was written at acceptance, as far as beginning needs it."""
+    decision, expires_at = new.record.decision, accepted_at + new.expires_in
+    due_at = min(accepted_at + standing.FIRST_GAP, expires_at)
+    return Row(
+        0, new.id, new.agency, new.service, new.effect, decision.purpose, decision.agreement, b"", accepted_at,
+        None, None, State.ACCEPTED, expires_at, due_at,
+    )  # fmt: skip
+
+
+def _pack(record: Record) -> bytes:
+    decision = record.decision
+    head = {
+        "key_id": record.key_id,
+        "agreement": decision.agreement,
+        "digest": decision.agreement_digest,
+        "purpose": decision.purpose,
+        "fields": decision.fields,
+        "sub": record.sub,
+        "case": record.case,
+        "trace": record.traceparent,
+    }
+    return orjson.dumps(head) + b"\n" + record.body
+
+
+def _unpack(packed: bytes) -> Record:
+    """Raises ValueError for what ``_pack`` cannot have made."""
+    first, _, body = packed.partition(b"\n")
+    head: dict[str, Any] = orjson.loads(first)
+    try:
+        decision = Decision(head["agreement"], head["digest"], head["purpose"], tuple(head["fields"]))
+        return Record(body, head["key_id"], decision, head["sub"], head["case"], head["trace"])
+    except (KeyError, TypeError) as error:
+        raise ValueError("a record has other members") from error
+
+
+def _own(path: Path) -> int:
+    """A lock on a file beside the database, for as long as it stays open: one process owns the store."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise StoreUnfit(f"{path}: another process has this store open") from None
+    return lock
+
+
+def _prepare(path: Path, seal: Seal) -> None:
+    """Make an empty file a store; refuse anything that is not a store of ours. Raises StoreUnfit, sqlite3.Error."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    db = rows.connect(path, writes=True)
+    try:
+        if rows.pragma(db, "application_id") == 0 and rows.pragma(db, "page_count") == 0:
+            rows.create(db, *seal.seal({Kind.KEYCHECK: (b"store", b"")}))
+        _check(db, path, seal)
+    finally:
+        db.close()
+
+
+def _check(db: sqlite3.Connection, path: Path, seal: Seal) -> None:
+    version = rows.pragma(db, "user_version")
+    if rows.pragma(db, "application_id") != rows.APPLICATION:
+        raise StoreUnfit(f"{path}: this is not a store of the bus")
+    if version != rows.VERSION:
+        raise StoreUnfit(f"{path}: the store has version {version}, this program reads {rows.VERSION}")
+    try:
+        seal.open(db.execute("SELECT sealed FROM keycheck").fetchone()[0], Kind.KEYCHECK, b"")
+    except Unreadable:
+        raise StoreUnfit(f"{path}: the store was sealed with another key") from None

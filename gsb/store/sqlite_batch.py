@@ -1,0 +1,385 @@
+"""One transaction of the SQLite store: what many calls ask is decided one after the other, then written together.
+
+Deciding happens on rows in memory before anything is written, so a call that fails (a jti that was spent, an attempt
+that is not the newest) leaves nothing behind and does not touch the others. Only the writer's thread comes here.
+A crash before the commit leaves nothing; ``Memory`` takes a batch in only after its commit.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gsb.errors import Replayed
+from gsb.model import FINAL, Effect, Outcome, State
+from gsb.store import sqlite_rows as rows
+from gsb.store import standing
+from gsb.store.contract import Attempt, Due, Ruling
+from gsb.store.standing import Lease, Row
+
+OPEN = 4_096
+"""Unfinished exchanges whose rows are kept in memory at most, so that most calls read nothing."""
+_BUCKET = 64
+"""Seconds of expiry that are forgotten together."""
+
+
+class Spent:
+    """Hashes of the jtis that may not come again, by the time until which they are remembered.
+
+    One process owns the database, so what is looked up at every call can lie in memory: about 100 bytes for each
+    call of the last two minutes or so. Read by the event loop while the writer adds: single dictionary operations.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, set[bytes]] = {}
+
+    def add(self, hashed: bytes, expires: float) -> None:
+        self._buckets.setdefault(int(expires) // _BUCKET + 1, set()).add(hashed)
+
+    def holds(self, hashed: bytes, now: float) -> bool:
+        return any(hashed in some for until, some in list(self._buckets.items()) if until * _BUCKET > now)
+
+    def forget(self, now: float) -> None:
+        for until in [until for until in self._buckets if until * _BUCKET <= now]:
+            del self._buckets[until]
+
+
+class Memory:
+    """What the writer knows of the committed database without asking it."""
+
+    def __init__(self, db: sqlite3.Connection, now: float) -> None:
+        self.reload(db, now)
+
+    def reload(self, db: sqlite3.Connection, now: float) -> None:
+        """Ask the database again."""
+        self.spent = Spent()
+        self.open: dict[str, Row] = {}
+        self.last = {name: _last(db, name) for name in ("spent", "sealed", "entry", "exchange")}
+        for hashed, expires in db.execute("SELECT hash, expires FROM spent WHERE expires > ?", (now,)):
+            self.spent.add(hashed, expires)
+
+
+def _last(db: sqlite3.Connection, table: str) -> int:
+    return int(db.execute(" ".join(["SELECT coalesce(max(row), 0) FROM", table])).fetchone()[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Jti:
+    """The hash of a jti, and for how long it is remembered."""
+
+    hashed: bytes
+    lives: float
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEntry:
+    """An entry whose secret is sealed."""
+
+    leaf: bytes
+    content: bytes
+    secret: bytes
+
+
+class Batch:
+    """The rows that one transaction reads and writes."""
+
+    def __init__(
+        self, db: sqlite3.Connection, memory: Memory, leases: Mapping[str, Lease], now: float, kept: float
+    ) -> None:
+        self.db, self.memory, self.leases, self.now, self.kept = db, memory, leases, now, kept
+        self.last = dict(memory.last)
+        self.spent: dict[bytes, float] = {}
+        self.sealed: list[tuple[int, bytes]] = []
+        self.entries: list[tuple[int, bytes, bytes, int, int | None]] = []
+        self.created: dict[str, Row] = {}
+        self.changed: dict[str, Row] = {}
+        self._known: dict[str, Row] = {}
+        self._reserved: dict[bytes, Row] = {}
+        self.reservations: dict[bytes, Row] = {}
+
+    def load(self, ids: Iterable[str], keys: Iterable[bytes] = ()) -> None:
+        """Read what calls will ask for, in few statements."""
+        wanted = set(ids) - self._known.keys()
+        self._known.update((id_, row) for id_ in wanted if (row := self.memory.open.get(id_)) is not None)
+        if missing := wanted - self._known.keys():
+            self._known.update((row.id, row) for row in rows.exchanges(self.db, missing))
+        if asked := set(keys):
+            self._reserved = rows.reserved(self.db, asked)
+
+    def row(self, exchange: str) -> Row | None:
+        """The exchange as it stands now, with its lease if only memory holds it."""
+        row = self.created.get(exchange) or self._known.get(exchange)
+        if row is not None:
+            standing.apply(row, self.leases.get(exchange))
+        return row
+
+    def owner(self, key: bytes) -> Row | None:
+        """The exchange to which the key belongs. A reservation that has run out is given up here."""
+        row = self.reservations.get(key)
+        if row is None and (row := self._reserved.get(key)) is not None:
+            row = self._known.setdefault(row.id, row)
+            if row.key is None or (row.finished_at is not None and row.finished_at + self.kept <= self.now):
+                row.key = None
+                self.change(row)
+                return None
+        return row
+
+    def change(self, row: Row) -> None:
+        """Have the row written at the end, if it is not written whole then."""
+        if row.id not in self.created:
+            self.changed[row.id] = row
+
+    def spend(self, jti: Jti) -> None:
+        """Raises Replayed, having changed nothing, if it was spent."""
+        if jti.hashed in self.spent or self.memory.spent.holds(jti.hashed, self.now):
+            raise Replayed
+        self.spent[jti.hashed] = self.now + jti.lives
+
+    def keep(self, sealed: bytes) -> int:
+        """Where the sealed bytes will lie."""
+        number = self._next("sealed")
+        self.sealed.append((number, sealed))
+        return number
+
+    def enter(self, entry: SealedEntry, exchange: int | None) -> None:
+        """Add an entry; the order of the rows is the order of the log."""
+        secret = self.keep(entry.secret)
+        self.entries.append((self._next("entry"), entry.leaf, entry.content, secret, exchange))
+
+    def _next(self, table: str) -> int:
+        self.last[table] += 1
+        return self.last[table]
+
+    def create(self, row: Row) -> None:
+        """Add an exchange and, if it has a key, its reservation."""
+        row.row = self._next("exchange")
+        self.created[row.id] = row
+        if row.key is not None:
+            self.reservations[row.key] = row
+
+    def write(self) -> int:
+        """Write it all; returns about how many bytes of pages that is."""
+        first = self.last["spent"] + 1
+        spent = [(first + at, hashed, until) for at, (hashed, until) in enumerate(self.spent.items())]
+        self.last["spent"] += len(spent)
+        rows.update_exchanges(self.db, self.changed.values())
+        rows.insert_exchanges(self.db, self.created.values())
+        rows.insert(self.db, "spent", spent)
+        rows.insert(self.db, "sealed", self.sealed)
+        rows.insert(self.db, "entry", self.entries)
+        rows.insert(self.db, "reservation", [(key, row.row) for key, row in self.reservations.items()])
+        return sum(len(item[1]) for item in self.sealed) + 12 * rows.PAGE
+
+    @property
+    def empty(self) -> bool:
+        return not (self.spent or self.entries or self.created or self.changed)
+
+    def remember(self) -> None:
+        """The transaction is committed: let memory know."""
+        memory = self.memory
+        memory.last = self.last
+        for hashed, until in self.spent.items():
+            memory.spent.add(hashed, until)
+        for row in (*self._known.values(), *self.created.values()):
+            if row.state in FINAL:
+                memory.open.pop(row.id, None)
+            else:
+                memory.open[row.id] = row
+        while len(memory.open) > OPEN:
+            del memory.open[next(iter(memory.open))]
+
+
+class Ask(Protocol):
+    """What a call asks of a batch. ``decide`` raises a typed error only before it has changed anything."""
+
+    def ids(self) -> Sequence[str]: ...
+
+    def hashes(self) -> Sequence[bytes]: ...
+
+    def decide(self, batch: Batch) -> Any: ...
+
+
+class _Plain:
+    """Asks for no rows."""
+
+    __slots__ = ()
+
+    def ids(self) -> Sequence[str]:
+        return ()
+
+    def hashes(self) -> Sequence[bytes]:
+        return ()
+
+
+@dataclass(slots=True, eq=False)
+class Accept(_Plain):
+    """Answers the time of acceptance, or the row to which the key belongs."""
+
+    id: str
+    agency: str
+    service: str
+    effect: Effect
+    purpose: str
+    agreement: str
+    fingerprint: bytes
+    expires_in: float
+    key: bytes | None
+    jti: Jti
+    record: bytes
+    entry: SealedEntry
+
+    def hashes(self) -> Sequence[bytes]:
+        return () if self.key is None else (self.key,)
+
+    def decide(self, batch: Batch) -> float | tuple[str, bytes]:
+        batch.spend(self.jti)
+        if self.key is not None and (owner := batch.owner(self.key)) is not None:
+            return owner.id, owner.fingerprint
+        now = batch.now
+        row = Row(
+            0,
+            self.id,
+            self.agency,
+            self.service,
+            self.effect,
+            self.purpose,
+            self.agreement,
+            self.fingerprint,
+            now,
+            batch.keep(self.record),
+            self.key,
+            State.ACCEPTED,
+            now + self.expires_in,
+            min(now + standing.FIRST_GAP, now + self.expires_in),
+        )
+        batch.create(row)
+        batch.enter(self.entry, row.row)
+        return now
+
+
+@dataclass(slots=True, eq=False)
+class _Move(_Plain):
+    """Something done to one exchange; ``move`` answers whether it may be."""
+
+    id: str
+
+    def ids(self) -> Sequence[str]:
+        return (self.id,)
+
+    def move(self, batch: Batch, row: Row) -> bool:
+        raise NotImplementedError
+
+    def decide(self, batch: Batch) -> Any:
+        row = batch.row(self.id)
+        if row is None or not self.move(batch, row):
+            return False
+        batch.change(row)
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Begin(_Move):
+    """Answers the exchange as it then is and whether it may have been sent before, or None."""
+
+    lease: float
+
+    def decide(self, batch: Batch) -> Any:
+        row = batch.row(self.id)
+        if row is None or (task := standing.task_for(row, batch.now)) is None:
+            return None
+        maybe_sent = standing.sent_before(row, batch.now)
+        if task == "run":
+            standing.run(row, self.lease, batch.now)
+            batch.change(row)
+        return task, standing.told(row), maybe_sent
+
+
+@dataclass(slots=True, eq=False)
+class Finish(_Move):
+    attempt: Attempt
+    outcome: Outcome
+    reply: bytes | None
+    """The sealed body."""
+    entry: SealedEntry
+
+    def move(self, batch: Batch, row: Row) -> bool:
+        if not standing.finish(row, self.attempt.number, self.outcome, batch.now):
+            return False
+        row.reply = None if self.reply is None else batch.keep(self.reply)
+        batch.enter(self.entry, row.row)
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Postpone(_Move):
+    attempt: Attempt
+    delay: float
+    reason: str
+    sent: bool
+
+    def move(self, batch: Batch, row: Row) -> bool:
+        return standing.postpone(row, self.attempt.number, self.delay, self.reason, sent=self.sent, now=batch.now)
+
+
+@dataclass(slots=True, eq=False)
+class Hold(_Move):
+    attempt: Attempt
+    state: State
+    reason: str
+    entry: SealedEntry
+
+    def move(self, batch: Batch, row: Row) -> bool:
+        if not standing.hold(row, self.attempt.number, self.state, self.reason, batch.now):
+            return False
+        batch.enter(self.entry, row.row)
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Resolve(_Move):
+    ruling: Ruling
+    reply: bytes | None
+    entry: SealedEntry
+
+    def move(self, batch: Batch, row: Row) -> bool:
+        if not standing.resolve(row, self.ruling, batch.now):
+            return False
+        row.reply = None if self.reply is None else batch.keep(self.reply)
+        batch.enter(self.entry, row.row)
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class Overdue(_Plain):
+    """Answers what is due. A lease that only memory holds is written down, so that it is due when it runs out."""
+
+    limit: int
+
+    def decide(self, batch: Batch) -> list[Due]:
+        sql = "SELECT id FROM exchange WHERE due_at <= ? ORDER BY due_at LIMIT ?"
+        ids = [str(id_) for (id_,) in batch.db.execute(sql, (batch.now, self.limit))]
+        batch.load(ids)
+        found = []
+        for id_ in ids:
+            if (row := batch.row(id_)) is None:
+                continue
+            if (due := standing.nudge(row, batch.now)) is not None:
+                found.append(due)
+            batch.change(row)
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class Note(_Plain):
+    """An entry, a jti, or both, without an exchange."""
+
+    entry: SealedEntry | None = None
+    jti: Jti | None = None
+
+    def decide(self, batch: Batch) -> None:
+        if self.jti is not None:
+            batch.spend(self.jti)
+        if self.entry is not None:
+            batch.enter(self.entry, None)

@@ -1,0 +1,238 @@
+"""The one thread that writes: whatever was asked while the last commit ran goes into the next transaction.
+
+No timer: a lone call is committed at once, and under load the groups grow by themselves. When the disk fails, the
+transaction is rolled back before anybody is answered, so that its fate is known, and the next group tries anew.
+Checkpoints of the journal run in a thread of their own, so that they do not stall commits. A crash loses only what
+nobody was told of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from gsb.errors import Problem, StoreUnavailable
+from gsb.store import sqlite_rows as rows
+from gsb.store.sqlite_batch import Ask, Batch, Memory
+from gsb.store.standing import Lease
+
+GROUP = 32
+"""Calls in one transaction. Of more that wait, half go: while it is committed the event loop works for the others."""
+SWITCH = 0.0005
+"""Seconds for which a busy event loop keeps the interpreter from the writer, which wants it often and briefly; with
+Python's own 5 ms the writer mostly waits."""
+
+CHECKPOINT = 32 * 1024 * 1024
+"""Bytes of journal, estimated, after which it is carried over into the database."""
+PURGE_EVERY = 1.0
+PURGE_TOKENS, PURGE_KEYS = 1_000, 200
+"""Seconds between two looks for what has run out, and rows deleted at each: a piece takes a few milliseconds."""
+
+_log = logging.getLogger(__name__)
+
+Asked = tuple[Ask, "asyncio.Future[Any]"]
+
+
+class Checkpointer:
+    """Carries the journal over into the database, from a thread and a connection of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="gsb-checkpoint")
+        self.carried = False
+        """All but what was committed meanwhile is carried over: the writer does the rest between two commits, since
+        under load the journal would never be caught up with and would grow for ever."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._wake.put(True)
+
+    def stop(self) -> None:
+        self._wake.put(False)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while self._wake.get():
+            try:
+                db = rows.connect(self._path, writes=True)
+                try:
+                    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                finally:
+                    db.close()
+                self.carried = True
+            except sqlite3.Error:
+                _log.exception("the store's journal could not be carried over; it stays, and grows")
+
+
+class Writer:
+    """Decides and commits in groups. ``ask`` is called in the event loop; all else here runs in the thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        leases: Mapping[str, Lease],
+        clock: Callable[[], float],
+        keys_kept: float,
+    ) -> None:
+        self._path, self._leases, self._clock, self._kept = path, leases, clock, keys_kept
+        self._queue: SimpleQueue[list[Asked] | None] = SimpleQueue()
+        self._asked: list[Asked] = []
+        self._thread = threading.Thread(target=self._work, name="gsb-store")
+        self._checkpointer = Checkpointer(path)
+        self._loop = asyncio.get_running_loop()
+        self._db: sqlite3.Connection | None = rows.connect(path, writes=True)
+        self.memory = Memory(self._db, clock())
+        self._journal = 0
+        self._purged_at = 0.0
+        self._open = True
+        self._taken: list[Asked] = []
+        self._last = False
+
+    def start(self) -> None:
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH))
+        self._checkpointer.start()
+        self._thread.start()
+
+    async def ask(self, ask: Ask) -> Any:
+        """What the call's decision answered, once it is durable; or its typed error, or StoreUnavailable."""
+        if not self._open:
+            raise StoreUnavailable("the store is closed")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if not self._asked:
+            # What is asked in the same turn of the event loop is handed over together: one switch of threads for all.
+            self._loop.call_soon(self._hand_over)
+        self._asked.append((ask, future))
+        return await future
+
+    def _hand_over(self) -> None:
+        if self._asked:
+            self._queue.put(self._asked)
+            self._asked = []
+
+    async def close(self) -> None:
+        """Commit what was asked, then end both threads."""
+        self._open = False
+        self._hand_over()
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._checkpointer.stop)
+
+    def _work(self) -> None:
+        while self._take():
+            size = max(GROUP, len(self._taken) // 2)
+            asked, self._taken = self._taken[:size], self._taken[size:]
+            answers = self._commit([ask for ask, _ in asked])
+            self._loop.call_soon_threadsafe(_answer, asked, answers)
+            self._tidy()
+        if self._db is not None:
+            self._db.close()
+
+    def _take(self) -> bool:
+        """Everything that was asked so far; waits if there is nothing. False when there will be nothing any more."""
+        with suppress(Empty):
+            while True:
+                more = self._queue.get(block=not (self._taken or self._last))
+                self._last = more is None
+                self._taken += more or ()
+        return bool(self._taken)
+
+    def _commit(self, asks: Sequence[Ask]) -> list[Any]:
+        try:
+            return self._transact(asks)
+        except sqlite3.OperationalError as error:
+            _log.error("the store cannot be written: %s", error)
+            return [StoreUnavailable() for _ in asks]
+        except Exception as error:
+            # One call brought something that cannot be written: the others must not suffer for it.
+            if len(asks) > 1:
+                return [answer for ask in asks for answer in self._commit([ask])]
+            _log.exception("a call on the store failed")
+            return [StoreUnavailable() if isinstance(error, sqlite3.Error) else error]
+
+    def _transact(self, asks: Sequence[Ask]) -> list[Any]:
+        if not asks:
+            return []
+        db = self._connected()
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            batch = Batch(db, self.memory, self._leases, self._clock(), self._kept)
+            batch.load([id_ for ask in asks for id_ in ask.ids()], [key for ask in asks for key in ask.hashes()])
+            answers = [_decide(ask, batch) for ask in asks]
+            self._journal += batch.write()
+            db.execute("COMMIT")
+        except BaseException:
+            self._settle()
+            raise
+        batch.remember()
+        return answers
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._db = rows.connect(self._path, writes=True)
+            self.memory.reload(self._db, self._clock())
+        return self._db
+
+    def _settle(self) -> None:
+        """Undo a transaction that failed, so that its fate is known; by closing the connection if need be."""
+        self.memory.open.clear()
+        db = self._db
+        if db is None:
+            return
+        try:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._db = None
+            with suppress(sqlite3.Error):
+                db.close()
+
+    def _tidy(self) -> None:
+        """Between two transactions, after everybody was answered."""
+        if self._db is None:
+            return
+        try:
+            self._purge(self._db, self._clock())
+            if self._checkpointer.carried:
+                self._checkpointer.carried = False
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except Exception:
+            self._settle()
+            _log.exception("the store could not be tidied")
+        if self._journal > CHECKPOINT:
+            self._journal = 0
+            self._checkpointer.wake()
+
+    def _purge(self, db: sqlite3.Connection, now: float) -> None:
+        if now < self._purged_at + PURGE_EVERY:
+            return
+        self.memory.spent.forget(now)
+        full = rows.purge(db, now, now - self._kept, PURGE_TOKENS, PURGE_KEYS)
+        self._purged_at = 0.0 if full else now
+
+
+def _decide(ask: Ask, batch: Batch) -> Any:
+    try:
+        return ask.decide(batch)
+    except Problem as problem:
+        return problem
+
+
+def _answer(asked: Sequence[Asked], answers: Sequence[Any]) -> None:
+    for (_, future), answer in zip(asked, answers, strict=True):
+        if future.done():
+            continue  # whoever asked was cancelled meanwhile
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
