@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from itertools import cycle, islice
@@ -76,7 +78,43 @@ async def test_the_suite_notices_a_build_without(tmp_path: Path, sabotage: str) 
         assert "twice" in battle.kinds
 
 
-CUTS = (None, "finish.after:2", "accept.after:3")
+CUTS = (None, "finish.after:2", "accept.after:3", None)
+
+WRITES = """
+import os, sys
+
+def write(name, text, *, file, folder):
+    fd = os.open(name, os.O_RDWR | os.O_CREAT)
+    os.truncate(fd, 0)
+    os.write(fd, text)
+    if file:
+        os.fsync(fd)
+    os.close(fd)
+    if folder:
+        fd = os.open(".", os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+
+os.chdir(sys.argv[1])
+write("kept", b"first", file=True, folder=True)
+write("kept", b"second", file=False, folder=False)
+write("empty", b"text", file=False, folder=True)
+write("nameless", b"text", file=True, folder=False)
+write("old", b"new", file=True, folder=False)
+os.unlink("gone")
+"""
+
+
+def test_the_power_cut_keeps_what_was_synchronised_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "old").write_text("older and longer")
+    (folder / "gone").write_text("there")
+    power = PowerCut(folder, tmp_path / "power")
+    subprocess.run([sys.executable, "-c", WRITES, folder], check=True, env={**os.environ, **power.environment})
+    power.cut()
+    left = {each.name: each.read_text() for each in folder.iterdir()}
+    assert left == {"kept": "first", "empty": "", "old": "new", "gone": "there"}
 
 
 async def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path, tell: Callable[[object], None]) -> None:

@@ -8,8 +8,9 @@ from tests.support.deployment import Deployment, closed
 
 SERVICES = {"look": "none", "mark": "repeatable", "post": "once"}
 PURPOSE = "payroll"
-TIMEOUT = 4.0
-"""Seconds for one call of the ledger, whose slowest takes little more than one. The lease that a kill leaves behind
+TIMEOUT = 8.0
+"""Seconds for one call of the ledger, whose slowest takes little more than one: on a busy machine too, no call may be
+given up while its effect is still to come, since the operator then looks for it. The lease that a kill leaves behind
 is longer by a fixed margin, and ``once`` is unknown only after it."""
 
 REQUEST = closed(

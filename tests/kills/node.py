@@ -1,6 +1,6 @@
 """A real node that dies at a chosen moment, or that was built wrongly on purpose.
 
-    python -m tests.kills.node DIR [--crash accept.after:7] [--sabotage reservation]
+    python -m tests.kills.node DIR [--crash accept.after:7] [--sabotage reservation] [--checkpoint BYTES]
 
 The store is wrapped, the node is not changed. ``--crash VERB.MOMENT:N`` sends SIGKILL to this very process at the
 N-th call of a verb of the store: ``before`` it, ``during`` its commit, or ``after`` it is durable and before anybody
@@ -8,6 +8,8 @@ is told. It waits for SIGUSR1 first, and then until at least ``CROWD`` exchanges
 
 ``--sabotage`` takes a promise away: ``reservation`` (a key belongs to nobody), ``lease`` (``begin`` grants to
 everybody, always), ``off`` or ``normal`` (SQLite's ``synchronous`` is that and not FULL). The tests must notice each.
+
+``--checkpoint`` lets the store carry its journal over so often that deaths meet it; else no life is long enough.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import uvloop
 
 from gsb.catalogue import Catalogue
 from gsb.node import Node, open_sqlite, run
-from gsb.store import sqlite_rows
+from gsb.store import sqlite_rows, sqlite_writer
 from gsb.store.contract import Begun, NewExchange, Reservation, Store
 from gsb.telemetry import log_to_stderr
 
@@ -159,7 +161,10 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--crash")
     parser.add_argument("--sabotage", choices=SABOTAGE)
+    parser.add_argument("--checkpoint", type=int)
     given = parser.parse_args()
+    if given.checkpoint is not None:
+        sqlite_writer.CHECKPOINT = given.checkpoint
     log_to_stderr(logging.INFO)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return 0 if runner.run(_serve(given.folder, given.crash, given.sabotage)) else 1

@@ -20,7 +20,7 @@ class PowerCut:
 
     def __init__(self, folder: Path, room: Path) -> None:
         compiler = shutil.which("cc")
-        needs(compiler is not None, "no C compiler for the power cut: apt-get install gcc libc6-dev")
+        needs(compiler is not None, "no C compiler for the power cut: make deps-test")
         room.mkdir()
         library = room / "powercut.so"
         command = [
