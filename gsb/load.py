@@ -7,6 +7,7 @@ It knows which files there are and what shape each has; what must hold between t
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -80,7 +81,7 @@ def load(folder: Path) -> tuple[Tables, list[Finding]]:
     contents: dict[str, bytes] = {}
     tables: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
     ids: dict[str, set[str]] = {kind: set() for kind in KINDS}
-    for file in _files(folder):
+    for file in files(folder, ".toml"):
         kind, name, problem = _place(file)
         if problem:
             findings.append(Finding(file, "", problem))
@@ -98,10 +99,22 @@ def load(folder: Path) -> tuple[Tables, list[Finding]]:
     return Tables(folder, gsb, **tables, ids=frozen, contents=contents), findings
 
 
-def _files(folder: Path) -> list[str]:
-    """Every TOML file but hidden ones: a mounted ConfigMap keeps its older versions in hidden folders."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*.toml"))
-    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+def files(folder: Path, *endings: str) -> list[str]:
+    """Paths within the folder of every file with one of these endings, but for hidden ones.
+
+    A mounted ConfigMap keeps its versions in hidden folders, and what it shows are links to them, to folders too.
+    """
+    found: list[str] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if name[0] != "." and not _turns_back(Path(place, name))]
+        inside = Path(place).relative_to(folder)
+        found += [(inside / name).as_posix() for name in names if name.endswith(endings) and name[0] != "."]
+    return sorted(found)
+
+
+def _turns_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in, which would never end."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _place(file: str) -> tuple[str, str, str]:

@@ -118,6 +118,20 @@ def test_hidden_folders_are_not_read(tmp_path: Path) -> None:
     assert load(folder)[1] == []
 
 
+def test_linked_folders_are_read_and_links_in_circles_are_not(tmp_path: Path) -> None:
+    """As a ConfigMap is mounted: everything visible is a link into a hidden folder that is itself a link."""
+    folder = Deployment(tmp_path).write()
+    version = folder / "..2024_01_01"
+    version.mkdir()
+    (folder / "..data").symlink_to("..2024_01_01")
+    (folder / "agencies").rename(version / "agencies")
+    (folder / "agencies").symlink_to("..data/agencies")
+    (version / "agencies" / "all").symlink_to("..")
+    tables, findings = load(folder)
+    assert findings == []
+    assert "payroll" in tables.agencies
+
+
 def test_a_folder_without_gsb_toml_is_no_deployment(tmp_path: Path) -> None:
     assert load(tmp_path)[1] == [Finding("gsb.toml", "", "is missing: the bus itself must be described")]
     with pytest.raises(NotADirectoryError):
