@@ -15,6 +15,7 @@ from gsb.broker.contract import Broker
 from gsb.catalogue import Catalogue
 from gsb.errors import Problem, Replayed, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
+from gsb.keys import NoSigningKey
 from gsb.limits import Budgets
 from gsb.model import Signed, new_id
 from gsb.runtime import Runtime
@@ -76,17 +77,22 @@ class Refusals:
         """
         if isinstance(refusal, StoreUnavailable):
             return
+        try:
+            await self._prove(signed, service, refusal, None if spent else signed.jti)
+        except Replayed as replayed:
+            # Whatever else is wrong with the call, this is what its caller hears, and so what is proved.
+            await self._prove(signed, service, replayed, None)
+            raise
+
+    async def _prove(self, signed: Signed, service: str | None, refusal: Problem, jti: str | None) -> None:
         now = self._clock()
-        jti = None if spent or isinstance(refusal, Replayed) else signed.jti
-        flood = self._floods.get(key := (signed.issuer, service or "", refusal.code))
-        if flood is not None and now < flood.began_at + FLOOD_WINDOW:
-            flood.count += 1
-            if jti is not None:
-                await self._store.spend(signed.issuer, jti, JTI_LIVES)
+        jti = None if isinstance(refusal, Replayed) else jti
+        earlier = self._floods.get(key := (signed.issuer, service or "", refusal.code))
+        if earlier is not None and now < earlier.began_at + FLOOD_WINDOW:
+            await self._add(earlier, signed.issuer, jti)
             return
-        if flood is not None and flood.count:
-            await self._count(key, flood, now)
-        self._floods[key] = _Flood(now)
+        # Before anything is awaited: of many at once only one is the first, and only one writes the earlier count.
+        self._floods[key] = flood = _Flood(now)
         facts: dict[str, Fact] = {
             "agency": signed.issuer,
             "key": signed.key_id,
@@ -96,13 +102,29 @@ class Refusals:
         entry = make_entry(
             "refused", now, facts, {"request": signed.jws, "faults": [f.pointer for f in refusal.faults]}
         )
-        await self._store.note(entry, issuer=signed.issuer, jti=jti, jti_lives=JTI_LIVES)
+        try:
+            if earlier is not None and earlier.count:
+                await self._count(key, earlier, now)
+            await self._store.note(entry, issuer=signed.issuer, jti=jti, jti_lives=JTI_LIVES)
+        except Problem:
+            if not flood.count and self._floods.get(key) is flood:
+                del self._floods[key]  # nothing was written, so the next one is the first
+            raise
 
-    async def flush(self) -> None:
-        """Write the counts of every flood whose minute is over, and forget it."""
+    async def _add(self, flood: _Flood, issuer: str, jti: str | None) -> None:
+        flood.count += 1
+        try:
+            if jti is not None:
+                await self._store.spend(issuer, jti, JTI_LIVES)
+        except Problem:
+            flood.count -= 1
+            raise
+
+    async def flush(self, *, every: bool = False) -> None:
+        """Write the counts of every flood whose minute is over (or of ``every`` one), and forget it."""
         now = self._clock()
         for key, flood in list(self._floods.items()):
-            if now >= flood.began_at + FLOOD_WINDOW:
+            if every or now >= flood.began_at + FLOOD_WINDOW:
                 del self._floods[key]
                 if flood.count:
                     await self._count(key, flood, now)
@@ -110,7 +132,12 @@ class Refusals:
     async def _count(self, key: tuple[str, str, str], flood: _Flood, now: float) -> None:
         agency, service, code = key
         facts: dict[str, Fact] = {"agency": agency, "service": service or None, "code": code, "count": flood.count}
-        await self._store.note(make_entry("refusals", now, facts, {}))
+        try:
+            await self._store.note(make_entry("refusals", now, facts, {}))
+        except StoreUnavailable:
+            if (present := self._floods.setdefault(key, flood)) is not flood:
+                present.count += flood.count
+            raise
 
 
 @dataclass
@@ -146,6 +173,10 @@ class Bus:
             await self.store.spend(PROBE, new_id(), 1.0)
         except StoreUnavailable:
             missing.append("store")
+        try:
+            self.catalogue.bus_keys.signing(self.clock())
+        except NoSigningKey:
+            missing.append("keys")
         return missing
 
     @property
