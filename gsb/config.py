@@ -186,6 +186,8 @@ class Gsb(Table):
     adapters: Adapters
     schemas: File = Field(default=Path("schemas"), validate_default=True)
     """Folder of the services' schemas."""
+    reload: Literal["signal", "watch"] = "signal"
+    """When a running node takes up changes of these files: at SIGHUP, or also by itself as soon as they are still."""
 
 
 class Agency(Table):
