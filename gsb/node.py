@@ -80,6 +80,8 @@ class Node:
                 while self._performing:
                     await asyncio.wait(self._performing)
         self.bus.leave()
+        with suppress(StoreUnavailable):
+            await self.bus.refusals.flush(every=True)
         await self._stack.aclose()
         log.info("stopped")
 

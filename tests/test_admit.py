@@ -18,6 +18,7 @@ from gsb.catalogue import build
 from gsb.errors import (
     BodyInvalid,
     BodyMalformed,
+    DigestMismatch,
     GrantMissing,
     IdempotencyKeyMissing,
     IdempotencyKeyReused,
@@ -26,6 +27,7 @@ from gsb.errors import (
     RateExceeded,
     Replayed,
     ServiceUnknown,
+    StoreUnavailable,
 )
 from gsb.model import Answer, State
 from tests.support.bus import (
@@ -193,6 +195,61 @@ async def test_a_flood_of_one_refusal_is_counted_after_the_first(hands: Hands) -
     hands.clock.now += FLOOD_WINDOW
     await hands.bus.refusals.flush()
     assert [(each["kind"], each.get("count")) for each in entries(hands)] == [("refused", None), ("refusals", 19)]
+
+
+async def test_a_spent_jti_under_another_defect_is_proved_as_a_replay(hands: Hands) -> None:
+    first = hands.call(ONCE, NOTE, key="k-1")
+    await admit(hands.bus, first)
+    for _ in range(2):
+        tampered = hands.call(ONCE, {"id": "P-0002", "text": "moved"}, key="k-1")
+        tampered.signature = first.signature
+        with pytest.raises(Replayed):
+            await admit(hands.bus, tampered)
+    assert [each.get("code") for each in entries(hands)] == [None, "replayed"]
+    hands.clock.now += FLOOD_WINDOW
+    await hands.bus.refusals.flush()
+    assert [(each["code"], each["count"]) for each in entries(hands)[2:]] == [("replayed", 1)]
+
+
+async def test_a_replay_does_not_hide_the_first_refusal_of_another_kind(hands: Hands) -> None:
+    first = hands.call(ONCE, NOTE, key="k-1")
+    await admit(hands.bus, first)
+    for signature in (first.signature, None):
+        tampered = hands.call(ONCE, NOTE, key="k-2")
+        tampered.signature = signature or tampered.signature
+        tampered.body = b"{}"
+        with pytest.raises(Replayed if signature else DigestMismatch):
+            await admit(hands.bus, tampered)
+    assert [each.get("code") for each in entries(hands)] == [None, "replayed", "digest_mismatch"]
+
+
+async def test_many_refusals_at_once_are_one_entry_and_one_count(hands: Hands) -> None:
+    async def refused(number: int) -> None:
+        with pytest.raises(PurposeNotGranted):
+            await hands.send(ONCE, NOTE, key=f"k-{number}", purpose="curiosity")
+
+    await asyncio.gather(*map(refused, range(8)))
+    hands.clock.now += FLOOD_WINDOW
+    await asyncio.gather(*map(refused, range(8, 16)))
+    await hands.bus.refusals.flush(every=True)
+    assert [(each["kind"], each.get("count")) for each in entries(hands)] == [
+        ("refused", None),
+        ("refusals", 7),
+        ("refused", None),
+        ("refusals", 7),
+    ]
+
+
+async def test_a_count_that_could_not_be_written_is_kept(hands: Hands) -> None:
+    for number in range(3):
+        with pytest.raises(PurposeNotGranted):
+            await hands.send(ONCE, NOTE, key=f"k-{number}", purpose="curiosity")
+    await hands.bus.store.close()
+    with pytest.raises(StoreUnavailable):
+        await hands.bus.refusals.flush(every=True)
+    await hands.bus.store.open()
+    await hands.bus.refusals.flush(every=True)
+    assert [(each["kind"], each.get("count")) for each in entries(hands)] == [("refused", None), ("refusals", 2)]
 
 
 async def test_a_budget_is_kept_and_a_repeat_costs_nothing(tmp_path: Path) -> None:

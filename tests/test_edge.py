@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import secrets
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -293,6 +294,17 @@ async def test_a_stopping_node_finishes_what_it_began_and_takes_nothing_new(
         assert (await asked).body == NOTE
         await stopping
     puppet().reset()
+
+
+async def test_a_stopping_node_writes_down_what_it_only_counted(tmp_path: Path) -> None:
+    async with node_in_process(tmp_path) as node, node.client() as client:
+        for _ in range(3):
+            with pytest.raises(BusProblem):
+                await client.call(READ, PERSON_BODY, purpose="curiosity")
+    with sqlite3.connect(node.deployment.folder / "store.db") as database:
+        entries = [orjson.loads(row[0]) for row in database.execute("SELECT content FROM entry ORDER BY row")]
+    database.close()
+    assert [(each["kind"], each.get("count")) for each in entries] == [("refused", None), ("refusals", 2)]
 
 
 async def test_the_command_serves_and_ends_with_0(tmp_path: Path) -> None:
