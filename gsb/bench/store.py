@@ -193,7 +193,7 @@ def _groups(path: Path, size: int) -> Iterator[_Group]:
             reply, secret = _number(group.finished, (sealed[row.reply or 0], entries[row.row][1][2]), numbers)
             group.finished["entry"].append((next(log), *entries[row.row][1][:2], secret, row.row))
             row.reply = reply
-            group.changes.append((*(getattr(row, name) for name in rows.MOVING), row.row))
+            group.changes.append(rows.moving(row))
         yield group
 
 
@@ -206,10 +206,9 @@ def _number(into: dict[str, list[tuple[Any, ...]]], sealed: Iterable[bytes], num
 
 
 def _as_accepted(row: Row, request: int) -> tuple[Any, ...]:
-    fixed = rows.COLUMNS[: rows.COLUMNS.index("request")]
-    due_at, expires_at = row.accepted_at + 2, row.expires_at
-    moving = (request, row.key, "accepted", expires_at, due_at, 0, False, 0)
-    return (*(getattr(row, name) for name in fixed), *moving, *[None] * (len(rows.COLUMNS) - len(fixed) - len(moving)))
+    fixed = rows.whole(row)[: rows.COLUMNS.index("request")]
+    moving = (request, row.key, "accepted", row.expires_at, row.accepted_at + 2, 0, 0, 0)
+    return (*fixed, *moving, *[None] * (len(rows.COLUMNS) - len(fixed) - len(moving)))
 
 
 def _raw(path: Path, groups: list[_Group], exchanges: int) -> float:

@@ -14,7 +14,6 @@ import hashlib
 import hmac
 import os
 from collections.abc import Mapping
-from enum import IntEnum
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -26,16 +25,8 @@ _SALT = 16
 _HEAD = len(VERSION) + _SALT
 
 
-class Kind(IntEnum):
-    """What is sealed. The number is the nonce, so it never changes and no two are alike."""
-
-    KEYCHECK = 1
-    RECORD = 2
-    REPLY = 3
-    SECRET = 4
-
-
-_NONCES = {kind: kind.to_bytes(12, "big") for kind in Kind}
+KEYCHECK, RECORD, REPLY, SECRET = (number.to_bytes(12, "big") for number in (1, 2, 3, 4))
+"""The kinds of what is sealed. Each is the nonce itself, so it never changes and no two are alike."""
 
 
 class KeyFileUnfit(ValueError):
@@ -75,8 +66,8 @@ class Seal:
         self._records = hmac.digest(key, b"gsb store: records", "sha256")
         self._hashes = hmac.digest(key, b"gsb store: hashes", "sha256")
 
-    def seal(self, parts: Mapping[Kind, tuple[bytes, bytes]]) -> list[bytes]:
-        """Seals each plain text for its owner: version, salt, ciphertext and tag, 33 bytes more than the plain text.
+    def seal(self, parts: Mapping[bytes, tuple[bytes, bytes]]) -> list[bytes]:
+        """Seals one plain text of each kind for its owner: version, salt, ciphertext, tag; 33 bytes are added.
 
         The parts share one salt and so one key, since deriving it is most of the cost, and differ in their nonces
         because they differ in kind. Each opens without the others.
@@ -84,17 +75,17 @@ class Seal:
         salt = os.urandom(_SALT)
         cipher = AESGCM(hmac.digest(self._records, salt, "sha256"))
         head = VERSION + salt
-        return [head + cipher.encrypt(_NONCES[kind], plain, owner) for kind, (plain, owner) in parts.items()]
+        return [head + cipher.encrypt(kind, plain, owner) for kind, (plain, owner) in parts.items()]
 
-    def open(self, sealed: bytes, kind: Kind, owner: bytes) -> bytes:
+    def open(self, sealed: bytes, kind: bytes, owner: bytes) -> bytes:
         """What was sealed for this kind and owner; raises Unreadable for anything else."""
         if sealed[:1] != VERSION or len(sealed) < _HEAD:
-            raise Unreadable(f"a sealed {kind.name.lower()} is of an unknown version")
+            raise Unreadable("a sealed record is of an unknown version")
         cipher = AESGCM(hmac.digest(self._records, sealed[1:_HEAD], "sha256"))
         try:
-            return cipher.decrypt(_NONCES[kind], sealed[_HEAD:], owner)
+            return cipher.decrypt(kind, sealed[_HEAD:], owner)
         except InvalidTag:
-            raise Unreadable(f"a sealed {kind.name.lower()} does not open") from None
+            raise Unreadable("a sealed record does not open") from None
 
     def mask(self, digest: bytes, owner: str) -> bytes:
         """Hides, and shows again, a digest of at most 64 bytes: its owner has one only and keeps it.

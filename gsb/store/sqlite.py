@@ -25,7 +25,7 @@ from gsb.store import sqlite_reads as reads
 from gsb.store import sqlite_rows as rows
 from gsb.store import standing
 from gsb.store.contract import Attempt, Begun, Due, NewExchange, Query, Reservation, Ruling, StoreUnfit
-from gsb.store.seal import Kind, Seal, Unreadable
+from gsb.store.seal import KEYCHECK, RECORD, REPLY, SECRET, Seal, Unreadable
 from gsb.store.sqlite_batch import Jti, SealedEntry
 from gsb.store.sqlite_writer import Writer
 from gsb.store.standing import Lease, Row, Task
@@ -111,7 +111,7 @@ class SqliteStore:
     async def accept(self, new: NewExchange) -> Reservation | None:
         owner, decision = new.id.encode(), new.record.decision
         record, secret = self._seal.seal(
-            {Kind.RECORD: (_pack(new.record), owner), Kind.SECRET: (new.entry.secret, new.entry.leaf)}
+            {RECORD: (_pack(new.record), owner), SECRET: (new.entry.secret, new.entry.leaf)}
         )
         answer = await self._writer.ask(
             batch.Accept(
@@ -141,7 +141,7 @@ class SqliteStore:
         return Jti(self._seal.hash(issuer, jti, b"jti"), lives)
 
     def _sealed(self, entry: Entry) -> SealedEntry:
-        (secret,) = self._seal.seal({Kind.SECRET: (entry.secret, entry.leaf)})
+        (secret,) = self._seal.seal({SECRET: (entry.secret, entry.leaf)})
         return SealedEntry(entry.leaf, entry.content, secret)
 
     def _sealed_with_reply(
@@ -149,9 +149,7 @@ class SqliteStore:
     ) -> tuple[bytes | None, SealedEntry]:
         if outcome is None or not outcome.body:
             return None, self._sealed(entry)
-        reply, secret = self._seal.seal(
-            {Kind.REPLY: (outcome.body, exchange.encode()), Kind.SECRET: (entry.secret, entry.leaf)}
-        )
+        reply, secret = self._seal.seal({REPLY: (outcome.body, exchange.encode()), SECRET: (entry.secret, entry.leaf)})
         return reply, SealedEntry(entry.leaf, entry.content, secret)
 
     def _reservation(self, exchange: str, fingerprint: bytes) -> Reservation:
@@ -195,7 +193,7 @@ class SqliteStore:
         if sealed is None:
             return None
         try:
-            return _unpack(self._seal.open(sealed, Kind.RECORD, row.id.encode()))
+            return _unpack(self._seal.open(sealed, RECORD, row.id.encode()))
         except ValueError:
             return None
 
@@ -242,7 +240,7 @@ class SqliteStore:
             sealed = reads.sealed(self._db, row.reply)
             entries = reads.entries(self._db, row.row)
         try:
-            body = b"" if sealed is None else self._seal.open(sealed, Kind.REPLY, exchange.encode())
+            body = b"" if sealed is None else self._seal.open(sealed, REPLY, exchange.encode())
         except Unreadable as error:
             raise StoreUnavailable from error
         return standing.told(row, body, entries)
@@ -328,7 +326,7 @@ def _prepare(path: Path, seal: Seal) -> None:
     db = rows.connect(path, writes=True)
     try:
         if rows.pragma(db, "application_id") == 0 and rows.pragma(db, "page_count") == 0:
-            rows.create(db, *seal.seal({Kind.KEYCHECK: (b"store", b"")}))
+            rows.create(db, *seal.seal({KEYCHECK: (b"store", b"")}))
         _check(db, path, seal)
     finally:
         db.close()
@@ -341,6 +339,6 @@ def _check(db: sqlite3.Connection, path: Path, seal: Seal) -> None:
     if version != rows.VERSION:
         raise StoreUnfit(f"{path}: the store has version {version}, this program reads {rows.VERSION}")
     try:
-        seal.open(db.execute("SELECT sealed FROM keycheck").fetchone()[0], Kind.KEYCHECK, b"")
+        seal.open(db.execute("SELECT sealed FROM keycheck").fetchone()[0], KEYCHECK, b"")
     except Unreadable:
         raise StoreUnfit(f"{path}: the store was sealed with another key") from None

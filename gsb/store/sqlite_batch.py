@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gsb.errors import Replayed
 from gsb.model import FINAL, Effect, Outcome, State
@@ -65,16 +65,14 @@ def _last(db: sqlite3.Connection, table: str) -> int:
     return int(db.execute(" ".join(["SELECT coalesce(max(row), 0) FROM", table])).fetchone()[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Jti:
+class Jti(NamedTuple):
     """The hash of a jti, and for how long it is remembered."""
 
     hashed: bytes
     lives: float
 
 
-@dataclass(frozen=True, slots=True)
-class SealedEntry:
+class SealedEntry(NamedTuple):
     """An entry whose secret is sealed."""
 
     leaf: bytes
@@ -359,11 +357,14 @@ class Overdue(_Plain):
 
     def decide(self, batch: Batch) -> list[Due]:
         sql = "SELECT id FROM exchange WHERE due_at <= ? ORDER BY due_at LIMIT ?"
-        ids = [str(id_) for (id_,) in batch.db.execute(sql, (batch.now, self.limit))]
+        # What this batch has moved on already is still found at its old time, so so many more are asked for.
+        most = self.limit + len(batch.changed)
+        ids = [str(id_) for (id_,) in batch.db.execute(sql, (batch.now, most))]
         batch.load(ids)
-        found = []
+        found: list[Due] = []
         for id_ in ids:
-            if (row := batch.row(id_)) is None:
+            row = batch.row(id_)
+            if row is None or len(found) == self.limit:
                 continue
             if (due := standing.nudge(row, batch.now)) is not None:
                 found.append(due)

@@ -99,8 +99,12 @@ def row_of(values: Sequence[Any]) -> Row:
     return row
 
 
-_fixed = attrgetter(*COLUMNS)
-_moving = attrgetter(*MOVING, "row")
+# SQLite binds plain strings and integers at once, but has to ask around about enumerations and booleans.
+_PLAIN = {"effect": "effect.value", "state": "state.value", "maybe_sent": "maybe_sent.real"}
+whole = attrgetter(*(_PLAIN.get(name, name) for name in COLUMNS))
+"""The values of every column of a row."""
+moving = attrgetter(*(_PLAIN.get(name, name) for name in (*MOVING, "row")))
+"""The values of the columns that may change, and then the row's number."""
 
 
 def _portions(count: int) -> Iterable[int]:
@@ -147,12 +151,12 @@ def insert(db: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) ->
 
 def insert_exchanges(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """Write new exchanges."""
-    _run(db, _inserting("exchange"), [_fixed(row) for row in rows])
+    _run(db, _inserting("exchange"), [whole(row) for row in rows])
 
 
 def update_exchanges(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """Write what has moved of exchanges that are there."""
-    _run(db, _updating, [_moving(row) for row in rows])
+    _run(db, _updating, [moving(row) for row in rows])
 
 
 def exchanges(db: sqlite3.Connection, ids: Collection[str]) -> list[Row]:

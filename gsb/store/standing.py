@@ -7,7 +7,7 @@ What to lock, read and write around it is the business of the stores. A crash me
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import orjson
 
@@ -61,8 +61,7 @@ class Row:
     agreement_digest: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """A lease that only memory holds: an exchange of ``effect = none`` may be tried again after any crash."""
 
     number: int

@@ -1,0 +1,670 @@
+"""What every store must do, whatever it is made of: one test for each sentence of ``gsb.store.contract``.
+
+A subclass gives a maker of stores. Opening a second store on the same place after ``crash`` stands for a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from gsb.errors import Replayed
+from gsb.evidence.entry import make_entry
+from gsb.model import Decision, Effect, Entry, Outcome, Record, State, new_id
+from gsb.store.contract import Attempt, Begun, NewExchange, Query, Reservation, Ruling, Store, ended
+
+LEASE = 30.0
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Maker(Protocol):
+    """Makes stores on one place; ``keys_kept`` is 30 days."""
+
+    clock: Clock
+
+    async def open(self) -> Store: ...
+
+    async def crash(self, store: Store) -> Store:
+        """End the store without finishing anything, as far as it can be done in a process, and open another."""
+
+    async def close(self) -> None:
+        """Close what is open."""
+
+
+def entry(kind: str = "test", **facts: str) -> Entry:
+    return make_entry(kind, 1_800_000_000, facts, {"evidence": "canary-evidence"})
+
+
+def new(effect: Effect = Effect.ONCE, **changes: object) -> NewExchange:
+    id_ = new_id()
+    decision = Decision("agreement-7", "digest", "payroll", ("/name", "/items/*/amount"))
+    record = Record(b'{"id":"canary-body"}', "key-1", decision, "canary-sub", "canary-case", "00-aa-bb-01")
+    made = NewExchange(
+        id=id_,
+        agency="payroll",
+        service="hrmis/employee/v1",
+        effect=effect,
+        expires_in=300,
+        jti=f"jti-{id_}",
+        jti_lives=140,
+        key=f"key-{id_}",
+        fingerprint=b"f" * 32,
+        record=record,
+        entry=entry("accepted", exchange=id_),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+DONE = Outcome(State.DONE, "done", 200, None, b'{"ok":true}', "application/json", ("/name",), "digest")
+
+
+async def accepted(store: Store, effect: Effect = Effect.ONCE, **changes: object) -> NewExchange:
+    made = new(effect, **changes)
+    assert await store.accept(made) is None
+    return made
+
+
+async def begun(store: Store, exchange: str, lease: float = LEASE) -> Begun:
+    got = await store.begin(exchange, lease)
+    assert got is not None
+    return got
+
+
+async def unknown(store: Store, effect: Effect = Effect.ONCE) -> tuple[NewExchange, Attempt]:
+    made = await accepted(store, effect)
+    attempt = (await begun(store, made.id)).attempt
+    assert await store.hold(attempt, State.UNKNOWN, "timed_out", entry())
+    return made, attempt
+
+
+async def state_of(store: Store, exchange: str) -> State:
+    found = await store.exchange(exchange)
+    assert found is not None
+    return found.state
+
+
+class StoreContract:
+    """Inherit from this and give a fixture ``maker``."""
+
+    @pytest.fixture
+    async def store(self, maker: Maker) -> AsyncIterator[Store]:
+        store = await maker.open()
+        yield store
+        await maker.close()
+
+    @pytest.fixture
+    def clock(self, maker: Maker) -> Clock:
+        return maker.clock
+
+    # --- accept and look ----------------------------------------------------------------------------------
+
+    async def test_an_accepted_exchange_is_there_with_all_it_was_given(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store)
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert (found.id, found.agency, found.service, found.effect) == (
+            made.id,
+            "payroll",
+            "hrmis/employee/v1",
+            Effect.ONCE,
+        )
+        assert (found.state, found.attempt, found.outcome, found.began_at) == (State.ACCEPTED, 0, None, None)
+        assert (found.purpose, found.agreement) == ("payroll", "agreement-7")
+        assert (found.accepted_at, found.expires_at) == (clock.now, clock.now + 300)
+        assert [(one.content, one.leaf, one.secret) for one in found.entries] == [
+            (made.entry.content, made.entry.leaf, b"")
+        ]
+
+    async def test_what_was_accepted_survives_a_crash(self, store: Store, maker: Maker) -> None:
+        made = await accepted(store)
+        store = await maker.crash(store)
+        assert (await begun(store, made.id)).record == made.record
+        with pytest.raises(Replayed):
+            await store.look("payroll", made.jti, None)
+
+    async def test_a_jti_is_taken_once_for_each_issuer(self, store: Store) -> None:
+        first = await accepted(store)
+        again = new(jti=first.jti)
+        with pytest.raises(Replayed):
+            await store.accept(again)
+        assert await store.exchange(again.id) is None
+        assert await store.look("payroll", "another-jti", again.key) is None
+        assert await store.accept(new(jti=first.jti, agency="customs")) is None
+
+    @pytest.mark.parametrize("verb", ["look", "spend", "note", "accept"])
+    async def test_a_spent_jti_is_refused_by_every_verb_that_takes_one(self, store: Store, verb: str) -> None:
+        await store.spend("payroll", "once-only", 140)
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "look": lambda: store.look("payroll", "once-only", None),
+            "spend": lambda: store.spend("payroll", "once-only", 140),
+            "note": lambda: store.note(entry(), issuer="payroll", jti="once-only", jti_lives=140),
+            "accept": lambda: store.accept(new(jti="once-only")),
+        }
+        with pytest.raises(Replayed):
+            await calls[verb]()
+        assert await store.look("customs", "once-only", None) is None
+
+    async def test_a_jti_is_remembered_for_its_life_and_not_for_ever(self, store: Store, clock: Clock) -> None:
+        await store.spend("payroll", "once-only", 140)
+        clock.pass_(139)
+        with pytest.raises(Replayed):
+            await store.spend("payroll", "once-only", 140)
+        clock.pass_(10_000)
+        assert await store.look("payroll", "once-only", None) is None
+        await store.spend("payroll", "once-only", 140)
+
+    async def test_a_jti_spent_in_a_note_survives_a_crash(self, store: Store, maker: Maker) -> None:
+        await store.note(entry(), issuer="payroll", jti="noted", jti_lives=140)
+        await store.spend("payroll", "spent", 140)
+        store = await maker.crash(store)
+        for jti in ("noted", "spent"):
+            with pytest.raises(Replayed):
+                await store.look("payroll", jti, None)
+
+    async def test_a_key_belongs_to_its_first_exchange(self, store: Store) -> None:
+        first = await accepted(store, fingerprint=b"1" * 32)
+        again = new(key=first.key, fingerprint=b"2" * 32)
+        belongs = Reservation(first.id, b"1" * 32)
+        assert await store.look("payroll", again.jti, first.key) == belongs
+        assert await store.accept(again) == belongs
+        assert await store.exchange(again.id) is None
+        with pytest.raises(Replayed):
+            await store.look("payroll", again.jti, None)
+        assert await store.accept(new(key=first.key, agency="customs")) is None
+
+    async def test_looking_reserves_nothing(self, store: Store) -> None:
+        made = new()
+        assert await store.look("payroll", made.jti, made.key) is None
+        assert await store.look("payroll", made.jti, made.key) is None
+        assert await store.accept(made) is None
+
+    async def test_exchanges_without_a_key_are_independent(self, store: Store) -> None:
+        assert await store.accept(new(Effect.NONE, key=None)) is None
+        assert await store.accept(new(Effect.NONE, key=None)) is None
+
+    async def test_a_key_is_kept_30_days_after_the_outcome_and_then_free(self, store: Store, clock: Clock) -> None:
+        first = await accepted(store, expires_in=100 * 86_400.0)
+        clock.pass_(40 * 86_400)
+        assert await store.look("payroll", "jti-1", first.key) is not None  # it has no outcome yet
+        attempt = (await begun(store, first.id)).attempt
+        assert await store.finish(attempt, DONE, entry())
+        clock.pass_(29 * 86_400)
+        assert await store.accept(new(key=first.key)) == Reservation(first.id, first.fingerprint)
+        clock.pass_(2 * 86_400)
+        assert await store.look("payroll", "jti-2", first.key) is None
+        second = new(key=first.key)
+        assert await store.accept(second) is None
+        assert await store.accept(new(key=first.key)) == Reservation(second.id, second.fingerprint)
+
+    async def test_many_accepts_of_one_key_make_one_exchange(self, store: Store) -> None:
+        made = [new(key="same") for _ in range(100)]
+        answers = await asyncio.gather(*(store.accept(one) for one in made))
+        (first,) = [one for one, answer in zip(made, answers, strict=True) if answer is None]
+        assert {answer.exchange for answer in answers if answer is not None} == {first.id}
+        assert len(await store.search(Query(limit=200))) == 1
+
+    async def test_many_accepts_of_one_jti_make_one_exchange(self, store: Store) -> None:
+        made = [new(jti="same") for _ in range(100)]
+        answers = await asyncio.gather(*(store.accept(one) for one in made), return_exceptions=True)
+        assert answers.count(None) == 1
+        assert sum(isinstance(answer, Replayed) for answer in answers) == 99
+
+    async def test_a_call_that_fails_does_not_fail_those_committed_with_it(self, store: Store) -> None:
+        await store.spend("payroll", "spent", 140)
+        made = [new(jti="spent") if number % 2 else new() for number in range(20)]
+        answers = await asyncio.gather(*(store.accept(one) for one in made), return_exceptions=True)
+        for one, answer in zip(made, answers, strict=True):
+            assert isinstance(answer, Replayed) if one.jti == "spent" else answer is None
+            assert (await store.exchange(one.id) is None) == (one.jti == "spent")
+
+    # --- begin --------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("effect", Effect)
+    async def test_begin_hands_out_the_record_once(self, store: Store, clock: Clock, effect: Effect) -> None:
+        made = await accepted(store, effect)
+        got = await begun(store, made.id)
+        assert (got.attempt, got.task, got.maybe_sent) == (Attempt(made.id, 1), "run", False)
+        assert got.record == made.record
+        assert (got.exchange.state, got.exchange.attempt) == (State.RUNNING, 1)
+        assert await store.begin(made.id, LEASE) is None
+        clock.pass_(LEASE - 1)
+        assert await store.begin(made.id, LEASE) is None
+
+    @pytest.mark.parametrize("effect", Effect)
+    async def test_of_many_begins_one_gets_it(self, store: Store, effect: Effect) -> None:
+        made = await accepted(store, effect)
+        got = await asyncio.gather(*(store.begin(made.id, LEASE) for _ in range(50)))
+        assert sum(one is not None for one in got) == 1
+
+    async def test_what_is_not_known_does_not_begin(self, store: Store) -> None:
+        assert await store.begin(new_id(), LEASE) is None
+        assert await store.begin("no such id", LEASE) is None
+
+    @pytest.mark.parametrize("effect", Effect)
+    async def test_a_running_exchange_is_shown_as_running(self, store: Store, clock: Clock, effect: Effect) -> None:
+        made = await accepted(store, effect)
+        clock.pass_(1)
+        await begun(store, made.id)
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert (found.state, found.attempt, found.began_at) == (State.RUNNING, 1, clock.now)
+        assert [one.id for one in await store.search(Query(states=frozenset({State.RUNNING})))] == [made.id]
+        assert not await store.search(Query(states=frozenset({State.ACCEPTED})))
+        both = await store.search(Query(states=frozenset({State.ACCEPTED, State.RUNNING})))
+        assert [one.id for one in both] == [made.id]
+
+    @pytest.mark.parametrize("effect", [Effect.REPEATABLE, Effect.ONCE])
+    async def test_the_lease_of_a_write_survives_a_crash(self, store: Store, maker: Maker, effect: Effect) -> None:
+        made = await accepted(store, effect)
+        attempt = (await begun(store, made.id)).attempt
+        store = await maker.crash(store)
+        assert await store.begin(made.id, LEASE) is None
+        assert await store.finish(attempt, DONE, entry())
+
+    async def test_a_read_may_begin_again_after_a_crash(self, store: Store, maker: Maker, clock: Clock) -> None:
+        made = await accepted(store, Effect.NONE)
+        await begun(store, made.id)
+        store = await maker.crash(store)
+        clock.pass_(LEASE + 1)
+        got = await begun(store, made.id)
+        assert (got.task, got.maybe_sent) == ("run", False)
+
+    async def test_a_lapsed_repeatable_begins_again_and_may_have_been_sent(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store, Effect.REPEATABLE)
+        first = (await begun(store, made.id)).attempt
+        clock.pass_(LEASE)
+        got = await begun(store, made.id)
+        assert (got.attempt.number, got.task, got.maybe_sent) == (2, "run", True)
+        assert not await store.finish(first, DONE, entry())
+        assert await store.finish(got.attempt, DONE, entry())
+
+    async def test_a_lapsed_read_begins_again_and_was_never_sent(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store, Effect.NONE)
+        first = (await begun(store, made.id)).attempt
+        clock.pass_(LEASE)
+        got = await begun(store, made.id)
+        assert (got.attempt.number, got.task, got.maybe_sent) == (2, "run", False)
+        assert not await store.finish(first, DONE, entry())
+        assert await store.finish(got.attempt, DONE, entry())
+
+    async def test_a_lapsed_once_never_begins_again(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store, Effect.ONCE)
+        await begun(store, made.id)
+        for seconds in (LEASE, 1_000):
+            clock.pass_(seconds)
+            assert await store.begin(made.id, LEASE) is None
+
+    @pytest.mark.parametrize("effect", Effect)
+    async def test_past_its_time_it_is_handed_out_to_be_ended(self, store: Store, clock: Clock, effect: Effect) -> None:
+        made = await accepted(store, effect)
+        clock.pass_(300)
+        first, second = await begun(store, made.id), await begun(store, made.id)
+        assert first.task == second.task == "expired"
+        assert first.attempt == second.attempt == Attempt(made.id, 0)
+        assert not first.maybe_sent
+        assert await state_of(store, made.id) is State.ACCEPTED
+        assert await store.finish(first.attempt, ended(State.EXPIRED, "none", 504, "exchange_expired"), entry())
+        assert not await store.finish(second.attempt, DONE, entry())
+
+    async def test_a_lapsed_repeatable_past_its_time_is_to_be_ended(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store, Effect.REPEATABLE)
+        await begun(store, made.id)
+        clock.pass_(300)
+        got = await begun(store, made.id)
+        assert (got.task, got.maybe_sent, got.attempt.number) == ("expired", True, 1)
+        assert await state_of(store, made.id) is State.RUNNING
+
+    async def test_a_waiting_one_past_its_time_is_to_be_ended(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store, Effect.ONCE)
+        attempt = (await begun(store, made.id)).attempt
+        assert await store.postpone(attempt, 10_000, "down", sent=False)
+        clock.pass_(300)
+        got = await begun(store, made.id)
+        assert (got.task, got.maybe_sent) == ("expired", False)
+
+    async def test_of_an_unknown_one_only_its_effect_may_be_looked_for(self, store: Store, clock: Clock) -> None:
+        made, attempt = await unknown(store)
+        for seconds in (0, 1_000):
+            clock.pass_(seconds)
+            got = await begun(store, made.id)
+            assert (got.task, got.attempt, got.maybe_sent, got.record) == ("find", attempt, True, made.record)
+        assert await state_of(store, made.id) is State.UNKNOWN
+
+    # --- finish -------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("effect", Effect)
+    async def test_an_outcome_is_kept_whole_and_for_ever(
+        self, store: Store, maker: Maker, clock: Clock, effect: Effect
+    ) -> None:
+        made = await accepted(store, effect)
+        got = await begun(store, made.id)
+        outcome = replace(DONE, effect="none", agreement_digest="other", fields=("/a", "/b/*"))
+        closing = entry("done")
+        assert await store.finish(got.attempt, outcome, closing)
+        for _ in range(2):
+            found = await store.exchange(made.id)
+            assert found is not None
+            assert (found.state, found.outcome, found.due_at, found.attempt) == (State.DONE, outcome, None, 1)
+            assert found.began_at == clock.now
+            assert [one.leaf for one in found.entries] == [made.entry.leaf, closing.leaf]
+            assert await store.begin(made.id, LEASE) is None
+            store = await maker.crash(store)
+
+    @pytest.mark.parametrize("final", [State.REFUSED, State.FAILED, State.EXPIRED])
+    async def test_an_outcome_without_a_body(self, store: Store, final: State) -> None:
+        made = await accepted(store)
+        outcome = ended(final, "none", 502, "reply_invalid")
+        assert await store.finish((await begun(store, made.id)).attempt, outcome, entry())
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert found.outcome == outcome
+
+    @pytest.mark.parametrize("effect", Effect)
+    async def test_a_final_exchange_never_changes_again(self, store: Store, effect: Effect) -> None:
+        made = await accepted(store, effect)
+        attempt = (await begun(store, made.id)).attempt
+        assert await store.finish(attempt, DONE, entry())
+        before = await store.exchange(made.id)
+        assert not await store.finish(attempt, ended(State.FAILED, "none", 502), entry())
+        assert not await store.postpone(attempt, 1, "late", sent=True)
+        assert not await store.hold(attempt, State.UNKNOWN, "late", entry())
+        ruling = Ruling(frozenset(State), State.FAILED, ended(State.FAILED, "none", 502))
+        assert not await store.resolve(made.id, ruling, entry())
+        assert await store.exchange(made.id) == before
+
+    async def test_of_many_finishes_one_wins(self, store: Store) -> None:
+        made = await accepted(store)
+        attempt = (await begun(store, made.id)).attempt
+        bodies = [str(number).encode() for number in range(30)]
+        won = await asyncio.gather(*(store.finish(attempt, replace(DONE, body=one), entry()) for one in bodies))
+        (body,) = [one for one, answer in zip(bodies, won, strict=True) if answer]
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert found.outcome is not None
+        assert found.outcome.body == body
+        assert len(found.entries) == 2
+
+    async def test_a_finish_of_what_is_not_known_is_refused(self, store: Store) -> None:
+        assert not await store.finish(Attempt(new_id(), 1), DONE, entry())
+
+    @pytest.mark.parametrize("number", [0, 2])
+    async def test_only_the_newest_attempt_counts(self, store: Store, number: int) -> None:
+        made = await accepted(store)
+        await begun(store, made.id)
+        wrong = Attempt(made.id, number)
+        assert not await store.finish(wrong, DONE, entry())
+        assert not await store.postpone(wrong, 1, "down", sent=False)
+        assert not await store.hold(wrong, State.UNKNOWN, "timed_out", entry())
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert (found.state, len(found.entries)) == (State.RUNNING, 1)
+
+    async def test_a_late_finish_ends_an_unknown_exchange(self, store: Store) -> None:
+        made, attempt = await unknown(store)
+        assert await store.finish(attempt, DONE, entry())
+        assert await state_of(store, made.id) is State.DONE
+
+    # --- postpone and hold --------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("effect", Effect)
+    async def test_a_postponed_exchange_waits_and_is_due_then(self, store: Store, clock: Clock, effect: Effect) -> None:
+        made = await accepted(store, effect)
+        attempt = (await begun(store, made.id)).attempt
+        assert await store.postpone(attempt, 60, "system_down", sent=False)
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert (found.state, found.reason, found.due_at) == (State.WAITING, "system_down", clock.now + 60)
+        assert not await store.postpone(attempt, 60, "again", sent=False)
+        clock.pass_(59)
+        assert not await store.due(10)
+        clock.pass_(1)
+        assert [one.exchange for one in await store.due(10)] == [made.id]
+
+    @pytest.mark.parametrize(
+        ("effect", "sent", "maybe"),
+        [
+            (Effect.ONCE, False, False),
+            (Effect.REPEATABLE, False, False),
+            (Effect.REPEATABLE, True, True),
+            (Effect.NONE, True, False),
+        ],
+    )
+    async def test_whether_a_postponed_one_may_have_been_sent(
+        self, store: Store, effect: Effect, sent: bool, maybe: bool
+    ) -> None:
+        made = await accepted(store, effect)
+        assert await store.postpone((await begun(store, made.id)).attempt, 60, "down", sent=sent)
+        got = await begun(store, made.id)
+        assert (got.task, got.attempt.number, got.maybe_sent) == ("run", 2, maybe)
+        assert await store.postpone(got.attempt, 60, "down", sent=False)
+        assert (await begun(store, made.id)).maybe_sent is maybe
+
+    async def test_a_postponed_one_is_due_when_it_expires_at_the_latest(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store)
+        assert await store.postpone((await begun(store, made.id)).attempt, 10_000, "down", sent=False)
+        clock.pass_(300)
+        assert [one.exchange for one in await store.due(10)] == [made.id]
+
+    async def test_a_held_exchange_rests_until_an_operator_acts(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store, Effect.REPEATABLE)
+        attempt = (await begun(store, made.id)).attempt
+        why = entry("held")
+        assert await store.hold(attempt, State.HELD, "broken", why)
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert (found.state, found.reason, found.entries[-1].leaf) == (State.HELD, "broken", why.leaf)
+        assert not await store.hold(attempt, State.UNKNOWN, "again", entry())
+        assert not await store.postpone(attempt, 1, "again", sent=False)
+        clock.pass_(10_000)
+        assert await store.begin(made.id, LEASE) is None
+        assert not await store.due(10)
+
+    async def test_an_unknown_exchange_stays_due_by_growing_gaps(self, store: Store, clock: Clock) -> None:
+        made, attempt = await unknown(store)
+        assert not await store.hold(attempt, State.HELD, "again", entry())
+        assert not await store.postpone(attempt, 1, "again", sent=False)
+        assert await self.gaps(store, clock, made.id, 12) == [2, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+
+    async def gaps(self, store: Store, clock: Clock, exchange: str, count: int) -> list[int]:
+        """Seconds between the times at which the exchange is due, asked once a second."""
+        found: list[int] = []
+        waited = 0
+        while len(found) < count:
+            clock.pass_(1)
+            waited += 1
+            if any(one.exchange == exchange for one in await store.due(10)):
+                found.append(waited)
+                waited = 0
+        return found
+
+    # --- resolve ------------------------------------------------------------------------------------------
+
+    async def test_an_operator_ends_an_unknown_exchange(self, store: Store) -> None:
+        made, attempt = await unknown(store)
+        outcome = ended(State.FAILED, "none", 502, "closed_by_operator")
+        act = entry("resolved")
+        assert await store.resolve(made.id, Ruling(frozenset({State.UNKNOWN}), State.FAILED, outcome), act)
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert (found.state, found.outcome, found.entries[-1].leaf) == (State.FAILED, outcome, act.leaf)
+        assert not await store.finish(attempt, DONE, entry())
+
+    async def test_an_operator_has_a_held_exchange_tried_again(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store, Effect.REPEATABLE)
+        assert await store.hold((await begun(store, made.id)).attempt, State.HELD, "broken", entry())
+        clock.pass_(1_000)
+        assert await store.resolve(made.id, Ruling(frozenset({State.HELD}), State.ACCEPTED, None, 500), entry())
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert (found.state, found.expires_at, found.reason) == (State.ACCEPTED, clock.now + 500, None)
+        got = await begun(store, made.id)
+        assert (got.task, got.attempt.number, got.maybe_sent) == ("run", 2, True)
+
+    async def test_a_ruling_on_another_state_changes_nothing(self, store: Store) -> None:
+        made = await accepted(store, Effect.NONE)
+        await begun(store, made.id)
+        ruling = Ruling(frozenset({State.ACCEPTED, State.HELD}), State.FAILED, ended(State.FAILED, "none", 502))
+        assert not await store.resolve(made.id, ruling, entry())
+        assert not await store.resolve(new_id(), ruling, entry())
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert (found.state, len(found.entries)) == (State.RUNNING, 1)
+
+    # --- due ----------------------------------------------------------------------------------------------
+
+    async def test_an_accepted_exchange_is_due_by_growing_gaps(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store, expires_in=100_000.0)
+        assert not await store.due(10)
+        gaps = await self.gaps(store, clock, made.id, 11)
+        assert gaps == [2, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+    async def test_an_accepted_exchange_is_due_when_it_expires(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store, expires_in=5.0)
+        assert await self.gaps(store, clock, made.id, 3) == [2, 2, 1]
+
+    async def test_due_claims_at_most_so_many_and_each_once(self, store: Store, clock: Clock) -> None:
+        made = {(await accepted(store, expires_in=1_000.0)).id for _ in range(10)}
+        clock.pass_(60)
+        claimed = await asyncio.gather(*(store.due(3) for _ in range(4)))
+        assert [len(one) for one in claimed] == [3, 3, 3, 1]
+        assert {due.exchange for one in claimed for due in one} == made
+        assert {(due.system, due.lapsed) for one in claimed for due in one} == {("hrmis", None)}
+
+    @pytest.mark.parametrize("effect", Effect)
+    async def test_a_running_exchange_is_due_when_its_lease_runs_out(
+        self, store: Store, clock: Clock, effect: Effect
+    ) -> None:
+        made = await accepted(store, effect)
+        attempt = (await begun(store, made.id)).attempt
+        clock.pass_(LEASE - 1)
+        assert not await store.due(10)
+        clock.pass_(1)
+        (due,) = await store.due(10)
+        assert (due.exchange, due.lapsed) == (made.id, attempt if effect is Effect.ONCE else None)
+
+    async def test_a_lapsed_once_becomes_unknown_and_may_still_finish(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store, Effect.ONCE)
+        attempt = (await begun(store, made.id)).attempt
+        clock.pass_(LEASE)
+        (due,) = await store.due(10)
+        assert due.lapsed is not None
+        assert await store.hold(due.lapsed, State.UNKNOWN, "lease_lapsed", entry())
+        assert (await begun(store, made.id)).task == "find"
+        assert await store.finish(attempt, DONE, entry())
+
+    async def test_a_final_exchange_is_not_due(self, store: Store, clock: Clock) -> None:
+        made = await accepted(store)
+        assert await store.finish((await begun(store, made.id)).attempt, DONE, entry())
+        clock.pass_(100_000)
+        assert not await store.due(10)
+
+    # --- search -------------------------------------------------------------------------------------------
+
+    async def test_search_is_newest_first_and_by_pages(self, store: Store, clock: Clock) -> None:
+        made = []
+        for _ in range(7):
+            made.append((await accepted(store)).id)
+            clock.pass_(1)
+        newest = made[::-1]
+        assert [one.id for one in await store.search(Query())] == newest
+        assert [one.id for one in await store.search(Query(limit=3))] == newest[:3]
+        assert [one.id for one in await store.search(Query(limit=3, before=newest[2]))] == newest[3:6]
+
+    async def test_each_field_narrows_a_search(self, store: Store, clock: Clock) -> None:
+        first = await accepted(store, agency="customs")
+        clock.pass_(10)
+        second = await accepted(store, service="tax/income-tax/v1")
+        clock.pass_(10)
+        third = await accepted(store)
+        refusal = ended(State.REFUSED, "none", 422, "system_refused")
+        assert await store.finish((await begun(store, third.id)).attempt, refusal, entry())
+        held = await accepted(store)
+        assert await store.hold((await begun(store, held.id)).attempt, State.HELD, "broken", entry())
+        done = await accepted(store)
+        assert await store.finish((await begun(store, done.id)).attempt, DONE, entry())
+        for query, expected in (
+            (Query(agency="customs"), [first]),
+            (Query(service="tax/income-tax/v1"), [second]),
+            (Query(code="system_refused"), [third]),
+            (Query(states=frozenset({State.REFUSED})), [third]),
+            (Query(states=frozenset({State.HELD})), [held]),
+            (Query(states=frozenset({State.DONE})), [done]),
+            (Query(states=frozenset({State.HELD, State.ACCEPTED})), [held, second, first]),
+            (Query(since=clock.now - 10, until=clock.now - 5), [second]),
+            (Query(since=clock.now - 10), [done, held, third, second]),
+            (Query(until=clock.now - 10), [second, first]),
+            (Query(agency="payroll", states=frozenset({State.ACCEPTED})), [second]),
+            (Query(agency="customs", code="system_refused"), []),
+        ):
+            found = await store.search(query)
+            assert [one.id for one in found] == [one.id for one in expected], query
+            assert all(one.entries == () for one in found)
+
+    async def test_search_shows_outcomes_without_bodies(self, store: Store) -> None:
+        made = await accepted(store)
+        assert await store.finish((await begun(store, made.id)).attempt, DONE, entry())
+        (found,) = await store.search(Query())
+        assert found.outcome == replace(DONE, body=b"")
+
+    # --- notes --------------------------------------------------------------------------------------------
+
+    async def test_a_replayed_note_writes_no_entry(self, store: Store, maker: Maker) -> None:
+        await store.note(entry(), issuer="payroll", jti="noted", jti_lives=140)
+        await store.note(entry())
+        with pytest.raises(Replayed):
+            await store.note(entry(), issuer="payroll", jti="noted", jti_lives=140)
+        assert await self.entries(maker) == 2
+
+    async def entries(self, maker: Maker) -> int:
+        """How many entries there are; each store has its own way to tell."""
+        raise NotImplementedError
+
+    async def test_entries_are_in_the_order_of_their_exchange(self, store: Store) -> None:
+        made = await accepted(store, Effect.REPEATABLE)
+        second, third, fourth = entry("held"), entry("replayed"), entry("done")
+        assert await store.hold((await begun(store, made.id)).attempt, State.HELD, "broken", second)
+        assert await store.resolve(made.id, Ruling(frozenset({State.HELD}), State.ACCEPTED, None, 500), third)
+        assert await store.finish((await begun(store, made.id)).attempt, DONE, fourth)
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert [one.leaf for one in found.entries] == [made.entry.leaf, second.leaf, third.leaf, fourth.leaf]
+
+    # --- what lies on the disk ----------------------------------------------------------------------------
+
+    async def test_no_personal_value_lies_in_the_clear(self, store: Store, maker: Maker) -> None:
+        made = await accepted(
+            store, jti="canary-jti-0123456789", key="canary-key-0123456789", fingerprint=b"canary-f" * 4
+        )
+        outcome = replace(DONE, body=b'{"name":"canary-reply"}')
+        assert await store.finish((await begun(store, made.id)).attempt, outcome, entry())
+        await store.note(entry(), issuer="payroll", jti="canary-jti-of-note", jti_lives=140)
+        await store.spend("payroll", "canary-jti-of-spend", 140)
+        found = await self.everything(maker)
+        assert made.id.encode() in found
+        assert b"canary" not in found
+
+    async def everything(self, maker: Maker) -> bytes:
+        """Every byte that the store has written."""
+        raise NotImplementedError
+
+
+def files(folder: Path) -> bytes:
+    """Every byte of every file in a folder."""
+    return b"".join(path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file())
