@@ -7,20 +7,24 @@ does. It keeps nothing that must survive: a crash in the middle of a call is the
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
+from pydantic import BaseModel
 
 from gsb.breaker import Breaker, Passage
 from gsb.catalogue import Catalogue, ServiceInfo, SystemInfo
 from gsb.installed import Loaded, installed, load_adapter
 from gsb.load import ConfigInvalid, Finding, validate
 from gsb.model import Reply, Request
-from gsb.sdk.adapter import Adapter, Context
+from gsb.sdk.adapter import Adapter, Context, SecretFile
 from gsb.sdk.errors import Broken, Refused, Unavailable
 from gsb.sdk.http import Http
 
@@ -45,6 +49,30 @@ class Plan:
     loaded: Loaded
     settings: Any
     services: Mapping[str, Any]
+    essence: Essence
+
+
+@dataclass(frozen=True, slots=True)
+class Essence:
+    """What a system's line depends on: while this stays equal, so may the line."""
+
+    loaded: Loaded
+    timeout: float
+    concurrency: int
+    settings: Mapping[str, Any]
+    services: Mapping[str, Mapping[str, Any]]
+    folder: Path
+    """Where relative paths in the settings start."""
+    secrets: Mapping[Path, bytes]
+    """Of each secret file the SHA-256, since an adapter may have read it only when it opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The lines of another catalogue, all open: those of the old one that may stay, and the ``opened`` ones."""
+
+    lines: Mapping[str, Line]
+    opened: Sequence[Line]
 
 
 class Runtime:
@@ -52,21 +80,52 @@ class Runtime:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lines: dict[str, Line] = {}
+        self._lines: Mapping[str, Line] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def open(self, catalogue: Catalogue) -> None:
         """Open every system's adapter; one whose system is down counts as open. Raises ConfigInvalid."""
-        self._lines = {plan.system.id: Line(plan, self._clock) for plan in plans(catalogue)}
-        found = await asyncio.gather(*(line.open() for line in self._lines.values()))
-        findings = [finding for finding in found if finding is not None]
-        if findings:
-            await self.close()
-            raise ConfigInvalid(findings)
+        self.swap(await self.prepare(catalogue))
+
+    async def prepare(self, catalogue: Catalogue) -> Prepared:
+        """Open what is new or different in this catalogue, and change nothing yet. Raises ConfigInvalid."""
+        lines: dict[str, Line] = {}
+        opened: list[Line] = []
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(_close, opened)
+            for plan in await asyncio.to_thread(lambda: list(plans(catalogue))):
+                line = self._lines.get(plan.system.id)
+                if line is None or line.essence != plan.essence:
+                    opened.append(line := Line(plan, self._clock))
+                lines[line.name] = line
+            found = await asyncio.gather(*(line.open() for line in opened))
+            if findings := [finding for finding in found if finding is not None]:
+                raise ConfigInvalid(findings)
+            stack.pop_all()
+        return Prepared(lines, opened)
+
+    def swap(self, prepared: Prepared) -> None:
+        """From now on call only these lines. Those that are gone close as soon as their running calls have ended."""
+        gone = [line for name, line in self._lines.items() if prepared.lines.get(name) is not line]
+        self._lines = prepared.lines
+        for line in gone:
+            leaving = asyncio.create_task(line.leave())
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+
+    async def discard(self, prepared: Prepared) -> None:
+        """Close what was opened for a change that does not come."""
+        await _close(prepared.opened)
 
     async def close(self) -> None:
         """Close every adapter; one that fails to close keeps none of the others."""
         lines, self._lines = self._lines, {}
-        await asyncio.gather(*(line.close() for line in lines.values()))
+        await asyncio.gather(_close(lines.values()), *self._leaving)
+
+    @property
+    def secrets(self) -> frozenset[Path]:
+        """The secret files on which the lines depend."""
+        return frozenset(path for line in self._lines.values() for path in line.essence.secrets)
 
     async def call(self, service: ServiceInfo, request: Request) -> Reply:
         """Have the service's adapter perform the exchange. Raises Unavailable, Refused or Broken."""
@@ -89,7 +148,10 @@ class Line:
 
     def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
         self.name = plan.system.id
+        self.essence = plan.essence
         self.down: str | None = None
+        self._calls = 0
+        self._idle = asyncio.Event()
         self._timeout = plan.system.timeout
         self._codes = frozenset(plan.loaded.manifest.errors)
         self._places = asyncio.Semaphore(plan.system.concurrency)
@@ -118,6 +180,15 @@ class Line:
             return Finding(f"systems/{self.name}.toml", "settings", message)
         return None
 
+    async def leave(self) -> None:
+        """Close once the running calls have ended, each of which is bounded in time."""
+        if self._calls:
+            self._idle.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * PREPARE + self._timeout + FAREWELL):
+                    await self._idle.wait()
+        await self.close()
+
     async def close(self) -> None:
         try:
             async with asyncio.timeout(FAREWELL):
@@ -130,19 +201,28 @@ class Line:
     async def run(self, work: Callable[[Request], Awaitable[T]], request: Request) -> T:
         """Do the work in one of the system's places, unless the breaker says that it is down."""
         self._refuse_while_open()
+        self._calls += 1
+        try:
+            await self._take_place()
+            try:
+                self._refuse_while_open()
+                passage = self._breaker.enter()
+                if passage.probe:
+                    await self._probe(passage)
+                return await self._timed(work, request, passage)
+            finally:
+                self._places.release()
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._idle.set()
+
+    async def _take_place(self) -> None:
         try:
             async with asyncio.timeout(PREPARE):
                 await self._places.acquire()
         except TimeoutError:
             raise Unavailable("every place is taken", sent=False, after=1.0) from None
-        try:
-            self._refuse_while_open()
-            passage = self._breaker.enter()
-            if passage.probe:
-                await self._probe(passage)
-            return await self._timed(work, request, passage)
-        finally:
-            self._places.release()
 
     def _refuse_while_open(self) -> None:
         wait = self._breaker.wait()
@@ -223,7 +303,35 @@ def plans(catalogue: Catalogue) -> Iterator[Plan]:
             findings += wrong
         if findings:
             raise ConfigInvalid(findings)
-        yield Plan(system, loaded, settings, services)
+        yield Plan(system, loaded, settings, services, _essence(catalogue.folder, system, loaded, [settings, services]))
+
+
+def _essence(folder: Path, system: SystemInfo, loaded: Loaded, validated: Any) -> Essence:
+    try:
+        secrets = {path: hashlib.sha256(path.read_bytes()).digest() for path in _secrets(validated)}
+    except OSError as error:
+        message = f"the secret file {error.filename} cannot be read: {error.strerror}"
+        raise ConfigInvalid([Finding(f"systems/{system.id}.toml", "settings", message)]) from error
+    services = {service.id: dict(service.settings) for service in system.services}
+    return Essence(loaded, system.timeout, system.concurrency, dict(system.settings), services, folder, secrets)
+
+
+def _secrets(value: Any) -> Iterator[Path]:
+    """The secret files that validated settings name."""
+    match value:
+        case SecretFile():
+            yield value.path
+        case BaseModel():
+            yield from _secrets([each for _, each in value])
+        case Mapping():
+            yield from _secrets(list(value.values()))
+        case list() | tuple():
+            for each in value:
+                yield from _secrets(each)
+
+
+async def _close(lines: Iterable[Line]) -> None:
+    await asyncio.gather(*(line.close() for line in lines))
 
 
 def _fit(reply: Reply) -> Reply:
