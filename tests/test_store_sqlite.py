@@ -22,7 +22,8 @@ from gsb.store import sqlite_rows, sqlite_writer
 from gsb.store.contract import Attempt, NewExchange, Query, Ruling, Store, StoreUnfit, ended
 from gsb.store.sqlite import SqliteStore
 from gsb.store.sqlite_batch import Ask
-from tests.store_contract import DONE, LEASE, Clock, StoreContract, accepted, begun, entry, files, new
+from tests.store_contract import StoreContract
+from tests.support.stores import DONE, LEASE, Clock, accepted, begun, entry, files, new
 
 KEY = bytes(range(32))
 ROOT = Path(__file__).parent.parent
@@ -239,14 +240,17 @@ async def test_records_cannot_be_swapped(maker: SqliteMaker) -> None:
     assert [(await begun(store, one.id)).record for one in made] == [None, None]
 
 
-async def test_a_full_disk_fails_its_callers_and_nothing_else(maker: SqliteMaker) -> None:
+@pytest.mark.parametrize("size", [10, 8_000_000])
+async def test_a_full_disk_fails_its_callers_and_nothing_else(maker: SqliteMaker, size: int) -> None:
+    """A small record fails when it is committed, one that does not fit into memory when it is written."""
     store = await maker.open()
     before = await accepted(store)
     running = await accepted(store)
     attempt = (await begun(store, running.id)).attempt
-    big = with_body(4_000_000)
+    big = with_body(size)
+    journal = maker.path.with_name("store.db-wal").stat().st_size
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal, limits[1]))
     try:
         answers = await asyncio.gather(
             store.accept(big),

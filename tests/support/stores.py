@@ -1,0 +1,97 @@
+"""What the tests of stores share: a clock that is told when to move, exchanges, and how to bring one into a state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from gsb.evidence.entry import make_entry
+from gsb.model import Decision, Effect, Entry, Outcome, Record, State, new_id
+from gsb.store.contract import Attempt, Begun, NewExchange, Store
+
+LEASE = 30.0
+
+
+class Clock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Maker(Protocol):
+    """Makes stores on one place; ``keys_kept`` is 30 days."""
+
+    clock: Clock
+
+    async def open(self) -> Store: ...
+
+    async def crash(self, store: Store) -> Store:
+        """End the store without finishing anything, as far as it can be done in a process, and open another."""
+
+    async def close(self) -> None:
+        """Close what is open."""
+
+
+def entry(kind: str = "test", **facts: str) -> Entry:
+    return make_entry(kind, 1_800_000_000, facts, {"evidence": "canary-evidence"})
+
+
+def new(effect: Effect = Effect.ONCE, **changes: object) -> NewExchange:
+    id_ = new_id()
+    decision = Decision("agreement-7", "digest", "payroll", ("/name", "/items/*/amount"))
+    record = Record(b'{"id":"canary-body"}', "key-1", decision, "canary-sub", "canary-case", "00-aa-bb-01")
+    made = NewExchange(
+        id=id_,
+        agency="payroll",
+        service="hrmis/employee/v1",
+        effect=effect,
+        expires_in=300,
+        jti=f"jti-{id_}",
+        jti_lives=140,
+        key=f"key-{id_}",
+        fingerprint=b"f" * 32,
+        record=record,
+        entry=entry("accepted", exchange=id_),
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+DONE = Outcome(State.DONE, "done", 200, None, b'{"ok":true}', "application/json", ("/name",), "digest")
+
+
+async def accepted(store: Store, effect: Effect = Effect.ONCE, **changes: object) -> NewExchange:
+    made = new(effect, **changes)
+    assert await store.accept(made) is None
+    return made
+
+
+async def begun(store: Store, exchange: str, lease: float = LEASE) -> Begun:
+    got = await store.begin(exchange, lease)
+    assert got is not None
+    return got
+
+
+async def unknown(store: Store, effect: Effect = Effect.ONCE) -> tuple[NewExchange, Attempt]:
+    made = await accepted(store, effect)
+    attempt = (await begun(store, made.id)).attempt
+    assert await store.hold(attempt, State.UNKNOWN, "timed_out", entry())
+    return made, attempt
+
+
+async def state_of(store: Store, exchange: str) -> State:
+    found = await store.exchange(exchange)
+    assert found is not None
+    return found.state
+
+
+def files(folder: Path) -> bytes:
+    """Every byte of every file in a folder."""
+    return b"".join(path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file())
