@@ -45,7 +45,7 @@ async def outcome(bus: Bus, signed: Signed, exchange: Exchange) -> Answer:
     if exchange.outcome is None:
         return pending(bus, exchange)
     ended = exchange.outcome
-    grant = bus.catalogue.policy.grant(exchange.agreement, exchange.service, exchange.purpose)
+    grant = bus.catalogue.policy.grant(exchange.agreement, exchange.agency, exchange.service, exchange.purpose)
     if grant is None or not grant.in_force(bus.clock()):
         facts = {"exchange": exchange.id, "state": exchange.state, "effect": ended.effect}
         refusal = AgreementEnded(extra=facts)

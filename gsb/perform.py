@@ -52,7 +52,9 @@ async def judge(bus: Bus, begun: Begun) -> Verdict | None:
     if record is None:
         return None if begun.task == "find" else Hold(State.HELD, "record_unreadable")
     service = bus.catalogue.services.get(exchange.service)
-    if service is None:
+    if service is None or service.effect is not exchange.effect:
+        # One that became a write, or no longer is one, is not the service that was accepted: what is said and what is
+        # safe to repeat would be wrong.
         return None if begun.task == "find" else later(bus, begun, "service_not_known_here")
     if begun.task == "find":
         return await find(bus, begun, service, record)
@@ -87,7 +89,7 @@ def authority(bus: Bus, begun: Begun, record: Record) -> Verdict | None:
     revoked = catalogue.keys.revoked(exchange.agency, record.key_id, now)
     if revoked is None or not catalogue.policy.knows(exchange.agreement):
         return later(bus, begun, "authority_not_known_here")
-    grant = catalogue.policy.grant(exchange.agreement, exchange.service, exchange.purpose)
+    grant = catalogue.policy.grant(exchange.agreement, exchange.agency, exchange.service, exchange.purpose)
     if revoked or grant is None or not grant.in_force(now):
         return ended_early(bus, begun, AuthorityWithdrawn())
     return None

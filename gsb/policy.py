@@ -53,16 +53,16 @@ class Policy:
 
     def __init__(self, grants: Iterable[Grant]) -> None:
         by_pair: dict[tuple[str, str], list[Grant]] = {}
-        by_name: dict[tuple[str, str, str], Grant] = {}
+        by_name: dict[tuple[str, str, str, str], Grant] = {}
         by_agency: dict[str, list[Grant]] = {}
         for grant in grants:
             by_pair.setdefault((grant.consumer, grant.service), []).append(grant)
             by_agency.setdefault(grant.consumer, []).append(grant)
-            by_name[grant.agreement, grant.service, grant.purpose] = grant
+            by_name[grant.agreement, grant.consumer, grant.service, grant.purpose] = grant
         self._by_pair: Mapping[tuple[str, str], tuple[Grant, ...]] = _frozen(by_pair)
         self._by_agency: Mapping[str, tuple[Grant, ...]] = _frozen(by_agency)
         self._by_name = MappingProxyType(by_name)
-        self._agreements = frozenset(name for name, _, _ in by_name)
+        self._agreements = frozenset(name for name, *_ in by_name)
 
     def decide(
         self, agency: str, service: str, purpose: str | None, sub: str | None, case: str | None, now: float
@@ -90,9 +90,9 @@ class Policy:
             raise CaseRequired(extra={"agreement": grant.agreement})
         return grant
 
-    def grant(self, agreement: str, service: str, purpose: str) -> Grant | None:
-        """The grant by which an exchange was decided, in force or not; None when there is none of that name."""
-        return self._by_name.get((agreement, service, purpose))
+    def grant(self, agreement: str, agency: str, service: str, purpose: str) -> Grant | None:
+        """The grant by which an agency's exchange was decided, in force or not; None when it has none of that name."""
+        return self._by_name.get((agreement, agency, service, purpose))
 
     def knows(self, agreement: str) -> bool:
         """Whether there is an agreement of this id, in force or not."""

@@ -110,7 +110,7 @@ def granted_outcome(bus: Bus, begun: Begun, service: ServiceInfo, record: Record
     decision = record.decision
     body = cut(reply.body, decision.fields)
     digest_now = decision.agreement_digest
-    grant = bus.catalogue.policy.grant(decision.agreement, service.id, decision.purpose)
+    grant = bus.catalogue.policy.grant(decision.agreement, begun.exchange.agency, service.id, decision.purpose)
     fields = decision.fields
     if grant is not None and grant.agreement_digest != decision.agreement_digest:
         body, fields, digest_now = cut(body, grant.fields), grant.fields, grant.agreement_digest

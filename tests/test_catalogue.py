@@ -67,7 +67,7 @@ def test_an_agreement_is_valid_from_its_first_to_its_last_day_in_utc(tmp_path: P
 
 def test_a_grant_names_the_digest_of_its_agreement_as_written(tmp_path: Path) -> None:
     deployment = standard(tmp_path)
-    grant = build(deployment.write()).policy.grant("a-1", "registry/person/v1", "payroll")
+    grant = build(deployment.write()).policy.grant("a-1", "payroll", "registry/person/v1", "payroll")
     assert grant is not None
     content = (deployment.folder / "agreements/a-1.toml").read_bytes()
     assert grant.agreement_digest == hashlib.sha256(content).hexdigest()

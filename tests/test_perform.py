@@ -285,3 +285,27 @@ async def test_what_this_nodes_catalogue_does_not_know_waits(hands: Hands, missi
     after = await hands.perform(exchange)
     assert (after.state, puppet().requests) == (State.WAITING, [])
     assert after.reason in ("authority_not_known_here", "service_not_known_here")
+
+
+@pytest.mark.parametrize(("service", "becomes"), [(ONCE, "none"), (READ, "once")])
+async def test_a_service_whose_effect_has_changed_is_another_service(hands: Hands, service: str, becomes: str) -> None:
+    puppet().acts = raising(Unavailable("it broke off", sent=True))
+    exchange = await hands.accept(service, BODIES[service])
+    hands.deployment.files[f"services/{service}.toml"]["effect"] = becomes
+    hands.bus.catalogue = build(hands.deployment.write())
+    after = await hands.perform(exchange)
+    assert (after.state, after.reason, puppet().requests) == (State.WAITING, "service_not_known_here", [])
+
+
+async def test_an_agreement_given_to_another_consumer_serves_its_old_one_no_more(hands: Hands) -> None:
+    puppet().acts = answering(NOTE)
+    ended, accepted = await hands.accept(ONCE, NOTE, key="k-1"), await hands.accept(ONCE, NOTE)
+    await hands.perform(ended)
+    hands.deployment.files["agreements/a-1.toml"]["consumer"] = "audit-office"
+    hands.bus.catalogue = build(hands.deployment.write())
+    after = await hands.perform(accepted)
+    assert after.outcome is not None
+    assert (after.state, after.outcome.code, after.outcome.effect) == (State.FAILED, "authority_withdrawn", "none")
+    again = await hands.send(ONCE, NOTE, key="k-1")
+    assert (again.status, orjson.loads(again.body)["code"]) == (403, "agreement_ended")
+    assert len(puppet().requests) == 1

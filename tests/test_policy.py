@@ -97,9 +97,10 @@ def test_a_renewed_agreement_takes_over_where_the_old_one_ends() -> None:
 
 def test_grants_are_found_by_name_whether_in_force_or_not() -> None:
     policy = Policy([replace(GRANT, suspended=True)])
-    assert policy.grant("a-1", "hrmis/employee/v1", "pay") == replace(GRANT, suspended=True)
-    assert policy.grant("a-1", "hrmis/employee/v1", "statistics") is None
-    assert policy.grant("a-2", "hrmis/employee/v1", "pay") is None
+    assert policy.grant("a-1", GRANT.consumer, "hrmis/employee/v1", "pay") == replace(GRANT, suspended=True)
+    assert policy.grant("a-1", GRANT.consumer, "hrmis/employee/v1", "statistics") is None
+    assert policy.grant("a-2", GRANT.consumer, "hrmis/employee/v1", "pay") is None
+    assert policy.grant("a-1", "somebody-else", "hrmis/employee/v1", "pay") is None
     assert policy.knows("a-1")
     assert not policy.knows("a-2")
     assert len(policy.grants_of("payroll")) == 1
