@@ -48,6 +48,9 @@ def _bus(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
     if listen.tls is None and not is_loopback(listen.host):
         text = 'plain HTTP is only for loopback addresses; set listen.tls, or listen.tls = "upstream"'
         yield Finding("gsb.toml", "listen.host", text)
+    if listen.tls != "upstream" and not is_loopback(listen.operations_host):
+        text = 'the operations port speaks plain HTTP, which is only for loopback addresses or listen.tls = "upstream"'
+        yield Finding("gsb.toml", "listen.operations_host", text)
     urls = {f"bus.base_urls.{index}": url for index, url in enumerate(gsb.bus.base_urls)}
     for where, url in urls.items():
         parts = urlsplit(url)

@@ -117,6 +117,7 @@ CASES: list[tuple[Bend, str, str, str]] = [
     ),
     (lambda d: d.gsb["bus"].update(operations_url=d.bus_url), "gsb.toml", "bus.operations_url", "stands twice"),
     (set_gsb("listen", host="0.0.0.0"), "gsb.toml", "listen.host", "plain HTTP is only for loopback"),
+    (set_gsb("listen", operations_host="0.0.0.0"), "gsb.toml", "listen.operations_host", "speaks plain HTTP"),
     (
         set_gsb("listen", tls={"certificate": "gsb.toml", "key": "no.pem"}),
         "gsb.toml",
@@ -234,6 +235,7 @@ HARMLESS: list[Bend] = [
     set_grant(fields=[""]),
     set_grant(fields=["/phones/*", "/salary/amount"]),
     set_gsb("bus", base_urls=["https://a.example", "https://b.example"]),
+    set_gsb("listen", operations_host="0.0.0.0", tls="upstream"),
     lambda d: (set_gsb("listen", host="0.0.0.0", tls="upstream")(d), set_gsb("bus", base_urls=["http://a.example"])(d)),
     lambda d: d.gsb["bus"]["keys"].insert(0, d.gsb["bus"]["keys"].pop() | {"since": "2024-01-01T00:00:00Z"}),
     lambda d: d.files["agencies/payroll.toml"]["keys"].clear(),
