@@ -26,6 +26,7 @@ from gsb.errors import (
 )
 from gsb.model import Answer, Call
 from gsb.problem import problem_answer
+from gsb.telemetry import TRACEPARENT
 
 log = logging.getLogger("gsb.web")
 
@@ -110,7 +111,7 @@ async def read_call(request: web.BaseRequest, limit: int) -> Call:
         content_type=headers.get("Content-Type"),
         idempotency_key=read_key(headers.get("Idempotency-Key")),
         wait=read_wait(headers.get("Prefer")),
-        traceparent=headers.get("traceparent"),
+        traceparent=read_trace(headers.get("traceparent")),
     )
 
 
@@ -136,6 +137,11 @@ def read_key(header: str | None) -> str | None:
     if match is None:
         raise IdempotencyKeyMalformed
     return match[1] or match[2]
+
+
+def read_trace(header: str | None) -> str | None:
+    """The caller's traceparent, if it is one: anything else is no text that may be kept."""
+    return header if header is not None and TRACEPARENT.fullmatch(header) else None
 
 
 def read_wait(header: str | None) -> float | None:
