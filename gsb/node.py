@@ -76,9 +76,11 @@ class Node:
         log.info("draining", extra={"facts": {"calls": self.api.in_flight, "performing": len(self._performing)}})
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                await self.api.idle.wait()
                 while self._performing:
                     await asyncio.wait(self._performing)
+                # Whoever still waits, waits for what this node cannot finish: they are told to ask again.
+                self.bus.leave()
+                await self.api.idle.wait()
         self.bus.leave()
         with suppress(StoreUnavailable):
             await self.bus.refusals.flush(every=True)

@@ -8,7 +8,7 @@ import hashlib
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import pytest
 from gsb import jws
 from gsb.client import BusProblem, Client
 from gsb.model import Reply, Request
-from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, puppet, puppet_deployment
+from gsb.sdk import Unavailable
+from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, puppet, puppet_deployment, raising
 from tests.support.deployment import BUS, PERSON
 from tests.support.node import InProcess, node_in_process, running_node
 
@@ -317,6 +318,31 @@ async def test_a_stopping_node_writes_down_what_it_only_counted(tmp_path: Path) 
         entries = [orjson.loads(row[0]) for row in database.execute("SELECT content FROM entry ORDER BY row")]
     database.close()
     assert [(each["kind"], each.get("count")) for each in entries] == [("refused", None), ("refusals", 2)]
+
+
+async def test_a_stopping_node_does_not_wait_for_what_it_cannot_finish(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    deployment = puppet_deployment(tmp_path)
+    async with node_in_process(tmp_path, deployment) as node, node.client() as client:
+        puppet().acts = raising(Unavailable(sent=False, after=600.0))
+        accepted = await client.call(ONCE, NOTE, purpose="payroll", respond_async=True)
+        path = f"/exchanges/{accepted.exchange}/reply"
+        headers = signed(node, "GET", path) | {"Prefer": "wait=60"}
+        asked = asyncio.create_task(session.get(node.url + path, headers=headers))
+        await holds(lambda: node.node.api.in_flight == 1)
+        async with asyncio.timeout(10):
+            await node.node.stop()
+        async with await asked as answer:
+            assert answer.status == 202
+    puppet().reset()
+
+
+async def holds(condition: Callable[[], bool]) -> None:
+    """Let the event loop run until the condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the bus has no reason to tell a test of this moment
+            await asyncio.sleep(0)
 
 
 async def test_the_command_serves_and_ends_with_0(tmp_path: Path) -> None:
