@@ -23,6 +23,7 @@ from gsb.catalogue import Catalogue, build
 from gsb.config import Tls
 from gsb.errors import StoreUnavailable
 from gsb.perform import perform
+from gsb.reload import Reloader
 from gsb.runtime import Runtime
 from gsb.store.contract import Store
 from gsb.store.seal import read_key
@@ -38,12 +39,18 @@ DAY = 86_400.0
 class Node:
     """One process of the bus, playing all roles."""
 
-    def __init__(self, folder: Path, *, make_store: Callable[[Catalogue], Store] | None = None) -> None:
-        """Raises ConfigInvalid when the deployment in ``folder`` is not right."""
-        self.catalogue = build(folder)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        make_store: Callable[[Catalogue], Store] | None = None,
+        reload: asyncio.Event | None = None,
+    ) -> None:
+        """Set ``reload`` to have ``folder`` read again. Raises ConfigInvalid when the deployment in it is not right."""
+        catalogue = build(folder)
         self.bus = Bus(
-            catalogue=self.catalogue,
-            store=(make_store or open_sqlite)(self.catalogue),
+            catalogue=catalogue,
+            store=(make_store or open_sqlite)(catalogue),
             broker=LocalBroker(),
             runtime=Runtime(),
         )
@@ -51,6 +58,8 @@ class Node:
         self.operations = Edge(self.bus, OPERATIONS, guarded=False)
         self._stack = AsyncExitStack()
         self._performing: set[asyncio.Task[None]] = set()
+        self._swapped = asyncio.Event()
+        self.reloader = Reloader(self.bus, folder, reload or asyncio.Event(), self._swapped.set)
         self.failed = asyncio.Event()
         """Set when a part of the node ended by itself: it should be stopped and started anew."""
 
@@ -61,18 +70,20 @@ class Node:
             stack.push_async_callback(self.bus.store.close)
             await self.bus.broker.open()
             stack.push_async_callback(self.bus.broker.close)
-            await self.bus.runtime.open(self.catalogue)
+            await self.bus.runtime.open(self.bus.catalogue)
             stack.push_async_callback(self.bus.runtime.close)
             self._background(stack, self._work())
             self._background(stack, self._sweep())
             await self._listen(stack)
+            self._background(stack, self.reloader.run())
             self._stack = stack.pop_all()
-        log.info("started", extra={"facts": {"bus": self.catalogue.gsb.bus.id, "catalogue": self.catalogue.digest}})
+        catalogue = self.bus.catalogue
+        log.info("started", extra={"facts": {"bus": catalogue.gsb.bus.id, "catalogue": catalogue.digest}})
 
     async def stop(self) -> None:
         """Drain for at most ``limits.drain`` seconds, then let go. Exchanges not finished by then stay in the store."""
         self.bus.draining = True
-        deadline = asyncio.get_running_loop().time() + self.catalogue.gsb.limits.drain
+        deadline = asyncio.get_running_loop().time() + self.bus.catalogue.gsb.limits.drain
         log.info("draining", extra={"facts": {"calls": self.api.in_flight, "performing": len(self._performing)}})
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
@@ -105,23 +116,43 @@ class Node:
         self.failed.set()
 
     async def _work(self) -> None:
-        """Workers for every system; one slow system never holds up another's deliveries."""
+        """Workers for every system that there is; one slow system never holds up another's deliveries."""
+        workers: dict[str, asyncio.Task[None]] = {}
         try:
             async with asyncio.TaskGroup() as group:
-                for system in self.catalogue.systems.values():
-                    group.create_task(self._work_for(system.id, system.concurrency))
-                await asyncio.Event().wait()
+                while True:
+                    self._swapped.clear()
+                    systems = self.bus.catalogue.systems
+                    for gone in workers.keys() - systems.keys():
+                        workers.pop(gone).cancel()
+                    for new in systems.keys() - workers.keys():
+                        workers[new] = group.create_task(self._work_for(new))
+                    await self._swapped.wait()
         finally:
             await self._let_go()
 
-    async def _work_for(self, system: str, concurrency: int) -> None:
-        slots = asyncio.Semaphore(concurrency)
+    async def _work_for(self, system: str) -> None:
+        """Begin what is delivered, in as many places as the system has by now. Ending it ends nothing that began."""
+        running: set[asyncio.Task[None]] = set()
+        freed = asyncio.Event()
+
+        def ended(task: asyncio.Task[None]) -> None:
+            running.discard(task)
+            self._performing.discard(task)
+            freed.set()
+
         async for delivery in self.bus.broker.deliveries([system]):
-            await slots.acquire()
+            while len(running) >= self._places(system):
+                freed.clear()
+                await freed.wait()
             task = asyncio.create_task(self._perform(delivery))
+            running.add(task)
             self._performing.add(task)
-            task.add_done_callback(self._performing.discard)
-            task.add_done_callback(lambda _: slots.release())
+            task.add_done_callback(ended)
+
+    def _places(self, system: str) -> int:
+        info = self.bus.catalogue.systems.get(system)
+        return info.concurrency if info else 1
 
     async def _perform(self, delivery: Delivery) -> None:
         try:
@@ -152,8 +183,9 @@ class Node:
                 await asyncio.sleep(INTERVAL)
 
     async def _listen(self, stack: AsyncExitStack) -> None:
-        listen = self.catalogue.gsb.listen
-        context = tls_context(self.catalogue.folder, listen.tls) if isinstance(listen.tls, Tls) else None
+        catalogue = self.bus.catalogue
+        listen = catalogue.gsb.listen
+        context = tls_context(catalogue.folder, listen.tls) if isinstance(listen.tls, Tls) else None
         await self._serve(stack, self.operations, listen.operations_host, listen.operations_port, None)
         await self._serve(stack, self.api, listen.host, listen.port, context)
 

@@ -30,7 +30,7 @@ ROWS = """
     breaker runtime
     bus
     handout verdict
-    admit perform sweep
+    admit perform sweep reload
     web.server web.callers web.services web.shapes web.openapi web.docs web.exchanges web.admin web.app
     node bench.store
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.main
@@ -44,6 +44,7 @@ BLIND = {
     "gsb/runtime.py": "running foreign code",
     "gsb/store/sqlite_writer.py": "the writer thread, which hands every error to those who wait",
     "gsb/node.py": "the worker loop, which survives one exchange",
+    "gsb/reload.py": "building another catalogue, which runs foreign code beside a node that works",
     "gsb/web/app.py": "the edge, which answers every error as a problem",
 }
 """Where everything may be caught, and what for."""

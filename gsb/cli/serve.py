@@ -22,7 +22,7 @@ def serve(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The deployment's folder.")],
     verbose: Annotated[bool, typer.Option("--verbose", help="Log details too.")] = False,
 ) -> None:
-    """Run the bus from DIR. Logs JSON lines to standard error; SIGTERM drains and exits 0."""
+    """Run the bus from DIR. Logs JSON lines to standard error; SIGTERM drains and exits 0; SIGHUP reloads."""
     log_to_stderr(logging.DEBUG if verbose else logging.INFO)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -38,7 +38,8 @@ def serve(
 
 async def _serve(folder: Path) -> bool:
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    told, reload = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    return await run(Node(folder), told.wait())
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
+    return await run(Node(folder, reload=reload), told.wait())
