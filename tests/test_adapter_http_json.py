@@ -311,6 +311,16 @@ async def test_what_cannot_stand_in_a_path_is_refused_unsent(value: object) -> N
 
 
 @pytest.mark.parametrize(
+    ("value", "segment"),
+    [("a/b", "a%2Fb"), ("../x", "..%2Fx"), ("x?y=1#z", "x%3Fy%3D1%23z"), ("%2e", "%252e"), ("é", "%C3%A9"), (7, "7")],
+)
+async def test_a_value_in_a_path_stays_one_segment(value: object, segment: str) -> None:
+    async with answering(http(b"{}")) as server, opened(HttpJson, {"url": server.url}, GET) as adapter:
+        await adapter.handle(request("system/thing/v1", {"id": value}))
+    assert server.requests[0].startswith(f"GET /things/{segment} HTTP/1.1".encode())
+
+
+@pytest.mark.parametrize(
     "part",
     [
         {"headers": {"X-Note": "body.note"}},

@@ -249,7 +249,7 @@ async def test_only_one_probe_passes(hand: Hand) -> None:
     hand.plays.clear()
     hand.plays["check"] = check
     probe = asyncio.create_task(hand.call())
-    await asked.wait()
+    await asyncio.wait_for(asked.wait(), 5)
     with pytest.raises(Unavailable) as raised:
         await hand.call()
     assert raised.value.sent is False
@@ -269,7 +269,7 @@ async def test_a_cancelled_probe_makes_room_for_the_next(hand: Hand) -> None:
     hand.plays.clear()
     hand.plays["check"] = check
     probe = asyncio.create_task(hand.call())
-    await asked.wait()
+    await asyncio.wait_for(asked.wait(), 5)
     probe.cancel()
     with pytest.raises(asyncio.CancelledError):
         await probe

@@ -47,7 +47,7 @@ async def test_a_handshake_that_never_ends_sent_nothing() -> None:
         await reader.read()
 
     async with listening(silent) as server, Http(0.4) as client:
-        with pytest.raises(Unavailable) as raised:
+        with pytest.raises(Unavailable, match="ConnectionTimeout") as raised:
             await client.request("POST", f"https://127.0.0.1:{server.port}/", json={})
     assert raised.value.sent is False
 

@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/../interop"
 
 echo "== installing the Node client's packages into tests/interop/node_modules"
-npm ci --no-audit --no-fund --loglevel=error
+npm ci --no-update-notifier --no-audit --no-fund --loglevel=error
 touch node_modules/.installed
