@@ -157,18 +157,6 @@ async def test_compressed_bodies_are_refused(node: InProcess, session: aiohttp.C
         assert (answer.status, (await answer.json(content_type=None))["code"]) == (415, "content_coding_refused")
 
 
-async def test_a_traceparent_that_is_none_is_not_kept(node: InProcess) -> None:
-    body = orjson.dumps(PERSON_BODY)
-    for trace in (b"\xff\xfe", b"00-" + b"a" * 9_000):
-        headers = signed(node, "POST", f"/services/{READ}", body, purpose="payroll") | {
-            "Content-Length": str(len(body))
-        }
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() + b"traceparent: " + trace
-        head = f"POST /services/{READ} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n".encode()
-        status, _, said = await raw(node, head + lines + b"\r\n\r\n" + body)
-        assert (status, orjson.loads(said)["name"]) == (200, "Ada")
-
-
 async def test_every_answer_to_a_known_caller_is_signed_errors_too(node: InProcess) -> None:
     async with node.client() as client:
         done = await client.call(READ, PERSON_BODY, purpose="payroll")

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.web_protocol import RequestHandler
 
 from gsb.errors import (
@@ -24,6 +24,7 @@ from gsb.errors import (
     InternalError,
     Problem,
 )
+from gsb.jws import LEEWAY, LIFETIME
 from gsb.model import Answer, Call
 from gsb.problem import problem_answer
 from gsb.telemetry import TRACEPARENT
@@ -34,6 +35,10 @@ ONCE = ("GSB-Signature", "Idempotency-Key", "Content-Type", "Prefer")
 """Headers that must not be repeated: two values would let two readers see two requests."""
 FIELD_LIMIT = 16_384
 """Bytes of one header line that aiohttp reads; the signature's own limit is smaller, and has its own problem."""
+BODY_WITHIN = float(LIFETIME + LEEWAY)
+"""Seconds in which a body must arrive: later its signature would be refused, and a call in flight is not given away."""
+HEAD_WITHIN = 75.0
+"""Seconds that a connection may stand without a whole request head; longer than proxies keep theirs."""
 KEY = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,128})"|([\x21\x23-\x5b\x5d-\x7e]{1,128})')
 """Idempotency-Key: an RFC 8941 string without escapes, or the bare form that many clients send."""
 WAIT = re.compile(r"wait=([0-9]{1,6})")
@@ -74,6 +79,7 @@ def make_server(handle: Handler, base_url: str) -> web.Server:
         max_field_size=FIELD_LIMIT,
         auto_decompress=False,
         lingering_time=2.0,
+        keepalive_timeout=HEAD_WITHIN,
         logger=logging.getLogger("gsb.web.http"),
     )
 
@@ -96,10 +102,12 @@ def respond(answer: Answer, signature: str | None = None) -> web.Response:
 async def read_call(request: web.BaseRequest, limit: int) -> Call:
     """The call with its body of at most ``limit`` bytes. Raises the problems of size and shape."""
     headers = request.headers
+    if request.version < HttpVersion10:
+        raise BadRequest  # the parser takes a request line without a version, and no other reader would
     for name in ONCE:
         if len(headers.getall(name, ())) > 1:
             raise HeaderRepeated(f"{name} stands more than once")
-    if headers.get("Content-Encoding", "identity").lower() != "identity":
+    if any(coding.lower() != "identity" for coding in headers.getall("Content-Encoding", ())):
         raise ContentCodingRefused
     body = await read_body(request, limit)
     return Call(
@@ -118,10 +126,20 @@ async def read_call(request: web.BaseRequest, limit: int) -> Call:
 async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     if request.content_length is not None and request.content_length > limit:
         raise BodyTooLarge(f"at most {limit} bytes")
-    chunks = bytearray()
     if request.headers.get("Expect", "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
+    try:
+        async with asyncio.timeout(BODY_WITHIN):
+            return await read_up_to(request, limit)
+    except TimeoutError:
+        raise BadRequest(f"the body did not arrive within {BODY_WITHIN:g} seconds") from None
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise BadRequest("the body broke off") from error
+
+
+async def read_up_to(request: web.BaseRequest, limit: int) -> bytes:
+    chunks = bytearray()
     async for chunk in request.content.iter_any():
         chunks += chunk
         if len(chunks) > limit:
