@@ -39,7 +39,7 @@ class JsonLines(logging.Formatter):
             "at": timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         line |= getattr(record, "facts", {})
         if record.exc_info and record.exc_info[0] is not None:
@@ -47,6 +47,14 @@ class JsonLines(logging.Formatter):
             line["error"] = record.exc_info[0].__name__
             line["place"] = _place(record)
         return orjson.dumps(line).decode()
+
+
+def _message(record: logging.LogRecord) -> str:
+    """What a record says. A library may quote what it choked on, in its arguments or in lines that it adds (asyncio
+    does, of an exception that nobody caught), so of its records only the first line of the template is told."""
+    if record.name.partition(".")[0] == "gsb":
+        return record.getMessage()
+    return str(record.msg).partition("\n")[0].encode(errors="replace").decode()
 
 
 def _place(record: logging.LogRecord) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import io
 import json
 import logging
 import re
@@ -58,3 +61,33 @@ def test_an_exception_shows_its_type_and_place_but_not_its_text() -> None:
     line = json.loads(text)
     assert line["error"] == "ValueError"
     assert "test_telemetry.py" in line["place"][-1]
+
+
+async def test_what_a_library_quotes_is_not_told() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    loggers = [logging.getLogger(name) for name in ("asyncio", "sqlalchemy.pool", "gsbx")]
+    for each in loggers:
+        each.addHandler(handler)
+    try:
+
+        async def choke() -> None:
+            raise ValueError("canary-1")
+
+        task = asyncio.create_task(choke())
+        await asyncio.wait({task})
+        del task
+        gc.collect()  # asyncio tells of an exception that nobody caught when its task is collected
+        loggers[1].error("cannot read %r", "canary-2")
+        loggers[2].error("odd \udcff")
+    finally:
+        for each in loggers:
+            each.removeHandler(handler)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["message"] for line in lines] == [
+        "Task exception was never retrieved",
+        "cannot read %r",
+        "odd ?",
+    ]
+    assert "canary" not in stream.getvalue()
