@@ -22,8 +22,13 @@ CODES = {"consumer": 3, "provider": 4, "bus": 5}
 
 def fail(message: str, code: int = 2) -> typer.Exit:
     """One line on standard error, and the exit to raise."""
-    typer.echo(f"gsb: {message}", err=True)
+    typer.echo(f"gsb: {shown(message)}", err=True)
     return typer.Exit(code)
+
+
+def shown(text: str) -> str:
+    """A text from elsewhere without what a terminal would obey: anything in front of the bus can answer a command."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def print_json(value: Any) -> None:
@@ -63,7 +68,7 @@ def explain(error: ClientError) -> typer.Exit:
             detail = f"{error.title}{f' [{reason}]' if reason else ''} {error.detail or ''}".strip()
             ended = fail(f"{error.code} ({error.status}): {detail}{hint}", CODES.get(error.origin or "", 5))
             for fault in error.pointers:
-                typer.echo(f"  {fault.pointer or '/'}: {fault.detail}", err=True)
+                typer.echo(shown(f"  {fault.pointer or '/'}: {fault.detail}"), err=True)
             return ended
         case Unreachable():
             return fail(f"unreachable: {error}", 6)
