@@ -159,7 +159,7 @@ class StoreContract(BeginContract):
         """Seconds between the times at which the exchange is due, asked once a second."""
         found: list[int] = []
         waited = 0
-        while len(found) < count:
+        while len(found) < count and waited < 1_000:
             clock.pass_(1)
             waited += 1
             if any(one.exchange == exchange for one in await store.due(10)):

@@ -128,6 +128,12 @@ async def test_what_is_not_a_store_of_this_version_is_refused(maker: SqliteMaker
         await maker.open()
 
 
+async def test_a_crash_while_the_store_was_made_does_not_spoil_it(maker: SqliteMaker) -> None:
+    rows(maker.path, "PRAGMA journal_mode=WAL")
+    assert maker.path.stat().st_size > 0
+    await accepted(await maker.open())
+
+
 async def test_a_file_that_is_no_database_is_refused(maker: SqliteMaker) -> None:
     maker.path.write_bytes(b"some text, surely not a database\n" * 500)
     with pytest.raises(StoreUnfit, match="cannot be opened"):

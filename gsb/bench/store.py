@@ -34,6 +34,8 @@ LEAST = 0.5
 """The ratio under which the store is too slow."""
 _BODY = b'{"employee":"' + b"7" * 2_032 + b'"}'
 _JWS = "e" * 1_100
+_DECISION = Decision("agreement-payroll", "a" * 43, "payroll", ("/name", "/grade"))
+_OUTCOME = Outcome(State.DONE, "none", 200, body=_BODY, fields=_DECISION.fields, agreement_digest="a" * 43)
 _IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
 
 
@@ -106,7 +108,7 @@ def _clear(place: Path) -> None:
 async def _store(path: Path, exchanges: int, in_flight: int) -> float:
     store = SqliteStore(path, os.urandom(32))
     await store.open()
-    work = iter(range(exchanges))
+    work = iter([_asked(number) for number in range(exchanges)])
     start = time.perf_counter()
     await asyncio.gather(*(_caller(store, work) for _ in range(in_flight)))
     taken = time.perf_counter() - start
@@ -114,35 +116,33 @@ async def _store(path: Path, exchanges: int, in_flight: int) -> float:
     return exchanges / taken
 
 
-async def _caller(store: SqliteStore, work: Iterator[int]) -> None:
-    for number in work:
-        new = _new(number)
+async def _caller(store: SqliteStore, work: Iterator[dict[str, Any]]) -> None:
+    for asked in work:
+        new = NewExchange(**asked, entry=_entry("accepted", asked["id"]))
         if await store.accept(new) is not None:
             raise RuntimeError("an exchange of its own was taken for a repeat")
         begun = await store.begin(new.id, 30)
         if begun is None or begun.record is None:
             raise RuntimeError("an exchange that was accepted did not begin")
-        outcome = Outcome(State.DONE, "none", 200, body=_BODY, fields=("/name", "/grade"), agreement_digest="a" * 43)
-        if not await store.finish(begun.attempt, outcome, _entry("done", new.id)):
+        if not await store.finish(begun.attempt, _OUTCOME, _entry("done", new.id)):
             raise RuntimeError("an exchange that was begun did not finish")
 
 
-def _new(number: int) -> NewExchange:
-    decision = Decision("agreement-payroll", "a" * 43, "payroll", ("/name", "/grade"))
+def _asked(number: int) -> dict[str, Any]:
+    """What the bus has in hand when it accepts, but for the entry."""
     id_ = new_id()
-    return NewExchange(
-        id=id_,
-        agency="payroll-agency",
-        service="hrmis/employee/v1",
-        effect=Effect.NONE,
-        expires_in=300,
-        jti=id_ + "-jti",
-        jti_lives=140,
-        key=f"key-{number}",
-        fingerprint=hashlib.sha256(id_.encode()).digest(),
-        record=Record(_BODY, "k" * 43, decision, "sub", "case"),
-        entry=_entry("accepted", id_),
-    )
+    return {
+        "id": id_,
+        "agency": "payroll-agency",
+        "service": "hrmis/employee/v1",
+        "effect": Effect.NONE,
+        "expires_in": 300,
+        "jti": id_ + "-jti",
+        "jti_lives": 140,
+        "key": f"key-{number}",
+        "fingerprint": hashlib.sha256(id_.encode()).digest(),
+        "record": Record(_BODY, "k" * 43, _DECISION, "sub", "case"),
+    }
 
 
 def _entry(kind: str, exchange: str) -> Entry:

@@ -321,11 +321,14 @@ def _own(path: Path) -> int:
 
 
 def _prepare(path: Path, seal: Seal) -> None:
-    """Make an empty file a store; refuse anything that is not a store of ours. Raises StoreUnfit, sqlite3.Error."""
+    """Make a database without tables (a crash may leave one) a store; refuse any other that is not ours.
+
+    Raises StoreUnfit and sqlite3.Error.
+    """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     db = rows.connect(path, writes=True)
     try:
-        if rows.pragma(db, "application_id") == 0 and rows.pragma(db, "page_count") == 0:
+        if rows.pragma(db, "application_id") == 0 and rows.blank(db):
             rows.create(db, *seal.seal({KEYCHECK: (b"store", b"")}))
         _check(db, path, seal)
     finally:

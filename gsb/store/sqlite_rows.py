@@ -87,6 +87,11 @@ def create(db: sqlite3.Connection, keycheck: bytes) -> None:
     db.execute("COMMIT")
 
 
+def blank(db: sqlite3.Connection) -> bool:
+    """Whether nothing was ever laid out in the database."""
+    return db.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
+
+
 def pragma(db: sqlite3.Connection, name: str) -> int:
     """The value of an integer pragma."""
     return int(db.execute(f"PRAGMA {name}").fetchone()[0])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,12 +23,8 @@ from gsb.store import sqlite_rows as rows
 from gsb.store.sqlite_batch import Ask, Batch, Memory
 from gsb.store.standing import Lease
 
-GROUP = 32
-"""Calls in one transaction. Of more that wait, half go: while it is committed the event loop works for the others."""
-SWITCH = 0.0005
-"""Seconds for which a busy event loop keeps the interpreter from the writer, which wants it often and briefly; with
-Python's own 5 ms the writer mostly waits."""
-
+GROUP = 256
+"""Calls in one transaction at most: bounds how long the first of them waits."""
 CHECKPOINT = 32 * 1024 * 1024
 """Bytes of journal, estimated, after which it is carried over into the database."""
 PURGE_EVERY = 1.0
@@ -100,12 +95,11 @@ class Writer:
         self._last = False
 
     def start(self) -> None:
-        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH))
         self._checkpointer.start()
         self._thread.start()
 
-    async def ask(self, ask: Ask) -> Any:
-        """What the call's decision answered, once it is durable; or its typed error, or StoreUnavailable."""
+    def ask(self, ask: Ask) -> asyncio.Future[Any]:
+        """Becomes what the call's decision answered, once it is durable; or its typed error, or StoreUnavailable."""
         if not self._open:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
@@ -113,7 +107,7 @@ class Writer:
             # What is asked in the same turn of the event loop is handed over together: one switch of threads for all.
             self._loop.call_soon(self._hand_over)
         self._asked.append((ask, future))
-        return await future
+        return future
 
     def _hand_over(self) -> None:
         if self._asked:
@@ -130,8 +124,7 @@ class Writer:
 
     def _work(self) -> None:
         while self._take():
-            size = max(GROUP, len(self._taken) // 2)
-            asked, self._taken = self._taken[:size], self._taken[size:]
+            asked, self._taken = self._taken[:GROUP], self._taken[GROUP:]
             answers = self._commit([ask for ask, _ in asked])
             self._loop.call_soon_threadsafe(_answer, asked, answers)
             self._tidy()
