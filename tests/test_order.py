@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ROWS = """
-    errors.problem errors.calls errors.exchanges errors model telemetry
+    errors.problem errors.calls errors.exchanges errors model telemetry metrics
     strictjson schema problem
     jwk compact jws send client manual
     sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk

@@ -1,0 +1,264 @@
+"""What a node tells about itself in numbers: every metric in one table, kept in a registry of the node's own.
+
+Labels are bounded: services, systems and agencies are those of the catalogue and everything else is ``other``; codes,
+states and routes come from closed lists. No text of a caller or of a core system becomes a label. Series exist from the
+start, so that a first event is seen as a rise from zero. Counts are kept in memory: a crash begins them anew, as a
+reader of counters expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Literal, TypeVar, cast
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric as Family
+
+from gsb import __version__
+from gsb.errors import TABLE as PROBLEMS
+from gsb.model import FINAL, State
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+OTHER = "other"
+"""The label of whatever the catalogue, or the list in question, does not name."""
+CLASSES = ("2xx", "4xx", "5xx")
+"""Classes of HTTP status that the bus answers with; it never redirects."""
+RESULTS = ("answered", "refused", "unavailable", "broken", "given_up")
+"""How a call on an adapter can end."""
+STILL = (State.HELD, State.UNKNOWN)
+BREAKER = ("closed", "open", "half_open")
+STANDING = (State.WAITING, State.HELD, State.UNKNOWN)
+DURATIONS = (
+    0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5,
+    1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 600.0,
+)  # fmt: skip
+"""Upper bounds in seconds: close together where exchanges usually end, so that ``gsb top`` can tell a p99 from it."""
+COMMITS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+
+Kind = Literal["counter", "gauge", "histogram"]
+Made = TypeVar("Made", Counter, Gauge, Histogram)
+Labels = TypeVar("Labels", bound=tuple[str, ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table. ``buckets``: upper bounds of a histogram, in the unit that its name says."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+TABLE = (
+    Metric("gsb_calls_total", "counter", "Calls answered, by route and class of status.", ("route", "status")),
+    Metric("gsb_calls_in_flight", "gauge", "Calls being answered now, by port.", ("port",)),
+    Metric("gsb_problems_total", "counter", "Answers that were a problem, by its code.", ("code",)),
+    Metric(
+        "gsb_agency_calls_total",
+        "counter",
+        "Calls on the API by agencies whose signature was good, by class of status.",
+        ("agency", "status"),
+    ),
+    Metric("gsb_exchanges_accepted_total", "counter", "Exchanges accepted, each once.", ("service",)),
+    Metric("gsb_exchanges_ended_total", "counter", "Exchanges ended, by final state.", ("service", "state")),
+    Metric(
+        "gsb_exchanges_stalled_total",
+        "counter",
+        "Exchanges that came to stand still: held, or unknown how they ended.",
+        ("service", "state"),
+    ),
+    Metric("gsb_exchanges_performing", "gauge", "Exchanges that this node performs now.", ("service",)),
+    Metric("gsb_exchange_seconds", "histogram", "From acceptance to the final state.", ("service",), DURATIONS),
+    Metric("gsb_exchanges_standing", "gauge", "Exchanges in the store that wait, are held or unknown.", ("state",)),
+    Metric("gsb_adapter_calls_total", "counter", "Calls on adapters, by how they ended.", ("system", "result")),
+    Metric("gsb_adapter_call_seconds", "histogram", "Duration of calls on adapters.", ("system",), DURATIONS),
+    Metric(
+        "gsb_breaker_state",
+        "gauge",
+        "1 for the state in which the system's circuit breaker is; half_open: the next call is its probe.",
+        ("system", "state"),
+    ),
+    Metric("gsb_store_commit_seconds", "histogram", "Duration of the store's commits.", (), COMMITS),
+    Metric("gsb_store_commit_calls", "histogram", "Calls on the store that shared a commit.", (), SIZES),
+    Metric("gsb_sweeper_found_total", "counter", "Exchanges that were due and sent on by the sweeper."),
+    Metric("gsb_reloads_total", "counter", "Reloads of the configuration: taken up or refused.", ("result",)),
+    Metric("gsb_catalogue_info", "gauge", "1 for the digest of the catalogue in force.", ("digest",)),
+    Metric("gsb_info", "gauge", "1 for the version of the program.", ("version",)),
+)
+"""Every metric of the bus. Beside them stand the ``process_*`` metrics of prometheus_client: memory, time, files."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceMeter:
+    """What is counted of one service, ready to be counted."""
+
+    accepted: Counter
+    performing: Gauge
+    _seconds: Histogram
+    _states: Mapping[State, Counter]
+
+    def ended(self, state: State, seconds: float) -> None:
+        """One has ended, so many seconds after it was accepted. Clocks may be stepped back: never less than none."""
+        self._states[state].inc()
+        self._seconds.observe(max(seconds, 0.0))
+
+    def stalled(self, state: State) -> None:
+        """One is held or unknown from now on."""
+        self._states[state].inc()
+
+
+@dataclass(frozen=True, slots=True)
+class SystemMeter:
+    """What is counted of one system, ready to be counted."""
+
+    _seconds: Histogram
+    _results: Mapping[str, Counter]
+
+    def called(self, result: str, seconds: float) -> None:
+        """Its adapter was called, with one of ``RESULTS``."""
+        self._results[result].inc()
+        self._seconds.observe(seconds)
+
+
+class _Registry(CollectorRegistry):
+    """Without the time at which each series began: it would double their number."""
+
+    def collect(self) -> Iterator[Family]:
+        for family in super().collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
+class Metrics:
+    """One node's numbers. Counted in the event loop and in the store's threads; ``text`` may run in any."""
+
+    def __init__(self, routes: Iterable[str] = ()) -> None:
+        self._registry = _Registry()
+        self._made = {metric.name: _make(metric, self._registry) for metric in TABLE}
+        self._lock = Lock()
+        ProcessCollector(registry=self._registry)
+        self._services: dict[str, ServiceMeter] = {OTHER: self._service(OTHER)}
+        self._systems: dict[str, SystemMeter] = {OTHER: self._system(OTHER)}
+        self._agencies: dict[str, dict[int, Counter]] = {OTHER: self._classes("gsb_agency_calls_total", OTHER)}
+        self._routes: dict[str, dict[int, Counter]] = {OTHER: self._classes("gsb_calls_total", OTHER)}
+        self._codes = {code: self._of(Counter, "gsb_problems_total", code) for code in (*PROBLEMS, OTHER)}
+        self._commits = self._of(Histogram, "gsb_store_commit_seconds")
+        self._commit_calls = self._of(Histogram, "gsb_store_commit_calls")
+        self._found = self._of(Counter, "gsb_sweeper_found_total")
+        self._reloads = {each: self._of(Counter, "gsb_reloads_total", each) for each in ("taken_up", "refused")}
+        self._of(Gauge, "gsb_info", __version__).set(1)
+
+    def _of(self, kind: type[Made], name: str, *labels: str) -> Made:
+        made = self._made[name]
+        return cast(Made, made.labels(*labels) if labels else made)
+
+    def _classes(self, name: str, of: str) -> dict[int, Counter]:
+        return {int(each[0]): self._of(Counter, name, of, each) for each in CLASSES}
+
+    def _service(self, service: str) -> ServiceMeter:
+        ended, stalled = "gsb_exchanges_ended_total", "gsb_exchanges_stalled_total"
+        states = {state: self._of(Counter, ended, service, state) for state in State if state in FINAL}
+        states |= {state: self._of(Counter, stalled, service, state) for state in STILL}
+        return ServiceMeter(
+            self._of(Counter, "gsb_exchanges_accepted_total", service),
+            self._of(Gauge, "gsb_exchanges_performing", service),
+            self._of(Histogram, "gsb_exchange_seconds", service),
+            states,
+        )
+
+    def _system(self, system: str) -> SystemMeter:
+        results = {each: self._of(Counter, "gsb_adapter_calls_total", system, each) for each in RESULTS}
+        return SystemMeter(self._of(Histogram, "gsb_adapter_call_seconds", system), results)
+
+    # --- what is known, and so may be a label
+
+    def known(self, digest: str, *, services: Iterable[str], systems: Iterable[str], agencies: Iterable[str]) -> None:
+        """What the catalogue in force names. What an earlier one named keeps its series until the node stops."""
+        for service in services:
+            self._services[service] = self._service(service)
+        for system in systems:
+            self._systems[system] = self._system(system)
+        for agency in agencies:
+            self._agencies[agency] = self._classes("gsb_agency_calls_total", agency)
+        with self._lock:
+            self._set("gsb_catalogue_info", {(digest,): 1})
+
+    def serve(self, port: str, routes: Iterable[str], in_flight: Callable[[], int]) -> None:
+        """A port of this node: the routes that it answers, and how to learn how many calls are in flight there."""
+        for route in routes:
+            self._routes[route] = self._classes("gsb_calls_total", route)
+        self._of(Gauge, "gsb_calls_in_flight", port).set_function(in_flight)
+
+    # --- counting
+
+    def service(self, service: str) -> ServiceMeter:
+        return self._services.get(service) or self._services[OTHER]
+
+    def system(self, system: str) -> SystemMeter:
+        return self._systems.get(system) or self._systems[OTHER]
+
+    def answered(self, route: str | None, status: int, code: str | None, agency: str | None) -> None:
+        """A call was answered. ``code``: of the problem, if it was one; ``agency``: whose signature was good."""
+        kind = status // 100
+        (self._routes.get(route or OTHER) or self._routes[OTHER])[kind].inc()
+        if code is not None:
+            (self._codes.get(code) or self._codes[OTHER]).inc()
+        if agency is not None:
+            (self._agencies.get(agency) or self._agencies[OTHER])[kind].inc()
+
+    def committed(self, calls: int, seconds: float) -> None:
+        """The store committed so many calls together."""
+        self._commit_calls.observe(calls)
+        self._commits.observe(seconds)
+
+    def swept(self, found: int) -> None:
+        self._found.inc(found)
+
+    def reloaded(self, *, taken_up: bool) -> None:
+        self._reloads["taken_up" if taken_up else "refused"].inc()
+
+    # --- telling
+
+    def text(self, breakers: Mapping[str, str], standing: Mapping[State, int] | None) -> bytes:
+        """Everything in Prometheus' text format, ``CONTENT_TYPE``. ``standing`` None: the store cannot be asked.
+
+        Takes milliseconds, more with many services: not to be called in the event loop.
+        """
+        known = {} if standing is None else {(str(state),): standing.get(state, 0) for state in STANDING}
+        with self._lock:
+            self._set(
+                "gsb_breaker_state", {(of, each): each == now for of, now in breakers.items() for each in BREAKER}
+            )
+            self._set("gsb_exchanges_standing", known)
+            return generate_latest(self._registry)
+
+    def _set(self, name: str, values: Mapping[Labels, float]) -> None:
+        """Let the gauge show these values and no others; the lock is held."""
+        self._made[name].clear()
+        for labels, value in values.items():
+            self._of(Gauge, name, *labels).set(value)
+
+
+def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    match metric.kind:
+        case "counter":
+            return Counter(metric.name, metric.help, metric.labels, registry=registry)
+        case "gauge":
+            return Gauge(metric.name, metric.help, metric.labels, registry=registry)
+        case "histogram":
+            return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=metric.buckets)
+
+
+def metrics_table() -> str:
+    """Every metric in Markdown, for the manual."""
+    rows = (
+        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} |"
+        for metric in TABLE
+    )
+    return "\n".join(["| metric | kind | labels | what it says |", "|---|---|---|---|", *rows])
