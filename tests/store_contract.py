@@ -296,6 +296,25 @@ class StoreContract(BeginContract):
         (found,) = await store.search(Query())
         assert found.outcome == replace(DONE, body=b"")
 
+    async def test_what_stands_still_is_counted(self, store: Store, maker: Maker, clock: Clock) -> None:
+        assert sum((await store.standing()).values()) == 0
+        await accepted(store)
+        await begun(store, (await accepted(store)).id)
+        for outcome in (DONE, ended(State.FAILED, "none", 502)):
+            assert await store.finish((await begun(store, (await accepted(store)).id)).attempt, outcome, entry())
+        for _ in range(3):
+            await unknown(store)
+        for _ in range(2):
+            attempt = (await begun(store, (await accepted(store)).id)).attempt
+            assert await store.postpone(attempt, 60, "down", sent=False)
+        held = (await begun(store, (await accepted(store)).id)).attempt
+        assert await store.hold(held, State.HELD, "system_broken", entry())
+        for _ in range(2):
+            assert dict(await store.standing()) == {State.UNKNOWN: 3, State.WAITING: 2, State.HELD: 1}
+            store = await maker.crash(store)
+        assert await store.resolve(held.exchange, Ruling(frozenset({State.HELD}), State.DONE, DONE), entry())
+        assert (await store.standing()).get(State.HELD, 0) == 0
+
     # --- notes --------------------------------------------------------------------------------------------
 
     async def test_a_replayed_note_writes_no_entry(self, store: Store, maker: Maker) -> None:

@@ -10,7 +10,7 @@ raises it too, and the caller must then say nothing that depends on either fate.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -167,6 +167,11 @@ class Store(Protocol):
 
     async def search(self, query: Query) -> Sequence[Exchange]:
         """Exchanges without bodies and entries, newest first."""
+
+    async def standing(self) -> Mapping[State, int]:
+        """How many exchanges are waiting, held and unknown; a state in which there is none may be missing. Made to be
+        asked often: the others, final ones above all, are never counted. One that is waiting and being tried this
+        moment may count or not."""
 
     async def note(
         self, entry: Entry, *, issuer: str | None = None, jti: str | None = None, jti_lives: float = 0

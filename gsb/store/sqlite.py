@@ -12,7 +12,7 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -27,7 +27,7 @@ from gsb.store import standing
 from gsb.store.contract import Attempt, Begun, Due, NewExchange, Query, Reservation, Ruling, StoreUnfit
 from gsb.store.seal import KEYCHECK, RECORD, REPLY, SECRET, Seal, Unreadable
 from gsb.store.sqlite_batch import Jti, SealedEntry
-from gsb.store.sqlite_writer import Writer
+from gsb.store.sqlite_writer import Committed, Writer, untold
 from gsb.store.standing import Lease, Row, Task
 
 DAY = 86_400.0
@@ -39,12 +39,20 @@ FRESH_BODY = 65_536
 class SqliteStore:
     """See ``gsb.store.contract.Store``. All calls come from the event loop in which it was opened.
 
-    ``keys_kept``: seconds after its outcome for which an exchange keeps its idempotency key.
+    ``keys_kept``: seconds after its outcome for which an exchange keeps its idempotency key. ``committed`` is told
+    of each commit how many calls it held and how many seconds it took, in the thread that writes.
     """
 
     def __init__(
-        self, path: Path, key: bytes, *, keys_kept: float = 30 * DAY, clock: Callable[[], float] = time.time
+        self,
+        path: Path,
+        key: bytes,
+        *,
+        keys_kept: float = 30 * DAY,
+        clock: Callable[[], float] = time.time,
+        committed: Committed = untold,
     ) -> None:
+        self._committed = committed
         self._path, self._seal, self._kept, self._clock = path, Seal(key), keys_kept, clock
         self._leases: dict[str, Lease] = {}
         self._fresh: dict[str, tuple[NewExchange, float]] = {}
@@ -59,7 +67,7 @@ class SqliteStore:
         try:
             _prepare(self._path, self._seal)
             self._reader = rows.connect(self._path, writes=False)
-            self._open_writer = Writer(self._path, self._leases, self._clock, self._kept)
+            self._open_writer = Writer(self._path, self._leases, self._clock, self._kept, self._committed)
         except sqlite3.Error as error:
             self._let_go()
             raise StoreUnfit(f"{self._path}: the store cannot be opened: {error}") from error
@@ -253,6 +261,17 @@ class SqliteStore:
             db = rows.connect(self._path, writes=False)
             try:
                 return [standing.told(row) for row in reads.search(db, query, leases)]
+            finally:
+                db.close()
+
+    async def standing(self) -> Mapping[State, int]:
+        return await asyncio.to_thread(self._standing)
+
+    def _standing(self) -> Mapping[State, int]:
+        with reads.reading():
+            db = rows.connect(self._path, writes=False)
+            try:
+                return reads.standing_still(db)
             finally:
                 db.close()
 

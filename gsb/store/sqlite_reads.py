@@ -96,6 +96,15 @@ def _of_state(db: sqlite3.Connection, query: Query, state: State) -> Iterator[Ro
     return _scan(db, query, tests, [state])
 
 
+def standing_still(db: sqlite3.Connection) -> dict[State, int]:
+    """How many are waiting, held and unknown, counted on the index of states alone."""
+    found = db.execute(
+        "SELECT state, count(*) FROM exchange WHERE state IN ('waiting', 'held', 'unknown') "
+        "AND state NOT IN ('accepted', 'running', 'done') GROUP BY state"
+    )
+    return {State(state): count for state, count in found}
+
+
 def _scan(db: sqlite3.Connection, query: Query, tests: list[str], values: list[Any]) -> Iterator[Row]:
     tests, values = list(tests), list(values)
     for test, value in (

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,11 @@ PURGE_TOKENS, PURGE_KEYS = 1_000, 200
 _log = logging.getLogger(__name__)
 
 Asked = tuple[Ask, "asyncio.Future[Any]"]
+Committed = Callable[[int, float], None]
+
+
+def untold(calls: int, seconds: float) -> None:
+    """For stores whose commits nobody counts."""
 
 
 class Checkpointer:
@@ -79,7 +85,9 @@ class Writer:
         leases: Mapping[str, Lease],
         clock: Callable[[], float],
         keys_kept: float,
+        committed: Committed = untold,
     ) -> None:
+        self._committed = committed
         self._path, self._leases, self._clock, self._kept = path, leases, clock, keys_kept
         self._queue: SimpleQueue[list[Asked] | None] = SimpleQueue()
         self._asked: list[Asked] = []
@@ -156,7 +164,7 @@ class Writer:
     def _transact(self, asks: Sequence[Ask]) -> list[Any]:
         if not asks:
             return []
-        db = self._connected()
+        db, began = self._connected(), time.perf_counter()
         try:
             db.execute("BEGIN IMMEDIATE")
             batch = Batch(db, self.memory, self._leases, self._clock(), self._kept)
@@ -168,6 +176,7 @@ class Writer:
             self._settle()
             raise
         batch.remember()
+        self._committed(len(asks), time.perf_counter() - began)
         return answers
 
     def _connected(self) -> sqlite3.Connection:
