@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from contextlib import suppress
 
 from gsb import handout, jws, strictjson
-from gsb.bus import JTI_LIVES, Bus
+from gsb.bus import JTI_LIVES, Bus, Woken
 from gsb.catalogue import ServiceInfo
 from gsb.errors import (
     BodyInvalid,
@@ -75,6 +74,10 @@ def size_and_shape(bus: Bus, call: Call, service: ServiceInfo | None) -> None:
     limit = service.body if service else bus.catalogue.gsb.limits.body
     if len(call.body) > limit:
         raise BodyTooLarge(f"at most {limit} bytes")
+    declared_json(call)
+
+
+def declared_json(call: Call) -> None:
     if (call.content_type or "").partition(";")[0].strip().lower() != JSON_TYPE:
         raise MediaTypeRefused
 
@@ -168,14 +171,18 @@ async def answer(bus: Bus, call: Call, signed: Signed, exchange: str, *, dispatc
     return Answer(said.status, said.body, said.content_type, {**said.headers, **headers}, known)
 
 
-async def settled(bus: Bus, exchange: str, woken: asyncio.Event, wait: float) -> Exchange:
+async def settled(bus: Bus, exchange: str, woken: Woken, wait: float) -> Exchange:
     """The exchange once it is final, held or unknown, or after ``wait`` seconds however it stands."""
     loop = asyncio.get_running_loop()
     end = loop.time() + wait
     while True:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(max(end - loop.time(), 0), POLL)):
-                await woken.wait()
+        timer = loop.call_later(min(max(end - loop.time(), 0), POLL), woken.set)
+        try:
+            await woken.wait()
+        finally:
+            timer.cancel()
+        if woken.ended is not None:
+            return woken.ended
         woken.clear()
         known = await bus.store.exchange(exchange)
         if known is None:

@@ -17,7 +17,7 @@ from gsb.errors import Problem, Replayed, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
 from gsb.keys import NoSigningKey
 from gsb.limits import Budgets
-from gsb.model import Signed, new_id
+from gsb.model import Exchange, Signed, new_id
 from gsb.runtime import Runtime
 from gsb.store.contract import Store
 
@@ -29,29 +29,42 @@ FLOOD_WINDOW = 60.0
 """Seconds in which the same refusal is, after the first, only counted."""
 
 
+class Woken(asyncio.Event):
+    """Set when the exchange may have changed."""
+
+    ended: Exchange | None = None
+    """The exchange as it was committed, when the worker that ended it is in this process; else the store knows."""
+
+
 class Waiters:
     """Calls that wait for an exchange, woken by its id. Waking nobody is normal."""
 
     def __init__(self) -> None:
-        self._events: dict[str, set[asyncio.Event]] = {}
+        self._waiting: dict[str, set[Woken]] = {}
 
     @contextmanager
-    def waiting(self, exchange: str) -> Iterator[asyncio.Event]:
-        event = asyncio.Event()
-        self._events.setdefault(exchange, set()).add(event)
+    def waiting(self, exchange: str) -> Iterator[Woken]:
+        woken = Woken()
+        self._waiting.setdefault(exchange, set()).add(woken)
         try:
-            yield event
+            yield woken
         finally:
-            self._events[exchange].discard(event)
-            if not self._events[exchange]:
-                del self._events[exchange]
+            self._waiting[exchange].discard(woken)
+            if not self._waiting[exchange]:
+                del self._waiting[exchange]
 
     def wake(self, exchange: str) -> None:
-        for event in self._events.get(exchange, ()):
-            event.set()
+        for woken in self._waiting.get(exchange, ()):
+            woken.set()
+
+    def hand(self, ended: Exchange) -> None:
+        """Wake those who wait here with what they wait for, so that nobody reads it back from the store."""
+        for woken in self._waiting.get(ended.id, ()):
+            woken.ended = ended
+            woken.set()
 
     def wake_all(self) -> None:
-        for exchange in self._events:
+        for exchange in self._waiting:
             self.wake(exchange)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 import orjson
 
@@ -16,7 +17,7 @@ from gsb.bus import Bus
 from gsb.catalogue import ServiceInfo
 from gsb.errors import AuthorityWithdrawn, ExchangeExpired, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
-from gsb.model import Entry, Record, Request, State
+from gsb.model import Entry, Exchange, Outcome, Record, Request, State
 from gsb.sdk.errors import AdapterError
 from gsb.store.contract import Begun
 from gsb.telemetry import child_trace, trace
@@ -135,7 +136,16 @@ async def write(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
             entry = exchange_entry(bus, begun, state, {"reason": reason}, {"detail": detail})
             return await bus.store.hold(begun.attempt, state, reason, entry)
         case Finish(outcome=outcome):
-            return await bus.store.finish(begun.attempt, outcome, outcome_entry(bus, begun, verdict))
+            entry = outcome_entry(bus, begun, verdict)
+            taken = await bus.store.finish(begun.attempt, outcome, entry)
+            if taken:
+                bus.waiters.hand(as_ended(begun.exchange, outcome, entry))
+            return taken
+
+
+def as_ended(exchange: Exchange, outcome: Outcome, entry: Entry) -> Exchange:
+    """The exchange as the store has it now; of its entries only the last, which is the one that replies name."""
+    return replace(exchange, state=outcome.state, reason=None, due_at=None, outcome=outcome, entries=(entry,))
 
 
 def outcome_entry(bus: Bus, begun: Begun, verdict: Finish, kind: str = "outcome") -> Entry:

@@ -218,6 +218,9 @@ class Line:
                 self._idle.set()
 
     async def _take_place(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()  # at once, and so without the cost of a time-out
+            return
         try:
             async with asyncio.timeout(PREPARE):
                 await self._places.acquire()

@@ -110,6 +110,8 @@ async def read_call(request: web.BaseRequest, limit: int) -> Call:
     if any(coding.lower() != "identity" for coding in headers.getall("Content-Encoding", ())):
         raise ContentCodingRefused
     body = await read_body(request, limit)
+    if body and request.method == "GET":
+        raise BadRequest("GET carries no body")
     return Call(
         method=request.method,
         target=request.raw_path,
@@ -130,6 +132,8 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0
     try:
+        if request.content.is_eof():  # all of it came with the headers: there is nothing to wait for
+            return await read_up_to(request, limit)
         async with asyncio.timeout(BODY_WITHIN):
             return await read_up_to(request, limit)
     except TimeoutError:
@@ -140,7 +144,7 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
 
 async def read_up_to(request: web.BaseRequest, limit: int) -> bytes:
     chunks = bytearray()
-    async for chunk in request.content.iter_any():
+    while chunk := await request.content.readany():
         chunks += chunk
         if len(chunks) > limit:
             raise BodyTooLarge(f"at most {limit} bytes")
