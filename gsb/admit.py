@@ -59,6 +59,7 @@ async def admit(bus: Bus, call: Call) -> Answer:
         if earlier is not None:  # somebody else's call with the same key was faster
             same_content(earlier, fingerprint)
             return await answer(bus, call, signed, earlier.exchange)
+        bus.metrics.service(service.id).accepted.inc()
     except Problem as refusal:
         await bus.refusals.prove(signed, service.id if service else None, refusal)
         raise

@@ -40,6 +40,13 @@ class Breaker:
         """Open, or waiting for what its probe tells."""
         return self._open_until is not None
 
+    @property
+    def state(self) -> str:
+        """``closed``, ``open``, or ``half_open``: the pause is over, and the next call is the probe or one runs."""
+        if self._open_until is None:
+            return "closed"
+        return "open" if self._clock() < self._open_until else "half_open"
+
     def wait(self) -> float | None:
         """Seconds until a call may pass; None if one may pass now."""
         if self._open_until is None:

@@ -17,6 +17,7 @@ from gsb.errors import Problem, Replayed, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
 from gsb.keys import NoSigningKey
 from gsb.limits import Budgets
+from gsb.metrics import Metrics
 from gsb.model import Exchange, Signed, new_id
 from gsb.runtime import Runtime
 from gsb.store.contract import Store
@@ -169,10 +170,20 @@ class Bus:
     leaving: bool = False
     """Out of time: calls that still wait are answered with what there is."""
     refusals: Refusals = field(init=False)
+    metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
+        self.metrics = self.runtime.metrics
+        self.take_up(self.catalogue)
         self.refusals = Refusals(self.store, self.clock)
         self.broker.on_wake(self.waiters.wake)
+
+    def take_up(self, catalogue: Catalogue) -> None:
+        """Let everything look at this catalogue from now on."""
+        self.catalogue = catalogue
+        self.metrics.known(
+            catalogue.digest, services=catalogue.services, systems=catalogue.systems, agencies=catalogue.agencies
+        )
 
     def leave(self) -> None:
         self.leaving = True

@@ -22,6 +22,7 @@ from gsb.bus import Bus
 from gsb.catalogue import Catalogue, build
 from gsb.config import Tls
 from gsb.errors import StoreUnavailable
+from gsb.metrics import Metrics
 from gsb.perform import perform
 from gsb.reload import Reloader
 from gsb.runtime import Runtime
@@ -48,11 +49,12 @@ class Node:
     ) -> None:
         """Set ``reload`` to have ``folder`` read again. Raises ConfigInvalid when the deployment in it is not right."""
         catalogue = build(folder)
+        runtime = Runtime()
         self.bus = Bus(
             catalogue=catalogue,
-            store=(make_store or open_sqlite)(catalogue),
+            store=make_store(catalogue) if make_store else open_sqlite(catalogue, runtime.metrics),
             broker=LocalBroker(),
-            runtime=Runtime(),
+            runtime=runtime,
         )
         self.api = Edge(self.bus, API, guarded=True)
         self.operations = Edge(self.bus, OPERATIONS, guarded=False)
@@ -203,10 +205,11 @@ def _names(delivery: Delivery) -> dict[str, dict[str, str]]:
     return {"facts": {"exchange": delivery.exchange, "system": delivery.system}}
 
 
-def open_sqlite(catalogue: Catalogue) -> Store:
+def open_sqlite(catalogue: Catalogue, metrics: Metrics) -> Store:
     table = catalogue.gsb.store
     key = read_key(catalogue.folder / table.key)
-    return SqliteStore(catalogue.folder / table.path, key, keys_kept=table.keys_days * DAY)
+    kept = table.keys_days * DAY
+    return SqliteStore(catalogue.folder / table.path, key, keys_kept=kept, committed=metrics.committed)
 
 
 def tls_context(folder: Path, tls: Tls) -> ssl.SSLContext:

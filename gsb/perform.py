@@ -40,9 +40,10 @@ async def perform(bus: Bus, exchange: str, system: str) -> None:
     if begun is None:
         return
     trace.set(child_trace(begun.record.traceparent if begun.record else None))
-    verdict = await judge(bus, begun)  # 2 to 4 adapter, reply schema, granted fields
-    if verdict is not None and await settle(bus, begun, verdict):  # 5 finish
-        await bus.broker.wake(exchange)  # 6 wake
+    with bus.metrics.service(begun.exchange.service).performing.track_inprogress():
+        verdict = await judge(bus, begun)  # 2 to 4 adapter, reply schema, granted fields
+        if verdict is not None and await settle(bus, begun, verdict):  # 5 finish
+            await bus.broker.wake(exchange)  # 6 wake
 
 
 async def judge(bus: Bus, begun: Begun) -> Verdict | None:
@@ -176,21 +177,24 @@ def exchange_entry(
 
 
 def tell(bus: Bus, begun: Begun, verdict: Verdict) -> None:
-    """The one log line of an exchange that has ended or stands still; none for a try that will be repeated."""
-    exchange = begun.exchange
+    """One log line and one count of an exchange that has ended or stands still; none for a try that is repeated."""
+    exchange, meter = begun.exchange, bus.metrics.service(begun.exchange.service)
+    seconds = bus.clock() - exchange.accepted_at
     facts: dict[str, object] = {
         "exchange": exchange.id,
         "agency": exchange.agency,
         "service": exchange.service,
         "attempt": begun.attempt.number,
-        "milliseconds": round((bus.clock() - exchange.accepted_at) * 1000),
+        "milliseconds": round(seconds * 1000),
         "trace": trace.get(),
     }
     match verdict:
         case Finish(outcome=outcome):
+            meter.ended(outcome.state, seconds)
             facts |= {"state": outcome.state, "effect": outcome.effect, "code": outcome.code}
             log.info("exchange ended", extra={"facts": facts})
         case Hold(state=state, reason=reason):
+            meter.stalled(state)
             log.warning("exchange stands still", extra={"facts": facts | {"state": state, "reason": reason}})
         case Postpone(reason=reason, delay=delay):
             log.debug("exchange waits", extra={"facts": facts | {"reason": reason, "seconds": round(delay, 1)}})

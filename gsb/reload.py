@@ -97,6 +97,7 @@ class Reloader:
             except StoreUnavailable:
                 self._read = None  # so that a watcher tries again
                 log.error("reload not taken up: the store did not take its entry; the old catalogue stays")
+            self._bus.metrics.reloaded(taken_up=False)
             return False
 
     async def _reload(self, cause: Cause) -> bool:
@@ -112,8 +113,9 @@ class Reloader:
             raise
         # One step of the event loop: nobody sees one catalogue's services with another's adapters.
         bus.runtime.swap(prepared)
-        bus.catalogue = new
+        bus.take_up(new)
         self._swapped()
+        bus.metrics.reloaded(taken_up=True)
         facts = {"cause": cause, "old": old.digest, "catalogue": new.digest}
         log.info("reloaded", extra={"facts": facts | {"opened": sorted(line.name for line in prepared.opened)}})
         return True

@@ -23,6 +23,7 @@ from gsb.breaker import Breaker, Passage
 from gsb.catalogue import Catalogue, ServiceInfo, SystemInfo
 from gsb.installed import Loaded, installed, load_adapter
 from gsb.load import ConfigInvalid, Finding, validate
+from gsb.metrics import Metrics
 from gsb.model import Reply, Request
 from gsb.sdk.adapter import Adapter, Context, SecretFile
 from gsb.sdk.errors import Broken, Refused, Unavailable
@@ -35,6 +36,8 @@ PREPARE = 4.0
 
 Both come before the adapter's own time and are known to send nothing, but the exchange's lease is running already.
 """
+RESULTS = {Refused: "refused", Unavailable: "unavailable", Broken: "broken"}
+"""How a call that raises this is counted."""
 FAREWELL = 5.0
 """Seconds that an adapter has for closing."""
 
@@ -80,6 +83,8 @@ class Runtime:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.metrics = Metrics()
+        """The node's. It is the runtime's because adapters are measured here, and nothing of a node comes before it."""
         self._lines: Mapping[str, Line] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -96,7 +101,7 @@ class Runtime:
             for plan in await asyncio.to_thread(lambda: list(plans(catalogue))):
                 line = self._lines.get(plan.system.id)
                 if line is None or line.essence != plan.essence:
-                    opened.append(line := Line(plan, self._clock))
+                    opened.append(line := Line(plan, self._clock, self.metrics))
                 lines[line.name] = line
             found = await asyncio.gather(*(line.open() for line in opened))
             if findings := [finding for finding in found if finding is not None]:
@@ -142,12 +147,17 @@ class Runtime:
         """Of each system why it counts as down, or None."""
         return {name: line.down for name, line in self._lines.items()}
 
+    def breakers(self) -> Mapping[str, str]:
+        """Of each system the state of its circuit breaker."""
+        return {name: line.breaker for name, line in self._lines.items()}
+
 
 class Line:
     """One system with its adapter, and everything that stands between them and the bus."""
 
-    def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
+    def __init__(self, plan: Plan, clock: Callable[[], float], metrics: Metrics) -> None:
         self.name = plan.system.id
+        self._metrics = metrics
         self.essence = plan.essence
         self.down: str | None = None
         self._calls = 0
@@ -166,6 +176,10 @@ class Line:
                 log=logging.getLogger(f"gsb.system.{self.name}"),
             )
         )
+
+    @property
+    def breaker(self) -> str:
+        return self._breaker.state
 
     async def open(self) -> Finding | None:
         """None, or why the adapter cannot be run at all."""
@@ -209,7 +223,7 @@ class Line:
                 passage = self._breaker.enter()
                 if passage.probe:
                     await self._probe(passage)
-                return await self._timed(work, request, passage)
+                return await self._measured(work, request, passage)
             finally:
                 self._places.release()
         finally:
@@ -243,6 +257,18 @@ class Line:
         except Exception as error:
             self._failed(passage, "it cannot be reached")
             raise Unavailable("the system is still down", sent=False, after=self._breaker.wait()) from error
+
+    async def _measured(self, work: Callable[[Request], Awaitable[T]], request: Request, passage: Passage) -> T:
+        began, result = time.perf_counter(), "given_up"
+        try:
+            reply = await self._timed(work, request, passage)
+            result = "answered"
+            return reply
+        except (Refused, Unavailable, Broken) as error:
+            result = next(name for kind, name in RESULTS.items() if isinstance(error, kind))
+            raise
+        finally:
+            self._metrics.system(self.name).called(result, time.perf_counter() - began)
 
     async def _timed(self, work: Callable[[Request], Awaitable[T]], request: Request, passage: Passage) -> T:
         deadline = asyncio.get_running_loop().time() + self._timeout

@@ -25,6 +25,7 @@ LAPSED = "lease_expired"
 async def sweep(bus: Bus) -> int:
     """One look: claim what is due and send it on its way. Returns how many there were. Raises StoreUnavailable."""
     found = await bus.store.due(BATCH)
+    bus.metrics.swept(len(found))
     for due in found:
         await _send_on(bus, due)
     return len(found)
@@ -56,5 +57,6 @@ async def _lapse(bus: Bus, attempt: Attempt) -> None:
     }
     entry = make_entry(State.UNKNOWN, bus.clock(), facts, {})
     if await bus.store.hold(attempt, State.UNKNOWN, LAPSED, entry):
+        bus.metrics.service(exchange.service).stalled(State.UNKNOWN)
         log.warning("exchange stands still", extra={"facts": {**facts, "state": State.UNKNOWN}})
         await bus.broker.wake(exchange.id)

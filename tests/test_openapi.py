@@ -126,8 +126,8 @@ async def test_every_described_path_exists_and_every_path_is_described(node: InP
     found = set()
     for path, method, _ in operations(document):
         target = path.replace("{id}", EXCHANGE).replace("{code}", "replayed")
-        endpoint, _ = find_route(API, method.upper(), target)
-        found.add(endpoint)
+        route, _ = find_route(API, method.upper(), target)
+        found.add(route.endpoint)
     assert found == {route.endpoint for route in API}
 
 

@@ -18,16 +18,22 @@ from aiohttp import web
 from gsb import jws
 from gsb.admit import SERVICES, admit, find_service
 from gsb.bus import Bus
-from gsb.errors import Busy, Draining, InternalError, MethodRefused, PathUnknown, Problem
+from gsb.errors import Busy, Draining, InternalError, MethodRefused, PathUnknown, Problem, StoreUnavailable
 from gsb.handout import leaf_text
-from gsb.model import JSON_TYPE, Answer, Call, Exchange
+from gsb.metrics import CONTENT_TYPE
+from gsb.model import JSON_TYPE, PROBLEM_TYPE, Answer, Call, Exchange
 from gsb.problem import problem_answer
 from gsb.web import admin, docs, exchanges, openapi, services
 from gsb.web.server import make_server, new_instance, read_call, respond
 
 log = logging.getLogger("gsb.web")
 
-UUID = r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})"
+PLACES = {
+    "{id}": r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})",
+    "{service}": r".+",
+    "{code}": r"([a-z0-9_]+)",
+}
+"""What may stand in the places of a template. A service is looked up by its step, so its text is caught nowhere."""
 Endpoint = Callable[..., Awaitable[Answer]]
 
 
@@ -35,13 +41,18 @@ Endpoint = Callable[..., Awaitable[Answer]]
 class Route:
     """A method and a pattern of the raw path; what the pattern's groups catch are the endpoint's last arguments."""
 
+    name: str
     method: str
     pattern: re.Pattern[str]
     endpoint: Endpoint
 
 
-def route(method: str, pattern: str, endpoint: Endpoint) -> Route:
-    return Route(method, re.compile(pattern), endpoint)
+def route(method: str, template: str, endpoint: Endpoint) -> Route:
+    """``template`` is the path with places in braces; with the method it is the route's name."""
+    pattern = template.replace(".", r"\.")
+    for place, text in PLACES.items():
+        pattern = pattern.replace(place, text)
+    return Route(f"{method} {template}", method, re.compile(pattern), endpoint)
 
 
 async def keys(bus: Bus, call: Call) -> Answer:
@@ -61,35 +72,47 @@ async def ready(bus: Bus, call: Call) -> Answer:
     return Answer(503 if missing else 200, orjson.dumps(body), JSON_TYPE)
 
 
+async def metrics(bus: Bus, call: Call) -> Answer:
+    """``GET /metrics``: the node's numbers, in Prometheus' text format."""
+    try:
+        standing = await bus.store.standing()
+    except StoreUnavailable:
+        standing = None  # whoever reads the rest must see that the store is what is missing
+    text = await asyncio.to_thread(bus.metrics.text, bus.runtime.breakers(), standing)
+    return Answer(200, text, CONTENT_TYPE)
+
+
 API = (
-    route("POST", r"/services/.+", admit),
-    route("GET", r"/services", services.listing),
-    route("GET", rf"/exchanges/{UUID}", exchanges.show),
-    route("GET", rf"/exchanges/{UUID}/reply", exchanges.reply),
-    route("GET", r"/openapi\.json", openapi.description),
-    route("GET", r"/docs", docs.page),
-    route("GET", r"/problems/([a-z0-9_]+)", docs.problem),
-    route("GET", r"/\.well-known/jwks\.json", keys),
+    route("POST", "/services/{service}", admit),
+    route("GET", "/services", services.listing),
+    route("GET", "/exchanges/{id}", exchanges.show),
+    route("GET", "/exchanges/{id}/reply", exchanges.reply),
+    route("GET", "/openapi.json", openapi.description),
+    route("GET", "/docs", docs.page),
+    route("GET", "/problems/{code}", docs.problem),
+    route("GET", "/.well-known/jwks.json", keys),
 )
 OPERATIONS = (
-    route("GET", r"/livez", alive),
-    route("GET", r"/readyz", ready),
-    route("GET", r"/admin/exchanges", admin.search),
-    route("GET", rf"/admin/exchanges/{UUID}", admin.show),
-    route("POST", rf"/admin/exchanges/{UUID}/resolve", admin.resolve),
-    route("POST", rf"/admin/exchanges/{UUID}/close", admin.close),
-    route("POST", rf"/admin/exchanges/{UUID}/replay", admin.replay),
+    route("GET", "/livez", alive),
+    route("GET", "/readyz", ready),
+    route("GET", "/metrics", metrics),
+    route("GET", "/admin/exchanges", admin.search),
+    route("GET", "/admin/exchanges/{id}", admin.show),
+    route("POST", "/admin/exchanges/{id}/resolve", admin.resolve),
+    route("POST", "/admin/exchanges/{id}/close", admin.close),
+    route("POST", "/admin/exchanges/{id}/replay", admin.replay),
 )
 
 
-def find_route(routes: tuple[Route, ...], method: str, target: str) -> tuple[Endpoint, tuple[str, ...]]:
-    """The endpoint for this raw target. Raises PathUnknown, or MethodRefused with Allow (RFC 9110, section 15.5.6)."""
+def find_route(routes: tuple[Route, ...], method: str, target: str) -> tuple[Route, tuple[str, ...]]:
+    """The route of this raw target, and its endpoint's last arguments. Raises PathUnknown, or MethodRefused with Allow
+    (RFC 9110, section 15.5.6)."""
     path = target.partition("?")[0]
     allowed = []
     for candidate in routes:
         if match := candidate.pattern.fullmatch(path):
             if candidate.method == method:
-                return candidate.endpoint, match.groups()
+                return candidate, match.groups()
             allowed.append(candidate.method)
     if allowed:
         raise MethodRefused(headers={"Allow": ", ".join(sorted(set(allowed)))})
@@ -108,9 +131,11 @@ class Edge:
         self.idle = asyncio.Event()
         """Set while no call is in flight."""
         self.idle.set()
+        port = "api" if guarded else "operations"
+        bus.metrics.serve(port, [route.name for route in routes], lambda: self._in_flight)
 
     def server(self) -> web.Server:
-        return make_server(self.handle, self._bus.base_url)
+        return make_server(self.handle, self._bus.base_url, self._spoilt)
 
     @property
     def in_flight(self) -> int:
@@ -120,23 +145,39 @@ class Edge:
         self._in_flight += 1
         self.idle.clear()
         call: Call | None = None
+        found: Route | None = None
+        code: str | None = None
         try:
             self._guard()
-            endpoint, arguments = find_route(self._routes, request.method, request.raw_path)
+            found, arguments = find_route(self._routes, request.method, request.raw_path)
             call = await read_call(request, self._limit(request.raw_path))
-            answer = await endpoint(self._bus, call, *arguments)
+            answer = await found.endpoint(self._bus, call, *arguments)
         except Problem as problem:
+            code = problem.code
             answer = problem_answer(problem, self._bus.base_url, new_instance())
         except Exception:
             # The one place where anything unforeseen becomes an answer; the caller may repeat under the same key.
-            instance = new_instance()
+            code, instance = InternalError.code, new_instance()
             log.exception("a call failed", extra={"facts": {"instance": instance}})
             answer = problem_answer(InternalError(), self._bus.base_url, instance)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self.idle.set()
+        self._count(found, call, answer, code)
         return respond(answer, self._signature(call, answer))
+
+    def _count(self, found: Route | None, call: Call | None, answer: Answer, code: str | None) -> None:
+        outcome = answer.exchange.outcome if answer.exchange else None
+        if code is None and outcome is not None and answer.content_type == PROBLEM_TYPE:
+            code = outcome.code  # the problem that an exchange ended with, handed out
+        signed = call.signed if call is not None and self._guarded else None
+        self._bus.metrics.answered(
+            found.name if found else None, answer.status, code, signed.issuer if signed else None
+        )
+
+    def _spoilt(self, problem: Problem) -> None:
+        self._bus.metrics.answered(None, problem.status, problem.code, None)
 
     def _guard(self) -> None:
         if self._guarded and self._bus.draining:

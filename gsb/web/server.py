@@ -46,8 +46,9 @@ WAIT = re.compile(r"wait=([0-9]{1,6})")
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def make_server(handle: Handler, base_url: str) -> web.Server:
-    """A server whose every error is a problem document, those that aiohttp finds itself included."""
+def make_server(handle: Handler, base_url: str, spoilt: Callable[[Problem], None]) -> web.Server:
+    """A server whose every error is a problem document, those that aiohttp finds itself included: these never reach
+    ``handle``, and ``spoilt`` is told of them."""
 
     class Protocol(RequestHandler):
         __slots__ = ()
@@ -64,6 +65,7 @@ def make_server(handle: Handler, base_url: str) -> web.Server:
                 log.error("a call failed", exc_info=exc)
             if request.writer.output_size > 0:
                 raise ConnectionError("an answer was begun already")
+            spoilt(problem)
             answer = respond(problem_answer(problem, base_url, new_instance()))
             answer.force_close()
             return answer

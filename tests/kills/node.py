@@ -28,6 +28,7 @@ from typing import Any, cast
 import uvloop
 
 from gsb.catalogue import Catalogue
+from gsb.metrics import Metrics
 from gsb.node import Node, open_sqlite, run
 from gsb.store import sqlite_rows, sqlite_writer
 from gsb.store.contract import Begun, NewExchange, Reservation, Store
@@ -139,7 +140,7 @@ def _synchronise(how: str) -> None:
 def make_store(catalogue: Catalogue, crash: str | None, sabotage: str | None) -> Store:
     if sabotage in SYNCHRONOUS:
         _synchronise(sabotage)
-    wrapped: Any = open_sqlite(catalogue)
+    wrapped: Any = open_sqlite(catalogue, Metrics())
     if sabotage == "reservation":
         wrapped = WithoutReservation(wrapped)
     if sabotage == "lease":
