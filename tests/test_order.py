@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 ROWS = """
     errors.problem errors.calls errors.exchanges errors model telemetry metrics
     strictjson schema problem
-    jwk compact jws send client manual
+    jwk compact jws send client
     sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
     config load installed
     keys policy limits projection
@@ -34,6 +34,7 @@ ROWS = """
     web.server web.callers web.services web.shapes web.openapi web.docs web.exchanges web.admin web.app
     node bench.store
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.main
+    manual.markdown manual.profile manual.deployment manual.commands manual.pages manual.__main__
 """
 """A module imports only from rows above its own, or from its left in its own row."""
 ORDER = {name: place for place, name in enumerate(ROWS.split())}

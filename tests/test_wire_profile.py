@@ -1,4 +1,7 @@
-"""The wire profile's page says what the code does: its generated parts are fresh, its examples real."""
+"""The wire profile's page says what the code does: its tables are whole, its examples and paths real.
+
+That its generated parts are fresh is shown in ``test_manual``.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ import pytest
 from joserfc import jws as joserfc_jws
 from joserfc.jwk import OKPKey
 
-from gsb import jws, manual
+from gsb import jws
 from gsb.errors import TABLE
 from gsb.jwk import read_private
+from gsb.manual import profile
 from gsb.model import FINAL, Call, State
+from gsb.web.app import API
 
 PAGE = Path(__file__).parents[1] / "schemas" / "WIRE_PROFILE.md"
 TEXT = PAGE.read_text("utf-8")
@@ -26,16 +31,6 @@ def example(heading: str) -> tuple[str, bytes]:
     assert signature is not None
     body = [line for line in section.splitlines() if line.startswith("    ")][-1]
     return signature[1], body.strip().encode()
-
-
-def test_the_generated_parts_are_fresh() -> None:
-    assert manual.renewed(TEXT) == TEXT, "schemas/WIRE_PROFILE.md is stale: run python -m gsb.manual"
-
-
-def test_a_stale_page_is_renewed_and_a_page_without_markers_refused() -> None:
-    assert manual.renewed(TEXT.replace("| `replayed` | 409 |", "| `replayed` | 400 |")) == TEXT
-    with pytest.raises(ValueError, match="examples"):
-        manual.renewed("nothing to renew")
 
 
 def test_every_code_stands_in_the_table_once() -> None:
@@ -53,44 +48,54 @@ def test_every_claim_and_state_is_explained() -> None:
     assert states == [(state.value, "yes" if state in FINAL else "no") for state in State]
 
 
+def test_every_path_of_the_api_stands_in_the_table_of_paths() -> None:
+    named = re.findall(r"^\| `(GET|POST) (/[^`]*)` \|", TEXT, re.MULTILINE)
+    places = {"{id}": profile.EXCHANGE, "{n}": "1", "{system}": "tax", "{service}": "income-tax", "{code}": "replayed"}
+    found = set()
+    for method, template in named:
+        path = re.sub(r"\{.*?\}", lambda place: places[place[0]], template)
+        found |= {each.pattern for each in API if each.method == method and each.pattern.fullmatch(path)}
+    assert found == {each.pattern for each in API}
+
+
 def test_the_example_request_is_what_the_code_signs_and_accepts() -> None:
     token, body = example("request")
-    assert token == manual.example_request()
-    agency = read_private(manual.AGENCY_KEY).public
+    assert token == profile.example_request()
+    agency = read_private(profile.AGENCY_KEY).public
     signed = jws.verify_request(
-        token, lambda issuer, kid: {("payroll", agency.kid): agency}[issuer, kid], manual.BUS, manual.NOW
+        token, lambda issuer, kid: {("payroll", agency.kid): agency}[issuer, kid], profile.BUS, profile.NOW
     )
     call = Call(
         "POST",
         "/services/tax/income-tax/v1",
         body,
-        manual.NOW,
+        profile.NOW,
         content_type="application/json",
-        idempotency_key=manual.KEY,
+        idempotency_key=profile.KEY,
     )
-    jws.bind(signed, call, [manual.BASE_URL])
+    jws.bind(signed, call, [profile.BASE_URL])
 
 
 def test_the_example_reply_is_what_the_code_signs_and_believes() -> None:
     request, _ = example("request")
     token, body = example("reply")
-    assert token == manual.example_reply()
-    bus = read_private(manual.BUS_KEY).public
+    assert token == profile.example_reply()
+    bus = read_private(profile.BUS_KEY).public
     claims = jws.verify_reply(
         token,
         {bus.kid: bus},
-        bus=manual.BUS,
-        caller=manual.AGENCY,
+        bus=profile.BUS,
+        caller=profile.AGENCY,
         request_jws=request,
         status=200,
         body=body,
         content_type="application/json",
-        now=manual.NOW + 1,
+        now=profile.NOW + 1,
     )
-    assert (claims.exchange, claims.state, claims.effect) == (manual.EXCHANGE, "done", "none")
+    assert (claims.exchange, claims.state, claims.effect) == (profile.EXCHANGE, "done", "none")
 
 
-@pytest.mark.parametrize(("heading", "key"), [("request", manual.AGENCY_KEY), ("reply", manual.BUS_KEY)])
+@pytest.mark.parametrize(("heading", "key"), [("request", profile.AGENCY_KEY), ("reply", profile.BUS_KEY)])
 def test_another_library_makes_the_same_bytes(heading: str, key: bytes) -> None:
     token, _ = example(heading)
     header, claims = (json.loads(line) for line in signed_lines(heading))

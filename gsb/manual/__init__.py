@@ -1,0 +1,1 @@
+"""The parts of the manuals that are made from the code; ``python -m gsb.manual`` renews them all."""
