@@ -14,6 +14,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gsb import handout, strictjson
+from gsb.admit import declared_json
 from gsb.bus import Bus
 from gsb.config import Role
 from gsb.errors import (
@@ -146,6 +147,7 @@ async def end(bus: Bus, call: Call, exchange: str, name: str, of: State) -> Answ
             raise ActInvalid(faults=[Fault("/effect", "a read takes no effect")])
         return await rule(bus, allowed, known, Ruling(frozenset({of}), ending.state, ended(bus, known, ending)))
 
+    declared_json(call)
     return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
 
 
@@ -161,6 +163,7 @@ async def replay(bus: Bus, call: Call, exchange: str) -> Answer:
         await bus.broker.dispatch(known.system, exchange)
         return answer
 
+    declared_json(call)
     return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
 
 
