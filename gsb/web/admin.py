@@ -30,6 +30,7 @@ from gsb.errors import (
 from gsb.evidence.entry import Fact, make_entry
 from gsb.model import JSON_TYPE, PROBLEM_TYPE, Answer, Call, Effect, Exchange, Outcome, Signed, State, Took
 from gsb.problem import document
+from gsb.schema import pointer_of
 from gsb.store.contract import Query, Ruling
 from gsb.web.callers import for_caller
 
@@ -230,5 +231,5 @@ def parsed(model: type[Model], values: Any) -> Model:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = [Fault("/" + "/".join(map(str, found["loc"])), found["msg"]) for found in error.errors()]
+        faults = [Fault(pointer_of(list(found["loc"])), found["msg"]) for found in error.errors()]
         raise ActInvalid(faults=faults) from error
