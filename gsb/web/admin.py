@@ -40,7 +40,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Act(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Look(_Act):
+    """Query of ``GET /admin/exchanges/{id}``."""
+
+    reason: str = ""
 
 
 class Filter(_Act):
@@ -69,7 +75,7 @@ class Replay(_Act):
     """Body of ``replay``: try again, for so many seconds."""
 
     reason: str = ""
-    expires_in: float = Field(default=REPLAY_EXPIRES, gt=0, le=30 * 86_400)
+    expires_in: float = Field(default=REPLAY_EXPIRES, gt=0, le=30 * 86_400, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,8 @@ async def show(bus: Bus, call: Call, exchange: str) -> Answer:
     """``GET /admin/exchanges/{id}``"""
 
     async def act(signed: Signed) -> Answer:
-        allowed = allow(bus, signed, "show", "observer", query_of(call).get("reason", ""))
+        wanted = parsed(Look, query_of(call))
+        allowed = allow(bus, signed, "show", "observer", wanted.reason)
         known = await existing(bus, exchange)
         await bus.store.note(make_entry("act", bus.clock(), allowed.entry_facts(exchange), allowed.evidence({})))
         return Answer(200, orjson.dumps(shown(bus, known)), JSON_TYPE)
@@ -180,6 +187,8 @@ async def rule(bus: Bus, act: Act, known: Exchange, ruling: Ruling) -> Answer:
     entry = make_entry("act", bus.clock(), {**act.entry_facts(known.id), **facts}, act.evidence({}))
     if not await bus.store.resolve(known.id, ruling, entry):
         raise StateConflict(extra={"exchange": known.id, "state": known.state})
+    if outcome is not None:
+        bus.metrics.service(known.service).ended(outcome.state, bus.clock() - known.accepted_at)
     await bus.broker.wake(known.id)
     return Answer(200, orjson.dumps(shown(bus, await existing(bus, known.id))), JSON_TYPE)
 
