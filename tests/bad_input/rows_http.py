@@ -1,0 +1,357 @@
+"""Paths, methods, headers and the idempotency rules, as the wire profile's tables and lists have them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from gsb.web.app import API, OPERATIONS, Route
+from tests.bad_input.case import Case, Step
+from tests.bad_input.draft import GONE, Draft, Spoil, body, claims, header, put
+from tests.bad_input.stage import (
+    ACT,
+    FORM,
+    LISTING,
+    MARK,
+    NOTE,
+    NOWHERE,
+    RATED,
+    READ,
+    READING,
+    REPLY,
+    RESOLVE,
+    SERVICES,
+    SUBJECT,
+    UNGRANTED,
+    WRITE,
+    Stage,
+)
+from tests.support.bus import answering, puppet
+from tests.support.deployment import PERSON
+
+NOBODYS = "01a0c450-6c00-71b6-b1a8-e21f6124ae04"
+"""An id of no exchange."""
+
+
+def replaced(old: bytes, new: bytes) -> Spoil:
+    """These bytes of the finished message, once, by others."""
+
+    def change(message: bytes) -> bytes:
+        assert old in message, "nothing would be spoilt"
+        return message.replace(old, new, 1)
+
+    return put(message=change)
+
+
+def inserted(line: bytes) -> Spoil:
+    """A further header line, as it is."""
+    return replaced(b"\r\nHost:", b"\r\n" + line + b"\r\nHost:")
+
+
+def target(path: str) -> Spoil:
+    """Sent and truly signed."""
+    return put(target=path)
+
+
+async def _person(stage: Stage, draft: Draft) -> None:
+    puppet().acts = answering(PERSON | {"id": SUBJECT})
+
+
+async def _reset(stage: Stage, draft: Draft) -> None:
+    puppet().reset()
+
+
+# --- paths and methods ----------------------------------------------------------------------------------------
+
+PATHS: dict[str, tuple[tuple[str, Spoil, str, str], ...]] = {
+    "POST /services/{system}/{service}/v{n}": (
+        (WRITE, target("/services/registry/canary/v1"), "another service", "service_unknown"),
+        (WRITE, target("/services/canary/note/v1"), "another system", "service_unknown"),
+        (WRITE, target("/services/registry/note/v2"), "another version", "service_unknown"),
+        (WRITE, target("/services/registry/note"), "no version", "service_unknown"),
+        (WRITE, target("/services/registry/note/v1/"), "a slash behind", "service_unknown"),
+        (WRITE, target("/services/registry//note/v1"), "a double slash", "service_unknown"),
+        (WRITE, target("/services/registry/./note/v1"), "a dot segment", "service_unknown"),
+        (WRITE, target("/services/x/../registry/note/v1"), "two dots", "service_unknown"),
+        (WRITE, target("/services/registry/%6eote/v1"), "percent-encoding", "service_unknown"),
+        (WRITE, target("/services/registry/note/v1?id=canary"), "a query", "service_unknown"),
+        (WRITE, target("/services/registry/note/v1?"), "an empty query", "service_unknown"),
+        (WRITE, target("/services/registry/Note/v1"), "another case", "service_unknown"),
+        (WRITE, target("/services/registry\\note\\v1"), "backslashes", "service_unknown"),
+        (WRITE, target("/services/" + "a" * 4000), "very long", "service_unknown"),
+        (WRITE, target("//services/registry/note/v1"), "a double slash in front", "path_unknown"),
+        (WRITE, target("/Services/registry/note/v1"), "another case in front", "path_unknown"),
+        (WRITE, target("/services/"), "nothing behind", "path_unknown"),
+        (UNGRANTED, put(), "no grant", "grant_missing"),
+        (NOWHERE, put(), "no service", "service_unknown"),
+    ),
+    "GET /exchanges/{id}": (
+        (READING, target(f"/exchanges/{NOBODYS}"), "of nobody", "exchange_unknown"),
+        (READING, target("/exchanges/canary"), "no id", "path_unknown"),
+        (READING, target("/exchanges/"), "nothing", "path_unknown"),
+        (READING, target(f"/exchanges/{NOBODYS.upper()}"), "upper case", "path_unknown"),
+        (READING, target(f"/exchanges/{NOBODYS}/"), "a slash behind", "path_unknown"),
+        (READING, target(f"/exchanges/%30{NOBODYS[1:]}"), "percent-encoding", "path_unknown"),
+        (READING, target("/exchanges/8e03978e-40d5-43dd-bc93-6894a57f9324"), "no UUIDv7", "path_unknown"),
+    ),
+    "GET /exchanges/{id}/reply": (
+        (REPLY, target(f"/exchanges/{NOBODYS}/reply"), "of nobody", "exchange_unknown"),
+        (REPLY, target("/exchanges/canary/reply"), "no id", "path_unknown"),
+        (REPLY, target(f"/exchanges/{NOBODYS}/replies"), "another word", "path_unknown"),
+    ),
+    "GET /services": (
+        (LISTING, target("/services/"), "a slash behind", "path_unknown"),
+        (LISTING, target("/%73ervices"), "percent-encoding", "path_unknown"),
+        (LISTING, target("/./services"), "a dot segment", "path_unknown"),
+        (LISTING, target("/"), "the root", "path_unknown"),
+        (LISTING, target("/admin/exchanges?reason=canary"), "an act at the API", "path_unknown"),
+        (LISTING, target("/livez"), "a probe at the API", "path_unknown"),
+    ),
+    "GET /openapi.json": ((LISTING, target("/openapi"), "without its end", "path_unknown"),),
+    "GET /docs": ((LISTING, target("/docs/"), "a slash behind", "path_unknown"),),
+    "GET /problems/{code}": (
+        (LISTING, target("/problems/canary"), "a problem that is none", "path_unknown"),
+        (LISTING, target("/problems/"), "none", "path_unknown"),
+    ),
+    "GET /.well-known/jwks.json": (
+        (LISTING, target("/.well-known/jwks"), "without its end", "path_unknown"),
+        (LISTING, target("/.well-known/"), "the folder", "path_unknown"),
+    ),
+}
+"""Wrong targets by the page's rows: the call, what is sent and signed instead, and the code."""
+
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND")
+
+
+def path_of(route: Route) -> str:
+    """A path that this route takes."""
+    path = re.sub(r"\([^()]*\)", lambda group: NOBODYS if "{12}" in group[0] else "replayed", route.pattern.pattern)
+    path = path.replace(".+", SERVICES[WRITE]).replace("\\", "")
+    assert route.pattern.fullmatch(path), f"no path was found for {route.pattern.pattern}"
+    return path
+
+
+def path_cases() -> Iterator[Case]:
+    for row, wrong in PATHS.items():
+        for kind, spoil, what, code in wrong:
+            yield Case(row, "value", what, spoil, code, kind, signed=code != "path_unknown")
+    for routes, kind in ((API, LISTING), (OPERATIONS, ACT)):
+        for route in routes:
+            path = path_of(route)
+            for method in METHODS:
+                if method != route.method:
+                    spoil = put(target=path, method=method)
+                    yield Case(path, "type", method, spoil, "method_refused", kind, signed=False)
+
+
+# --- headers --------------------------------------------------------------------------------------------------
+
+JSON = b"application/json"
+SIGNATURE, KEY, TYPE, PREFER = "GSB-Signature", "Idempotency-Key", "Content-Type", "Prefer"
+CODING, ACCEPT_CODING = "Content-Encoding", "Accept-Encoding"
+EVERY = (WRITE, READING, ACT)
+
+
+def signature_cases() -> Iterator[Case]:
+    for kind in EVERY:
+        yield Case(SIGNATURE, "missing", "left out", header(SIGNATURE), "signature_missing", kind)
+        yield Case(SIGNATURE, "missing", "empty", header(SIGNATURE, b""), "signature_missing", kind)
+        yield Case(
+            SIGNATURE, "type", "a bearer token", header(SIGNATURE, b"Bearer canary"), "signature_malformed", kind
+        )
+        yield Case(SIGNATURE, "type", "bytes", header(SIGNATURE, b"\xff\xfe\x80"), "signature_malformed", kind)
+        yield Case(SIGNATURE, "duplicated", "twice", header(SIGNATURE, b"canary", b"canary"), "header_repeated", kind)
+        twice = put(message=_signature_twice)
+        yield Case(SIGNATURE, "duplicated", "the right one twice", twice, "header_repeated", kind)
+
+
+def _signature_twice(message: bytes) -> bytes:
+    line = next(line for line in message.split(b"\r\n") if line.startswith(b"GSB-Signature"))
+    return message.replace(line, line + b"\r\n" + line.replace(b"GSB-Signature", b"gsb-signature"), 1)
+
+
+def type_cases() -> Iterator[Case]:
+    refused = "media_type_refused"
+    for kind in (WRITE, READ, NOWHERE, RESOLVE):
+        yield Case(TYPE, "missing", "left out", header(TYPE), refused, kind)
+        yield Case(TYPE, "missing", "empty", header(TYPE, b""), refused, kind)
+        yield Case(TYPE, "type", "no media type", header(TYPE, b"canary"), refused, kind)
+        for wrong in (
+            b"text/plain", b"application/problem+json", b"application/x-www-form-urlencoded", b"text/json",
+            b"multipart/form-data; boundary=x", b"application/json, text/plain", b"application/json5", b"*/*",
+        ):  # fmt: skip
+            yield Case(TYPE, "value", wrong.decode(), header(TYPE, wrong), refused, kind)
+        yield Case(TYPE, "duplicated", "twice", header(TYPE, JSON, JSON), "bad_request", kind)
+    for right in (b"application/json; charset=utf-8", b"application/json;charset=UTF-8", b"Application/JSON"):
+        yield Case(TYPE, "right", right.decode(), header(TYPE, right), None, WRITE)
+
+
+def prefer_cases() -> Iterator[Case]:
+    for wrong in (b"", b"canary", b"wait", b"wait=", b"wait=-1", b"wait=1.5", b"wait=9999999", b"wait=\xff", b";;,,="):
+        spoil = header(PREFER, wrong)
+        yield Case(PREFER, "value", wrong.decode("latin-1") or "empty", spoil, None, WRITE)
+    yield Case(PREFER, "missing", "left out", header(PREFER), None, WRITE)
+    for kind in (*EVERY, REPLY):
+        both = header(PREFER, b"respond-async", b"wait=1")
+        yield Case(PREFER, "duplicated", "twice", both, "header_repeated", kind)
+
+
+def coding_cases() -> Iterator[Case]:
+    refused = "content_coding_refused"
+    for kind in EVERY:
+        for wrong in (b"gzip", b"br", b"identity, gzip", b"canary"):
+            yield Case(CODING, "value", wrong.decode(), header(CODING, wrong), refused, kind)
+        both = header(CODING, b"identity", b"gzip")
+        yield Case(CODING, "duplicated", "a second one", both, refused, kind)
+        yield Case(CODING, "right", "identity", header(CODING, b"identity"), None, kind)
+        asked = header(ACCEPT_CODING, b"gzip, br, zstd")
+        yield Case(ACCEPT_CODING, "value", "codings that nobody applies", asked, None, kind)
+
+
+HEADERS = {
+    SIGNATURE: signature_cases,
+    TYPE: type_cases,
+    PREFER: prefer_cases,
+    CODING: coding_cases,
+    ACCEPT_CODING: coding_cases,
+}
+"""The headers of requests that the page names, and their cases; those of the key stand with its rules."""
+REPLY_HEADERS = {
+    "Allow", "Cache-Control", "Idempotent-Replayed", "Location", "Preference-Applied", "Retry-After",
+    "WWW-Authenticate",
+}  # fmt: skip
+"""The others that it names: the bus sends them."""
+
+BAD_KEYS = (
+    b"", b'""', b'"', b'"canary', b'canary"', b'"can ary"', b"can ary", b'"can\\"ary"', b"can\\ary", b'"c", "d"',
+    b'"canary";a=1', b"a" * 129, b'"' + b"a" * 129 + b'"', b'"\xc3\xa9"', b"\xff", b"\tx\ty",
+)  # fmt: skip
+
+
+def key_cases() -> Iterator[Case]:
+    for kind in (WRITE, READ, ACT):
+        for number, wrong in enumerate(BAD_KEYS):
+            yield Case(KEY, "value", f"#{number}", header(KEY, wrong), "idempotency_key_malformed", kind)
+        yield Case(KEY, "duplicated", "twice", header(KEY, b'"a"', b'"a"'), "header_repeated", kind)
+        other = header(KEY, b'"canary-other"')
+        yield Case(KEY, "type", "another", other, "idempotency_key_mismatch", kind)
+    yield Case(KEY, "right", "the bare form", _bare, None, WRITE)
+    yield Case(KEY, "right", "128 characters", put(key="k" * 128), None, WRITE)
+
+
+def _bare(draft: Draft) -> None:
+    assert draft.key is not None
+    draft.headers[KEY] = [draft.key.encode()]
+
+
+# --- the idempotency rules ------------------------------------------------------------------------------------
+
+
+def _after_one_of(kind: str, *spoils: Spoil) -> Step:
+    """A call was answered under the key that the case's call has too; ``spoils`` are done to that earlier one."""
+
+    async def before(stage: Stage, draft: Draft) -> None:
+        earlier = stage.draft(kind)
+        earlier.key = draft.key
+        for spoil in spoils:
+            spoil(earlier)
+        await stage.send(earlier)
+
+    return before
+
+
+def idempotency_cases() -> Iterator[Case]:
+    """Rows named as the page names them."""
+    done = ("done", "done")
+    yield Case("a new key", "right", "once", put(), None, WRITE, exchange=done)
+    repeat = "a known key, same content, exchange final"
+    yield Case(repeat, "right", "again", put(), None, WRITE, exchange=done, before=_after_one_of(WRITE))
+    other = "a known key, other content"
+    for what, kind, spoil in (
+        ("the body", WRITE, body(NOTE | {"text": "canary, another"})),
+        ("a space in the body", WRITE, put(body=b'{"id": "P-7777","text":"canary text"}')),
+        ("the purpose", WRITE, claims(purpose="for-somebody")),
+        ("sub", WRITE, claims(sub="canary, another")),
+        ("no sub", WRITE, claims(sub=GONE)),
+        ("case", WRITE, claims(case="canary, another")),
+        ("the service", MARK, put()),
+        ("a service that is not there", NOWHERE, put()),
+    ):
+        yield Case(other, "value", what, spoil, "idempotency_key_reused", kind, before=_after_one_of(WRITE))
+    no_key = "no key, to a service that is not a read"
+    for kind in (WRITE, MARK, FORM):
+        yield Case(no_key, "missing", "left out", put(key=None), "idempotency_key_missing", kind)
+    for kind in (WRITE, READ):
+        differ = "header and claim that differ, or one without the other"
+        yield Case(differ, "missing", "no header", header(KEY), "idempotency_key_mismatch", kind)
+        yield Case(differ, "missing", "no claim", claims(idempotency_key=GONE), "idempotency_key_mismatch", kind)
+        yield Case(differ, "value", "another", claims(idempotency_key="canary"), "idempotency_key_mismatch", kind)
+    malformed = "a malformed key"
+    yield Case(malformed, "value", "a space", header(KEY, b"can ary"), "idempotency_key_malformed", WRITE)
+    same_jti = "the same `jti` again, whatever the key"
+    yield Case(same_jti, "duplicated", "another key", put(), "replayed", WRITE, before=_same_jti)
+    refused = "a key whose call was refused before it was accepted"
+    mend = _after_one_of(WRITE, body(NOTE | {"id": "canary"}))
+    yield Case(refused, "right", "mended", put(), None, WRITE, exchange=done, before=mend)
+    yield Case(
+        "no key, to a service that is not a read", "right", "to a read", put(key=None), None, READ,
+        exchange=("done", "none"), before=_person, after=_reset,
+    )  # fmt: skip
+    yield Case("rate", "value", "used up", put(), "rate_exceeded", RATED, members={"agreement": ...}, before=_use_up)
+
+
+ELSEWHERE = {
+    "a known key, same content, exchange not final": "tests/test_admit.py",
+    "two calls with the same new key at once": "tests/test_admit.py",
+    "a key whose exchange ended `refused`, `failed` or `expired`": "tests/bad_input/happenings.py",
+}
+"""Rows of the page that are no bad input, and where they are shown."""
+
+
+async def _same_jti(stage: Stage, draft: Draft) -> None:
+    earlier = stage.draft(WRITE)
+    draft.jti = earlier.jti
+    await stage.send(earlier)
+
+
+async def _use_up(stage: Stage, draft: Draft) -> None:
+    await stage.send(stage.draft(RATED))
+
+
+# --- what is not HTTP ---------------------------------------------------------------------------------------
+
+
+def raw_cases() -> Iterator[Case]:
+    """No row of the page but all of them: bytes that no two readers of HTTP would understand alike."""
+    for what, spoil in (
+        ("no HTTP", put(message=lambda _: b"canary\r\n\r\n")),
+        ("a TLS hello", put(message=lambda _: b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")),
+        ("HTTP/9.9", replaced(b"HTTP/1.1", b"HTTP/9.9")),
+        ("no version", replaced(b" HTTP/1.1", b"")),
+        ("a line without a colon", inserted(b"canary")),
+        ("a space in a header's name", inserted(b"can ary: 1")),
+        ("a space before the colon", inserted(b"canary : 1")),
+        ("a folded line", inserted(b"X: 1\r\n canary")),
+        ("a NUL in a header", inserted(b"X: can\x00ary")),
+        ("a bare carriage return", inserted(b"X: can\rary")),
+        ("a line of 40 kB", inserted(b"X: " + b"a" * 40_000)),
+        ("a length that is no number", replaced(b"Content-Length: ", b"Content-Length: canary")),
+        ("a negative length", replaced(b"Content-Length: ", b"Content-Length: -")),
+        ("a signed length", replaced(b"Content-Length: ", b"Content-Length: +")),
+        ("two lengths", inserted(b"Content-Length: 3")),
+        ("length and chunks", inserted(b"Transfer-Encoding: chunked")),
+        ("a transfer coding", replaced(b"Content-Length: ", b"Transfer-Encoding: gzip\r\nX: ")),
+        ("chunks that are none", replaced(b"Content-Length: ", b"Transfer-Encoding: chunked\r\nX: ")),
+        ("a space in the target", put(target="/services/can ary", claims={"target_uri": "x"})),
+        ("two hosts", inserted(b"Host: canary")),
+    ):
+        yield Case("HTTP", "value", what, spoil, "bad_request", WRITE)
+    yield Case("HTTP", "value", "a lower-case method", put(method="post"), "bad_request", WRITE)
+    yield Case("HTTP", "right", "a stray traceparent", inserted(b"traceparent: canary"), None, WRITE)
+
+
+def http_cases() -> Iterator[Case]:
+    for cases in (path_cases, signature_cases, type_cases, prefer_cases, coding_cases, key_cases):
+        yield from cases()
+    yield from idempotency_cases()
+    yield from raw_cases()
