@@ -18,7 +18,7 @@ import pytest
 
 from gsb.errors import Replayed, StoreUnavailable
 from gsb.model import Effect, State
-from gsb.store import sqlite_reads, sqlite_rows, sqlite_writer
+from gsb.store import sqlite_rows, sqlite_writer
 from gsb.store.contract import Attempt, NewExchange, Query, Ruling, Store, StoreUnfit, ended
 from gsb.store.sqlite import SqliteStore
 from gsb.store.sqlite_batch import Ask
@@ -174,27 +174,6 @@ async def test_calls_that_arrive_together_share_a_commit(maker: SqliteMaker, mon
     await accepted(store)
     await asyncio.gather(*(store.accept(new()) for _ in range(32)))
     assert sizes == [1, 32]
-
-
-async def test_commits_are_told_of(maker: SqliteMaker) -> None:
-    told: list[tuple[int, float]] = []
-    store = SqliteStore(maker.path, KEY, committed=lambda calls, seconds: told.append((calls, seconds)))
-    await store.open()
-    await asyncio.gather(*(accepted(store) for _ in range(8)))
-    await store.close()
-    assert sum(calls for calls, _ in told) == 8
-    assert all(0 < seconds < 10 for _, seconds in told)
-
-
-async def test_what_stands_still_is_counted_on_an_index(maker: SqliteMaker) -> None:
-    await maker.open()
-    asked: list[str] = []
-    db = sqlite_rows.connect(maker.path, writes=False)
-    db.set_trace_callback(asked.append)
-    sqlite_reads.standing_still(db)
-    db.close()
-    ((*_, plan),) = rows(maker.path, f"EXPLAIN QUERY PLAN {asked[0]}")
-    assert "COVERING INDEX exchange_state" in plan
 
 
 async def test_one_call_that_cannot_be_written_does_not_fail_the_others(maker: SqliteMaker) -> None:
