@@ -159,7 +159,7 @@ async def answer(bus: Bus, call: Call, signed: Signed, exchange: str, *, dispatc
     wait = limits.wait if call.wait is None else min(call.wait, limits.wait_max)
     with bus.waiters.waiting(exchange) as woken:
         if dispatch is not None:
-            await bus.broker.dispatch(dispatch, exchange)
+            await bus.broker.dispatch(dispatch, exchange, signed.issuer)
         else:
             woken.set()  # a repeat may be final already: look at once
         known = await settled(bus, exchange, woken, wait)

@@ -35,7 +35,7 @@ async def _send_on(bus: Bus, due: Due) -> None:
     if due.lapsed is not None:
         await _lapse(bus, due.lapsed)
     elif due.system in bus.catalogue.systems:
-        await bus.broker.dispatch(due.system, due.exchange)
+        await bus.broker.dispatch(due.system, due.exchange, due.agency)
     else:
         # No worker listens for a system that left the configuration; such an exchange waits, and in the end expires.
         await perform(bus, due.exchange, due.system)

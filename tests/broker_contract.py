@@ -25,16 +25,16 @@ class BrokerContract(ABC):
 
     async def test_what_is_dispatched_is_delivered_to_a_worker_of_its_system(self) -> None:
         async with self.opened() as broker:
-            await broker.dispatch("tax", "e-1")
-            await broker.dispatch("hrmis", "e-2")
+            await broker.dispatch("tax", "e-1", "payroll")
+            await broker.dispatch("hrmis", "e-2", "payroll")
             assert await take(broker, ["hrmis"], 1) == [("hrmis", "e-2")]
             assert await take(broker, ["tax"], 1) == [("tax", "e-1")]
 
     async def test_one_worker_may_serve_several_systems(self) -> None:
         async with self.opened() as broker:
             for number in range(10):
-                await broker.dispatch("tax", f"t-{number}")
-                await broker.dispatch("hrmis", f"h-{number}")
+                await broker.dispatch("tax", f"t-{number}", "payroll")
+                await broker.dispatch("hrmis", f"h-{number}", "payroll")
             got = await take(broker, ["tax", "hrmis"], 20)
             assert {exchange for _, exchange in got} == {f"{s}-{n}" for s in "th" for n in range(10)}
 
@@ -42,13 +42,13 @@ class BrokerContract(ABC):
         async with self.opened() as broker:
             waiting = asyncio.create_task(take(broker, ["tax"], 1))
             await asyncio.sleep(0)
-            await broker.dispatch("tax", "e-1")
+            await broker.dispatch("tax", "e-1", "payroll")
             assert await waiting == [("tax", "e-1")]
 
     async def test_two_workers_share_the_work(self) -> None:
         async with self.opened() as broker:
             for number in range(40):
-                await broker.dispatch("tax", f"e-{number}")
+                await broker.dispatch("tax", f"e-{number}", "payroll")
             halves = await asyncio.gather(take(broker, ["tax"], 20), take(broker, ["tax"], 20))
             assert {exchange for half in halves for _, exchange in half} == {f"e-{n}" for n in range(40)}
 
@@ -56,17 +56,34 @@ class BrokerContract(ABC):
         async with self.opened() as broker:
             async with asyncio.timeout(10):
                 for number in range(1_000):
-                    await broker.dispatch("nobody", f"e-{number}")
+                    await broker.dispatch("nobody", f"e-{number}", "payroll")
 
     async def test_a_slow_worker_of_one_system_does_not_hold_up_another(self) -> None:
         async with self.opened() as broker:
             slow = broker.deliveries(["slow"])
-            await broker.dispatch("slow", "s-1")
-            await broker.dispatch("slow", "s-2")
+            await broker.dispatch("slow", "s-1", "payroll")
+            await broker.dispatch("slow", "s-2", "payroll")
             assert (await anext(aiter(slow))).exchange == "s-1"
-            await broker.dispatch("quick", "q-1")
+            await broker.dispatch("quick", "q-1", "payroll")
             assert await take(broker, ["quick"], 1) == [("quick", "q-1")]
             await slow.aclose()  # type: ignore[attr-defined]
+
+    async def test_agencies_take_turns_in_a_system(self) -> None:
+        async with self.opened() as broker:
+            for number in range(20):
+                await broker.dispatch("tax", f"flood-{number}", "flooder")
+            for number in range(3):
+                await broker.dispatch("tax", f"calm-{number}", "calm")
+            first = {exchange for _, exchange in await take(broker, ["tax"], 6)}
+            assert {f"calm-{number}" for number in range(3)} < first
+
+    async def test_a_delivery_names_whose_exchange_it_is(self) -> None:
+        async with self.opened() as broker:
+            await broker.dispatch("tax", "e-1", "payroll")
+            deliveries = broker.deliveries(["tax"])
+            async with asyncio.timeout(10):
+                assert (await anext(aiter(deliveries))).agency == "payroll"
+            await deliveries.aclose()  # type: ignore[attr-defined]
 
     async def test_waking_reaches_every_listener_and_nobody_is_fine_too(self) -> None:
         async with self.opened() as broker:

@@ -1,6 +1,6 @@
 """What a broker promises: little. At least once, may lose, in no order; the sweeper and ``begin`` make up for it.
 
-Messages are ids, never data: whoever reads the broker learns that something happened, not what.
+Messages are ids, never data: whoever reads the broker learns that something happened, and for whom, but not what.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ class Delivery:
 
     system: str
     exchange: str
+    agency: str
     done: Callable[[], None]
 
 
@@ -25,8 +26,11 @@ class Broker(Protocol):
     async def close(self) -> None:
         """Ends every iterator of ``deliveries``; what was not delivered is left to the sweeper."""
 
-    async def dispatch(self, system: str, exchange: str) -> None:
-        """Ask some worker of the system to perform the exchange. Never waits for one; never raises for lack of one."""
+    async def dispatch(self, system: str, exchange: str, agency: str) -> None:
+        """Ask some worker of the system to perform the exchange. Never waits for one; never raises for lack of one.
+
+        Within a system agencies take turns: what one of them has piled up does not stand before another's.
+        """
 
     def deliveries(self, systems: Collection[str]) -> AsyncIterator[Delivery]:
         """Work for these systems, until the broker closes."""

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable, Collection
 
 from gsb.broker.contract import Delivery
 
-LIMIT = 10_000
-"""Ids queued for each system; beyond it a dispatch is dropped and left to the sweeper, so memory is bounded."""
+LIMIT = 2_000
+"""Ids queued for one agency at one system; beyond it a dispatch is dropped and left to the sweeper, so that memory is
+bounded and an agency that piles up work loses nobody else's dispatches."""
 
 
 def _nothing() -> None:
@@ -19,7 +20,9 @@ class LocalBroker:
     """See ``gsb.broker.contract.Broker``. All calls come from one event loop."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, dict[str, None]] = {}  # by system; an id stands at most once, so repeats do not pile up
+        self._queues: dict[str, dict[str, dict[str, None]]] = {}
+        """By system and agency, the agency whose turn it is in front. An id stands at most once in its queue, so that
+        repeats do not pile up."""
         self._consumers: list[tuple[Collection[str], asyncio.Event]] = []
         self._callbacks: list[Callable[[str], None]] = []
         self._closed = False
@@ -32,8 +35,8 @@ class LocalBroker:
         for _, changed in self._consumers:
             changed.set()
 
-    async def dispatch(self, system: str, exchange: str) -> None:
-        queue = self._queues.setdefault(system, {})
+    async def dispatch(self, system: str, exchange: str, agency: str) -> None:
+        queue = self._queues.setdefault(system, {}).setdefault(agency, {})
         if len(queue) >= LIMIT:
             return
         queue[exchange] = None
@@ -48,20 +51,25 @@ class LocalBroker:
             while not self._closed:
                 consumer[1].clear()
                 for system in systems:
-                    if exchange := self._take(system):
+                    if delivery := self._take(system):
                         consumer[1].set()
-                        yield Delivery(system, exchange, _nothing)
+                        yield delivery
                 await consumer[1].wait()
         finally:
             self._consumers.remove(consumer)
 
-    def _take(self, system: str) -> str | None:
-        queue = self._queues.get(system)
-        if not queue:
+    def _take(self, system: str) -> Delivery | None:
+        """The oldest of the agency whose turn it is, which then goes to the end of the round."""
+        agencies = self._queues.get(system)
+        if not agencies:
             return None
+        agency = next(iter(agencies))
+        queue = agencies.pop(agency)
         exchange = next(iter(queue))
         del queue[exchange]
-        return exchange
+        if queue:
+            agencies[agency] = queue
+        return Delivery(system, exchange, agency, _nothing)
 
     async def wake(self, exchange: str) -> None:
         for callback in self._callbacks:

@@ -81,6 +81,7 @@ class Due:
 
     exchange: str
     system: str
+    agency: str
     lapsed: Attempt | None = None
 
 

@@ -172,7 +172,7 @@ def nudge(row: Row, now: float) -> Due | None:
     row.nudges += 1
     row.due_at = _before_expiry(row, now + gap, now)
     lapsed = row.effect is Effect.ONCE and row.state is State.RUNNING
-    return Due(row.id, row.service.partition("/")[0], Attempt(row.id, row.attempt) if lapsed else None)
+    return Due(row.id, row.service.partition("/")[0], row.agency, Attempt(row.id, row.attempt) if lapsed else None)
 
 
 def _before_expiry(row: Row, at: float, now: float) -> float:

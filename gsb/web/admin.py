@@ -168,7 +168,7 @@ async def replay(bus: Bus, call: Call, exchange: str) -> Answer:
         known = await existing(bus, exchange)
         ruling = Ruling(frozenset({State.HELD}), State.ACCEPTED, expires_in=wanted.expires_in)
         answer = await rule(bus, allowed, known, ruling)
-        await bus.broker.dispatch(known.system, exchange)
+        await bus.broker.dispatch(known.system, exchange, known.agency)
         return answer
 
     declared_json(call)

@@ -242,7 +242,7 @@ class Stage:
 
     async def begin_again(self, exchange: str) -> None:
         """Have it performed now, whatever it waits for: dispatching early is harmless."""
-        await self.node.node.bus.broker.dispatch("registry", exchange)
+        await self.node.node.bus.broker.dispatch("registry", exchange, "payroll")
 
     @contextmanager
     def catalogue(self, file: str, **changes: Any) -> Iterator[None]:

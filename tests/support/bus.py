@@ -114,9 +114,9 @@ class RecordingBroker(LocalBroker):
         super().__init__()
         self._seen = seen
 
-    async def dispatch(self, system: str, exchange: str) -> None:
+    async def dispatch(self, system: str, exchange: str, agency: str) -> None:
         self._seen.append(exchange)
-        await super().dispatch(system, exchange)
+        await super().dispatch(system, exchange, agency)
 
 
 @asynccontextmanager
