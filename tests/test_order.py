@@ -33,7 +33,7 @@ ROWS = """
     admit perform sweep reload
     web.server web.callers web.services web.shapes web.openapi web.docs web.exchanges web.admin web.app
     node bench.store
-    cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.main
+    cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top cli.main
     manual.markdown manual.profile manual.deployment manual.commands manual.pages manual.__main__
 """
 """A module imports only from rows above its own, or from its left in its own row."""

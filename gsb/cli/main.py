@@ -13,6 +13,7 @@ from gsb.cli.check import check
 from gsb.cli.exchanges import dead_letters, exchanges
 from gsb.cli.keygen import keygen
 from gsb.cli.serve import serve
+from gsb.cli.top import top
 
 app = typer.Typer(
     help="The Government Service Bus.",
@@ -24,6 +25,7 @@ app.command()(serve)
 app.command()(check)
 app.command()(keygen)
 app.command()(call)
+app.command()(top)
 app.add_typer(exchanges, name="exchanges")
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(bench, name="bench")
