@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import jsonschema_rs
@@ -21,6 +21,9 @@ from gsb.errors import Fault
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MOST_FAULTS = 1_000
 """Failures that are listed; a small body can hold so many that the answer would be many times its size."""
+MOST_VALUES = 20_000
+"""Values in a body of which all failures are looked for. Each failure costs far more time and memory than the value in
+which it is, so a larger body is told the first: it might fail at every value, and the bus stands still meanwhile."""
 
 _MAPS = ("properties", "patternProperties", "dependentSchemas", "$defs")
 _LISTS = ("prefixItems", "allOf", "anyOf", "oneOf")
@@ -85,13 +88,24 @@ class Schema:
         """Everything that is wrong with a value, in the order of the schema; empty when it fits.
 
         A missing or unknown member is pointed at by its own name. After ``MOST_FAULTS`` the list ends with one that
-        says so.
+        says so; of more than ``MOST_VALUES`` values it holds the first failure and one that says so.
         """
+        if self._validator.is_valid(value):
+            return []
+        if _larger(value, MOST_VALUES):
+            more = Fault("", f"has more than {MOST_VALUES} values, so only its first failure is listed")
+            return [*islice(self._first(value), MOST_FAULTS), more]
         every = (fault for error in self._validator.iter_errors(value) for fault in _faults(error))
         found = list(islice(every, MOST_FAULTS + 1))
         if len(found) > MOST_FAULTS:
             found[MOST_FAULTS:] = [Fault("", f"has more than {MOST_FAULTS} failures; the others are not listed")]
         return found
+
+    def _first(self, value: Any) -> Iterator[Fault]:
+        try:
+            self._validator.validate(value)
+        except ValidationError as error:
+            yield from _faults(error)
 
     def has_field(self, pointer: str) -> bool:
         """Whether a granted field is one that a value may have: ``""``, or a pointer with ``*`` for every item."""
@@ -319,6 +333,18 @@ def _takes(schema: Mapping[str, Any], kind: str) -> bool:
 
 
 # --- telling what is wrong with a value
+
+
+def _larger(value: Any, most: int) -> bool:
+    """Whether there are more than so many values in a value; those beyond are not looked at."""
+    level = [value]
+    while level:
+        most -= len(level)
+        if most < 0:
+            return True
+        inside = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list))
+        level = list(islice(chain.from_iterable(inside), most + 1))
+    return False
 
 
 def _faults(error: ValidationError) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gsb.errors import Fault
-from gsb.schema import MOST_FAULTS, Schema, SchemaError
+from gsb.schema import MOST_FAULTS, MOST_VALUES, Schema, SchemaError
 from tests.support.deployment import closed
 
 SECRET = "S3CRET-VALUE"
@@ -83,13 +83,22 @@ def test_a_fitting_value_has_no_failures() -> None:
 
 def test_the_list_of_failures_is_bounded_and_says_so() -> None:
     schema = Schema.compile({"type": "array", "items": {"type": "string"}}, "test")
-    faults = schema.faults([0] * 100_000)
+    faults = schema.faults([0] * (MOST_VALUES - 1))
     assert len(faults) == MOST_FAULTS + 1
     assert faults[0].pointer == "/0"
     assert faults[-1] == Fault("", f"has more than {MOST_FAULTS} failures; the others are not listed")
     exactly = schema.faults([0] * MOST_FAULTS)
     assert len(exactly) == MOST_FAULTS
     assert all(fault.pointer for fault in exactly)
+
+
+@pytest.mark.parametrize("value", [[0] * MOST_VALUES, [[0] * 2] * (MOST_VALUES // 2), [{"a": 0}] * (MOST_VALUES // 2)])
+def test_a_large_body_is_told_its_first_failure(value: list[Any]) -> None:
+    schema = Schema.compile({"type": "array", "items": {"type": "string"}}, "test")
+    first, more = schema.faults(value)
+    assert first.pointer == "/0"
+    assert more == Fault("", f"has more than {MOST_VALUES} values, so only its first failure is listed")
+    assert schema.faults(["1"] * MOST_VALUES * 2) == []
 
 
 @pytest.mark.parametrize(
