@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from dataclasses import replace
 
 import pytest
@@ -67,9 +69,85 @@ def test_retry_after_is_whole_seconds_rounded_up(per_minute: int, after: float, 
     budgets.take(one, NOW)
     with pytest.raises(RateExceeded) as refused:
         budgets.take(one, NOW + after)
-    assert refused.value.headers == {"Retry-After": seconds}
+    assert refused.value.headers["Retry-After"] == seconds
+    assert refused.value.headers["RateLimit"] == f'"burst";r=0;t={seconds}'
+    assert refused.value.extra == {"agreement": "a-1", "violated-policies": ["burst"]}
     # Whoever waits that long is served.
     budgets.take(one, NOW + after + int(seconds))
+
+
+@pytest.mark.parametrize(
+    ("per_minute", "burst", "policy"),
+    [(100, 100, "q=100;w=60"), (600, 1, "q=1;w=1"), (7, 2, "q=2;w=18"), (1, 5, "q=5;w=300")],
+)
+def test_the_policy_is_what_the_grant_bears_without_end(per_minute: int, burst: int, policy: str) -> None:
+    budgets, one = Budgets(), grant(per_minute, burst)
+    fields = budgets.fields(one, NOW)
+    assert fields["RateLimit-Policy"] == f'"burst";{policy}'
+    quota, window = (int(part[2:]) for part in policy.split(";"))
+    for number in range(20):
+        for _ in range(quota):
+            budgets.take(one, NOW + number * window)
+    assert budgets.fields(one, NOW)["RateLimit-Policy"] == fields["RateLimit-Policy"]
+
+
+def test_what_is_left_goes_down_by_one_and_comes_back_with_time() -> None:
+    budgets, one = Budgets(), grant(per_minute=30, burst=3)
+    assert budgets.fields(one, NOW)["RateLimit"] == '"burst";r=3;t=2'
+    seen = []
+    for _ in range(3):
+        budgets.take(one, NOW)
+        seen.append(budgets.fields(one, NOW)["RateLimit"])
+    assert seen == ['"burst";r=2;t=2', '"burst";r=1;t=2', '"burst";r=0;t=2']
+    assert budgets.fields(one, NOW + 1.5)["RateLimit"] == '"burst";r=0;t=1'
+    assert budgets.fields(one, NOW + 2)["RateLimit"] == '"burst";r=1;t=2'
+
+
+def test_a_grant_without_a_rate_says_nothing() -> None:
+    assert Budgets().fields(replace(grant(1, 1), rate=None), NOW) == {}
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 1_000),
+    st.integers(1, 20),
+    st.lists(st.floats(0, 30, allow_nan=False), min_size=1, max_size=40),
+)
+def test_the_fields_never_promise_more_than_is_granted(per_minute: int, burst: int, gaps: list[float]) -> None:
+    budgets, one = Budgets(), grant(per_minute, burst)
+    now = NOW
+    for gap in gaps:
+        now += gap
+        left, window = said(budgets.fields(one, now)["RateLimit"])
+        assert 0 <= left <= burst
+        # All that is said to be left is granted at once, and no more; and when the time is over there is more.
+        trial = copy.deepcopy(budgets)
+        assert [takes(trial, one, now) for _ in range(left + 1)] == [True] * left + [False]
+        assert takes(trial, one, now + window)
+        if not takes(budgets, one, now):
+            with pytest.raises(RateExceeded) as refused:
+                budgets.take(one, now)
+            assert int(refused.value.headers["Retry-After"]) >= said(refused.value.headers["RateLimit"])[1]
+
+
+@pytest.mark.parametrize(("per_minute", "burst"), [(600, 1), (60, 10), (100, 100)])
+def test_at_twice_the_rate_no_more_than_the_quota_is_granted_in_a_window(per_minute: int, burst: int) -> None:
+    budgets, one = Budgets(), grant(per_minute, burst)
+    quota, window = said(budgets.fields(one, NOW)["RateLimit-Policy"])
+    step = 60 / per_minute / 2
+    calls = int(20 * max(window, 1) / step)
+    granted = [number * step for number in range(calls) if takes(budgets, one, NOW + number * step)]
+    bears = window * per_minute / 60  # the quota, but for the rounding of the window
+    for begin in range(2 * window, 19 * window, window):  # what the pause before had saved is used up by then
+        assert abs(len([at for at in granted if begin <= at < begin + window]) - bears) <= 1
+    assert bears >= quota
+
+
+def said(field: str) -> tuple[int, int]:
+    """The two numbers of a field."""
+    match = re.fullmatch(r'"burst";[qr]=([0-9]+);[wt]=([0-9]+)', field)
+    assert match is not None, field
+    return int(match[1]), int(match[2])
 
 
 def test_refusals_cost_nothing() -> None:
