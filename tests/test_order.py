@@ -21,7 +21,7 @@ ROWS = """
     jwk compact jws send client
     sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
     config load installed
-    keys policy limits projection
+    keys policy limits projection fair
     evidence.entry
     store.contract store.seal store.standing store.sqlite_rows store.sqlite_reads store.sqlite_batch
         store.sqlite_writer store.sqlite
@@ -32,7 +32,7 @@ ROWS = """
     handout verdict
     admit perform sweep reload
     web.server web.callers web.services web.shapes web.openapi web.docs web.exchanges web.admin web.app
-    node bench.store
+    node bench.store bench.place bench.instant bench.load bench.floor bench.served bench.steps bench.sync
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top cli.main
     manual.markdown manual.profile manual.deployment manual.commands manual.pages manual.__main__
 """

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 
 from gsb.bench import store as store_bench
+from gsb.bench import sync as sync_bench
 
 bench = typer.Typer(help="Measure, by ratios within one run.", no_args_is_help=True)
 
@@ -24,6 +27,30 @@ def store(
     raise typer.Exit(asyncio.run(store_bench.main(folder, exchanges=exchanges, in_flight=in_flight, pairs=pairs)))
 
 
-@bench.callback()
-def benchmarks() -> None:
-    """Kept so that a single benchmark stays a command of its own."""
+@bench.command("floor")
+def floor(
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where to write; not a tmpfs.")] = None,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Calls at once.")] = 64,
+    pairs: Annotated[int, typer.Option("--turns", min=1, help="Turns of load.")] = 5,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long one turn is.")] = 3.0,
+) -> None:
+    """A bare HTTP handler with the same cryptography, validation and durable commits, and nothing else of the bus."""
+    raise typer.Exit(_run(sync_bench.floor_alone(folder, sync_bench.Plan(pairs, in_flight, seconds))))
+
+
+@bench.command("sync")
+def sync(
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where to write; not a tmpfs.")] = None,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Calls at once.")] = 64,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Interleaved pairs of turns.")] = 5,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long one turn is.")] = 3.0,
+    profile: Annotated[bool, typer.Option("--profile", help="Print where an exchange's time goes instead.")] = False,
+) -> None:
+    """Synchronous exchanges through a whole node on one core, against the floor on the same core."""
+    plan = sync_bench.Plan(pairs, in_flight, seconds)
+    raise typer.Exit(_run((sync_bench.profile if profile else sync_bench.main)(folder, plan)))
+
+
+def _run(work: Coroutine[None, None, int]) -> int:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)

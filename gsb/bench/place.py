@@ -1,0 +1,162 @@
+"""The small deployment that benchmarks of the whole bus measure: one read, one write, one agency, a grant for each.
+
+Its adapter answers at once with what it was asked (``gsb.bench.instant``), so that all that is measured is the bus.
+The adapter must not stand among those that an operator finds installed; its entry point therefore lies in a folder
+beside the deployment, which only the measured process has on its path, as any other installed package would be.
+Everything is written to a folder of the benchmark's own; a crash leaves it behind.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gsb import jwk
+from gsb.store.seal import new_key
+
+BUS = "bus.bench"
+CONSUMER = "consumer"
+PURPOSE = "benchmark"
+READ, WRITE = "bench/read/v1", "bench/write/v1"
+ADAPTER = "instant"
+
+MESSAGE: Mapping[str, Any] = {
+    "person": "P-0000001",
+    "period": "2026-01",
+    "lines": [
+        {
+            "code": f"L-{number:03}",
+            "title": f"Allowance number {number} of this month",
+            "amount": {"amount": f"{1_234_567 + number}.50", "currency": "XOF"},
+        }
+        for number in range(16)
+    ],
+}
+"""About 2 KB of JSON, as a payslip might be; a service's reply has the form of its request."""
+SCHEMA: Mapping[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["person", "period", "lines"],
+    "properties": {
+        "person": {"type": "string", "pattern": "^P-[0-9]{7}$"},
+        "period": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$"},
+        "lines": {"type": "array", "maxItems": 100, "items": {"$ref": "#/$defs/line"}},
+    },
+    "$defs": {
+        "line": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["code", "title", "amount"],
+            "properties": {
+                "code": {"type": "string", "pattern": "^L-[0-9]{3}$"},
+                "title": {"type": "string", "maxLength": 80},
+                "amount": {"$ref": "#/$defs/money"},
+            },
+        },
+        "money": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["amount", "currency"],
+            "properties": {
+                "amount": {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$"},
+                "currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
+            },
+        },
+    },
+    "examples": [MESSAGE],
+}
+
+_GSB = """
+[bus]
+id = "{bus}"
+base_urls = ["http://127.0.0.1:{port}"]
+operations_url = "http://127.0.0.1:{operations}"
+keys = [{{ file = "keys/bus.jwk" }}]
+[listen]
+port = {port}
+operations_port = {operations}
+[store]
+path = "store.db"
+key = "keys/store.key"
+[adapters]
+allow = ["{adapter}"]
+"""
+_AGREEMENT = """
+title = "What the benchmark may do"
+consumer = "{consumer}"
+provider = "provider"
+legal_basis = "None: nobody's data"
+valid_from = 2020-01-01
+valid_until = 2099-12-31
+"""
+_GRANT = """
+[[grants]]
+service = "{service}"
+purpose = "{purpose}"
+fields = ["/person", "/period", "/lines"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A deployment on disk. ``url`` is the node's; ``other`` a second free port, for what it is compared with."""
+
+    folder: Path
+    site: Path
+    """To be put on the path of the process that runs the node."""
+    url: str
+    other: int
+    key: jwk.PrivateKey
+    """The consumer's."""
+    bus_key: jwk.PublicKey
+
+
+def lay_out(root: Path) -> Place:
+    """Write the deployment into an empty folder."""
+    folder, site = root / "deployment", root / "site"
+    port, operations, other = _free_ports(3)
+    private, bus = jwk.generate("ES256"), jwk.generate("ES256")
+    files = {
+        "gsb.toml": _GSB.format(bus=BUS, port=port, operations=operations, adapter=ADAPTER),
+        "keys/bus.jwk": bus.decode(),
+        "keys/store.key": new_key(),
+        "keys/consumer.jwk": jwk.public_of(private).decode(),
+        f"agencies/{CONSUMER}.toml": 'name = "The one who asks"\nkeys = [{ file = "keys/consumer.jwk" }]\n',
+        "agencies/provider.toml": 'name = "The one who answers"\n',
+        "systems/bench.toml": f'title = "Nothing"\nagency = "provider"\nadapter = "{ADAPTER}"\nconcurrency = 256\n',
+        "agreements/all.toml": _AGREEMENT.format(consumer=CONSUMER)
+        + "".join(_GRANT.format(service=service, purpose=PURPOSE) for service in (READ, WRITE)),
+    }
+    for service, effect in ((READ, "none"), (WRITE, "once")):
+        files[f"services/{service}.toml"] = f'title = "Answers at once"\neffect = "{effect}"\n'
+        for side in ("request", "reply"):
+            files[f"schemas/{service}/{side}.json"] = json.dumps(SCHEMA)
+    for name, text in files.items():
+        _write(folder / name, text)
+    _write(site / "instant-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: instant\nVersion: 1\n")
+    _write(site / "instant-1.dist-info/entry_points.txt", f"[gsb.adapters]\n{ADAPTER} = gsb.bench.instant:Instant\n")
+    url = f"http://127.0.0.1:{port}"
+    return Place(folder, site, url, other, jwk.read_private(private), jwk.read_private(bus).public)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    if path.parent.name == "keys":
+        path.chmod(0o600)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
