@@ -243,6 +243,21 @@ async def test_gateways_errors_may_have_been_sent(status: int) -> None:
             await adapter.check()
 
 
+async def test_a_pause_without_end_is_not_believed() -> None:
+    async with (
+        answering(http(b"{}", "200 OK", "Backoff: 999999999")) as server,
+        opened(HttpJson, {"url": server.url, "backoff": "Backoff"}, GET) as adapter,
+    ):
+        now = 100.0
+        adapter.clock = lambda: now
+        await adapter.handle(ASK)
+        with pytest.raises(Unavailable) as raised:
+            await adapter.handle(ASK)
+        assert raised.value.after == 300.0
+        now = 400.0
+        await adapter.handle(ASK)
+
+
 @pytest.mark.parametrize("auth", ["basic", "bearer", "header"])
 async def test_credentials_come_from_files(tmp_path: Path, auth: str) -> None:
     (tmp_path / "secret").write_text("s3cret-ö\n" if auth == "basic" else "s3cret\n")

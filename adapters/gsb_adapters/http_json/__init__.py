@@ -32,6 +32,9 @@ from gsb_adapters.http_json.settings import (
     Operation,
 )
 
+LONGEST_PAUSE = 300.0
+"""Seconds of a pause that are believed: one answer with a mistake in it must not shut a system out for good."""
+
 
 class HttpJson(Adapter[HttpJsonSettings, Operation]):
     """One HTTP request per exchange, as its service's settings say."""
@@ -98,7 +101,7 @@ class HttpJson(Adapter[HttpJsonSettings, Operation]):
         )
         pause = answer.after(settings.backoff) if settings.backoff else None
         if pause is not None:
-            self._paused_until = max(self._paused_until, self.clock() + pause)
+            self._paused_until = max(self._paused_until, self.clock() + min(pause, LONGEST_PAUSE))
         return answer
 
     def _credentials(self) -> dict[str, str]:
