@@ -163,11 +163,18 @@ def test_algorithms_are_those_of_the_page() -> None:
     assert re.findall(r"`([^`]+)`", line) == list(ALGORITHMS)
 
 
+def number(step: str) -> int:
+    return int(step.split()[0])
+
+
 @pytest.mark.parametrize("module", ["admit", "perform"])
 def test_the_steps_are_those_of_the_page(module: str) -> None:
     (told,) = re.findall(rf"(?ms)^- {module}: (.*?)\n(?=- |\n)", PAGE)
-    steps = re.findall(r"#  ?([0-9]+ .+)$", (ROOT / f"gsb/{module}.py").read_text("utf-8"), re.MULTILINE)
-    assert [step.strip() for step in " ".join(told.split()).split("·")] == steps
+    source = (ROOT / f"gsb/{module}.py").read_text("utf-8")
+    by_function = [re.findall(r"(?m)#  ?([0-9]+ .+)$", part) for part in re.split(r"(?m)^(?:async )?def ", source)]
+    assert all(steps == sorted(steps, key=number) for steps in by_function)
+    steps = [step for steps in by_function for step in steps if not re.fullmatch(r"[0-9]+ to [0-9]+", step)]
+    assert [step.strip() for step in " ".join(told.split()).split("·")] == sorted(steps, key=number)
 
 
 def test_stored_columns_are_those_of_the_page() -> None:
