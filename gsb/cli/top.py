@@ -271,7 +271,7 @@ def top(url: Url, interval: Interval = 2.0, once: Once = False, as_json: AsJson 
         asyncio.run(_watch(url, interval, once=once, as_json=as_json))
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
-    except aiohttp.InvalidURL as error:
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
         raise fail(f"not a URL: {url}") from error
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise fail(f"unreachable: {url}/metrics: {error or 'no answer in time'}", 6) from error
