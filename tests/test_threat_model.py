@@ -164,7 +164,7 @@ def test_algorithms_are_those_of_the_page() -> None:
 
 
 def number(step: str) -> int:
-    return int(step.split()[0])
+    return int(step.partition(" ")[0])
 
 
 @pytest.mark.parametrize("module", ["admit", "perform"])
