@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import dataclass
 
 from gsb import handout, jws, strictjson
 from gsb.bus import JTI_LIVES, Bus, Woken
@@ -16,6 +17,7 @@ from gsb.catalogue import ServiceInfo
 from gsb.errors import (
     BodyInvalid,
     BodyTooLarge,
+    Busy,
     IdempotencyKeyMissing,
     IdempotencyKeyReused,
     MediaTypeRefused,
@@ -41,29 +43,52 @@ async def admit(bus: Bus, call: Call) -> Answer:
     signed = authenticate(bus, call)  # 2 who signed
     try:
         jws.bind(signed, call, bus.catalogue.gsb.bus.base_urls)  # 3 bound to this request
-        fingerprint = fingerprint_of(call, signed)
-        earlier = await bus.store.look(signed.issuer, signed.jti, signed.idempotency_key)  # 4 seen before
-        if earlier is not None:
-            same_content(earlier, fingerprint)
-            await bus.store.spend(signed.issuer, signed.jti, JTI_LIVES)
-            return await answer(bus, call, signed, earlier.exchange)
-        if service is None:  # 5 which service
-            raise ServiceUnknown
-        grant = bus.catalogue.policy.decide(  # 6 granted
-            signed.issuer, service.id, signed.purpose, signed.sub, signed.case, bus.clock()
-        )
-        bus.budgets.take(grant, bus.clock())  # 7 rate
+        with bus.gate.call(signed.issuer):
+            async with bus.gate.turn(signed.issuer):
+                admitted = await accept(bus, call, signed, service)  # 4 to 9
+            return await answer(bus, call, signed, admitted)  # 10 dispatch, then wait
+    except Problem as refusal:
+        # What was not even looked at has not spent its jti, so that a flood of it costs no commits.
+        await bus.refusals.prove(signed, service.id if service else None, refusal, spent=isinstance(refusal, Busy))
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The exchange that a call is about: a new one, with its service and grant, or an earlier one with the same key."""
+
+    exchange: str
+    service: ServiceInfo | None = None
+    grant: Grant | None = None
+    """The grant whose budget this call has used."""
+
+
+async def accept(bus: Bus, call: Call, signed: Signed, service: ServiceInfo | None) -> Admitted:
+    """What costs the bus more than to know who calls, and so is done in the agency's turn: steps 4 to 9."""
+    fingerprint = fingerprint_of(call, signed)
+    earlier = await bus.store.look(signed.issuer, signed.jti, signed.idempotency_key)  # 4 seen before
+    if earlier is not None:
+        same_content(earlier, fingerprint)
+        await bus.store.spend(signed.issuer, signed.jti, JTI_LIVES)
+        return Admitted(earlier.exchange)
+    if service is None:  # 5 which service
+        raise ServiceUnknown
+    grant = bus.catalogue.policy.decide(  # 6 granted
+        signed.issuer, service.id, signed.purpose, signed.sub, signed.case, bus.clock()
+    )
+    bus.budgets.take(grant, bus.clock())  # 7 rate
+    try:
         request_fits(service, signed, call.body)  # 8 request schema
         new = new_exchange(bus, call, signed, service, grant, fingerprint)
         earlier = await bus.store.accept(new)  # 9 accept: one durable commit
         if earlier is not None:  # somebody else's call with the same key was faster
             same_content(earlier, fingerprint)
-            return await answer(bus, call, signed, earlier.exchange)
-        bus.metrics.service(service.id).accepted.inc()
+            return Admitted(earlier.exchange, grant=grant)
     except Problem as refusal:
-        await bus.refusals.prove(signed, service.id if service else None, refusal)
+        refusal.headers |= bus.budgets.fields(grant, bus.clock())
         raise
-    return await answer(bus, call, signed, new.id, dispatch=service.system)  # 10 dispatch, then wait
+    bus.metrics.service(service.id).accepted.inc()
+    return Admitted(new.id, service, grant)
 
 
 def find_service(bus: Bus, target: str) -> ServiceInfo | None:
@@ -153,21 +178,23 @@ def new_exchange(
     )
 
 
-async def answer(bus: Bus, call: Call, signed: Signed, exchange: str, *, dispatch: str | None = None) -> Answer:
+async def answer(bus: Bus, call: Call, signed: Signed, admitted: Admitted) -> Answer:
     """Dispatch a new exchange, or none for a repeat; wait as long as the caller does; hand out what there is."""
-    limits = bus.catalogue.gsb.limits
+    exchange, service, limits = admitted.exchange, admitted.service, bus.catalogue.gsb.limits
     wait = limits.wait if call.wait is None else min(call.wait, limits.wait_max)
     with bus.waiters.waiting(exchange) as woken:
-        if dispatch is not None:
-            await bus.broker.dispatch(dispatch, exchange, signed.issuer)
+        if service is not None:
+            await bus.broker.dispatch(service.system, exchange, signed.issuer)
         else:
             woken.set()  # a repeat may be final already: look at once
         known = await settled(bus, exchange, woken, wait)
     headers = {}
     if call.wait is not None:
         headers["Preference-Applied"] = "respond-async" if call.wait == 0 else f"wait={wait:g}"
-    if dispatch is None:
+    if service is None:
         headers["Idempotent-Replayed"] = "true"
+    if admitted.grant is not None:
+        headers |= bus.budgets.fields(admitted.grant, bus.clock())
     said = await handout.outcome(bus, signed, known)
     return Answer(said.status, said.body, said.content_type, {**said.headers, **headers}, known)
 

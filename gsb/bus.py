@@ -15,6 +15,7 @@ from gsb.broker.contract import Broker
 from gsb.catalogue import Catalogue
 from gsb.errors import Problem, Replayed, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
+from gsb.fair import Gate
 from gsb.keys import NoSigningKey
 from gsb.limits import Budgets
 from gsb.metrics import Metrics
@@ -171,8 +172,10 @@ class Bus:
     """Out of time: calls that still wait are answered with what there is."""
     refusals: Refusals = field(init=False)
     metrics: Metrics = field(init=False)
+    gate: Gate = field(init=False)
 
     def __post_init__(self) -> None:
+        self.gate = Gate(lambda: self.catalogue.gsb.limits)
         self.metrics = self.runtime.metrics
         self.take_up(self.catalogue)
         self.refusals = Refusals(self.store, self.clock)

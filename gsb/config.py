@@ -153,7 +153,13 @@ class Limits(Table):
     body: int = Field(default=524_288, ge=1, le=10_485_760)
     """Bytes of a request body, unless the service says otherwise."""
     in_flight: int = Field(default=1_000, ge=1)
-    """Calls at once; more are answered 503."""
+    """Calls at once; more are answered 503 ``busy``."""
+    in_flight_agency: int = Field(default=250, ge=1)
+    """Calls of one agency at once, those that wait for their outcome too; more of its are answered 503 ``busy``."""
+    turns: int = Field(default=32, ge=1)
+    """Exchanges that the bus itself works on at once; the others wait, and agencies are served in rounds."""
+    turns_agency: int = Field(default=2, ge=1)
+    """Of these, the most of one agency while others are there too. More: it gets more done, they wait longer."""
     wait: float = Field(default=10.0, ge=0, le=120)
     """Seconds that a call waits for its outcome when it does not say so itself."""
     wait_max: float = Field(default=60.0, ge=0, le=120)

@@ -158,7 +158,7 @@ class Node:
 
     async def _perform(self, delivery: Delivery) -> None:
         try:
-            await perform(self.bus, delivery.exchange, delivery.system)
+            await perform(self.bus, delivery.exchange, delivery.system, delivery.agency)
         except StoreUnavailable:
             log.error("the store did not take an outcome; the lease decides", extra=_names(delivery))
         except Exception:

@@ -32,11 +32,12 @@ FINISH_RETRIES = (0.1, 0.4, 1.5, 3.0, 5.0, None)
 """Pauses, in seconds, between tries to write what is known already: together shorter than the lease's margin."""
 
 
-async def perform(bus: Bus, exchange: str, system: str) -> None:
-    """Carry the exchange as far as it can go now. Raises StoreUnavailable; then the lease decides."""
+async def perform(bus: Bus, exchange: str, system: str, agency: str) -> None:
+    """Carry the agency's exchange as far as it can go now. Raises StoreUnavailable; then the lease decides."""
     info = bus.catalogue.systems.get(system)
     lease = (info.timeout if info else UNKNOWN_SYSTEM_LEASE) + LEASE_MARGIN
-    begun = await bus.store.begin(exchange, lease)  # 1 begin
+    async with bus.gate.turn(agency):
+        begun = await bus.store.begin(exchange, lease)  # 1 begin
     if begun is None:
         return
     trace.set(child_trace(begun.record.traceparent if begun.record else None))
@@ -114,7 +115,8 @@ async def settle(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
     store, so writing is tried again while the lease lasts; after that the lease decides."""
     for pause in FINISH_RETRIES:
         try:
-            taken = await write(bus, begun, verdict)
+            async with bus.gate.turn(begun.exchange.agency):
+                taken = await write(bus, begun, verdict)
         except StoreUnavailable:
             if pause is None:
                 raise

@@ -38,7 +38,7 @@ async def _send_on(bus: Bus, due: Due) -> None:
         await bus.broker.dispatch(due.system, due.exchange, due.agency)
     else:
         # No worker listens for a system that left the configuration; such an exchange waits, and in the end expires.
-        await perform(bus, due.exchange, due.system)
+        await perform(bus, due.exchange, due.system, due.agency)
 
 
 async def _lapse(bus: Bus, attempt: Attempt) -> None:

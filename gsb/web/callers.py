@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from gsb import jws
 from gsb.admit import authenticate
 from gsb.bus import JTI_LIVES, Bus
-from gsb.errors import Problem
+from gsb.errors import Busy, Problem
 from gsb.model import Answer, Call, Signed
 
 
@@ -17,9 +17,11 @@ async def for_caller(bus: Bus, call: Call, act: Callable[[Signed], Awaitable[Ans
     spent = False
     try:
         jws.bind(signed, call, base_urls)
-        await bus.store.spend(signed.issuer, signed.jti, JTI_LIVES)
-        spent = True
-        return await act(signed)
+        with bus.gate.call(signed.issuer):
+            async with bus.gate.turn(signed.issuer):
+                await bus.store.spend(signed.issuer, signed.jti, JTI_LIVES)
+            spent = True
+            return await act(signed)
     except Problem as refusal:
-        await bus.refusals.prove(signed, None, refusal, spent=spent)
+        await bus.refusals.prove(signed, None, refusal, spent=spent or isinstance(refusal, Busy))
         raise

@@ -297,7 +297,8 @@ def idempotency_cases() -> Iterator[Case]:
         "no key, to a service that is not a read", "right", "to a read", put(key=None), None, READ,
         exchange=("done", "none"), before=_person, after=_reset,
     )  # fmt: skip
-    yield Case("rate", "value", "used up", put(), "rate_exceeded", RATED, members={"agreement": ...}, before=_use_up)
+    told = {"agreement": ..., "violated-policies": ["burst"]}
+    yield Case("rate", "value", "used up", put(), "rate_exceeded", RATED, members=told, before=_use_up)
 
 
 ELSEWHERE = {

@@ -92,7 +92,7 @@ class Hands:
 
     async def perform(self, exchange: str) -> Exchange:
         """Perform it once and say how it stands then."""
-        await perform(self.bus, exchange, "registry")
+        await perform(self.bus, exchange, "registry", (await self.state(exchange)).agency)
         return await self.state(exchange)
 
     async def state(self, exchange: str) -> Exchange:

@@ -1,0 +1,152 @@
+"""Turns: the bus works for agencies in rounds, so that what one floods it with waits behind that agency's own calls.
+
+A call is counted from the moment its sender is known, and whatever costs more than knowing the sender is done in a
+turn. While only one agency is there it has every turn; while others are there too it has no more than its share at
+once, however many wait, so that another agency's call finds a bus that has hardly begun anything else. Nothing is
+decided here about what is allowed, and nothing is kept: a crash loses who waited, and they ask again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from gsb.config import Limits
+from gsb.errors import Busy
+
+THERE = 10.0
+"""Seconds after its last turn for which an agency counts as there: it shall find room when it calls again."""
+
+
+@dataclass(slots=True)
+class _Member:
+    """One agency. There are as many as in the configuration, so nobody needs to clear them away."""
+
+    calls: int = 0
+    """In flight."""
+    working: int = 0
+    """Turns that it has now."""
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+
+class Turn:
+    """One turn of an agency, taken and given back."""
+
+    __slots__ = ("_agency", "_gate")
+
+    def __init__(self, gate: Gate, agency: str) -> None:
+        self._gate, self._agency = gate, agency
+
+    async def __aenter__(self) -> None:
+        await self._gate.enter(self._agency)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._gate.leave(self._agency)
+
+
+class Gate:
+    """Who may work, and who waits. All calls come from one event loop.
+
+    ``limits`` are asked for at each use, since a reload may change them; ``clock`` gives seconds that only grow.
+    """
+
+    def __init__(self, limits: Callable[[], Limits], clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._members: dict[str, _Member] = {}
+        self._working = 0
+        self._rounds: deque[str] = deque()
+        """Agencies of whom somebody waits, the one to be served next in front."""
+        self._last = ""
+        self._last_at = self._other_at = -THERE
+        """Who was here last, and when; and when anybody else was."""
+
+    @property
+    def working(self) -> int:
+        """Turns that are taken now."""
+        return self._working
+
+    @contextmanager
+    def call(self, agency: str) -> Iterator[None]:
+        """Count one call while it lasts. Raises Busy beyond the agency's own limit."""
+        member = self._member(agency)
+        if member.calls >= self._limits().in_flight_agency:
+            raise Busy("your agency has as many calls in flight as one agency may have")
+        member.calls += 1
+        try:
+            yield
+        finally:
+            member.calls -= 1
+
+    def turn(self, agency: str) -> Turn:
+        """``async with`` it: the body runs when it is the agency's turn."""
+        return Turn(self, agency)
+
+    async def enter(self, agency: str) -> None:
+        """Returns when it is the agency's turn; ``leave`` must follow."""
+        self._note(agency)
+        member = self._member(agency)
+        if not member.waiting and self._may(agency, member):
+            member.working += 1
+            self._working += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        if not member.waiting:
+            self._rounds.append(agency)
+        member.waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(agency)
+            raise
+
+    def leave(self, agency: str) -> None:
+        """End the turn and give what is free now to those who wait, one turn to each agency in each round."""
+        self._members[agency].working -= 1
+        self._working -= 1
+        blocked = 0
+        while blocked < len(self._rounds):
+            blocked = 0 if self._serve(self._rounds.popleft()) else blocked + 1
+
+    def _serve(self, agency: str) -> bool:
+        """Give the agency one turn if it may have one; it goes to the end of the round as long as somebody waits.
+
+        False if that changed nothing.
+        """
+        member = self._members[agency]
+        while member.waiting and member.waiting[0].done():
+            member.waiting.popleft()  # who waited was cancelled
+        served = bool(member.waiting) and self._may(agency, member)
+        if served:
+            member.waiting.popleft().set_result(None)
+            member.working += 1
+            self._working += 1
+        if member.waiting:
+            self._rounds.append(agency)
+            return served
+        return True
+
+    def _may(self, agency: str, member: _Member) -> bool:
+        limits = self._limits()
+        if self._working >= limits.turns:
+            return False
+        if member.working < limits.turns_agency:
+            return True
+        others = self._other_at if agency == self._last else self._last_at
+        return self._clock() >= others + THERE
+
+    def _note(self, agency: str) -> None:
+        if agency != self._last:
+            self._last, self._other_at = agency, self._last_at
+        self._last_at = self._clock()
+
+    def _member(self, agency: str) -> _Member:
+        member = self._members.get(agency)
+        if member is None:
+            member = self._members[agency] = _Member()
+        return member
