@@ -6,7 +6,9 @@ SHELL := bash
 VENV := .venv/.installed
 OPENFISCA := .deps/openfisca/.installed
 KINTO := .deps/kinto/.installed
+SCHEMATHESIS := .deps/schemathesis/.installed
 INTEROP := tests/interop/node_modules/.installed
+BROWSER := tests/browser/node_modules/.installed
 
 .PHONY: help run test check deps-test
 
@@ -25,9 +27,9 @@ check: $(VENV) ## format, lint, types and the order of modules
 	@.venv/bin/mypy
 	@.venv/bin/python -m pytest -q tests/test_order.py
 
-deps-test: $(VENV) $(OPENFISCA) $(KINTO) ## install the systems that tests talk to, into .deps/ and tests/interop/
+deps-test: $(VENV) $(OPENFISCA) $(KINTO) $(SCHEMATHESIS) ## install what tests talk to, into .deps/, tests/interop/ and tests/browser/
 	@tests/deps/tools.sh
-	@$(MAKE) --silent $(INTEROP)
+	@$(MAKE) --silent $(INTEROP) $(BROWSER)
 
 $(VENV): pyproject.toml
 	@tests/deps/environment.sh .venv -e '.[dev]'
@@ -35,5 +37,5 @@ $(VENV): pyproject.toml
 .deps/%/.installed: tests/deps/%.txt
 	@tests/deps/environment.sh .deps/$* -r $<
 
-$(INTEROP): $(wildcard tests/interop/package.json tests/interop/package-lock.json)
-	@tests/deps/interop.sh
+tests/%/node_modules/.installed: tests/%/package.json tests/%/package-lock.json
+	@tests/deps/packages.sh tests/$*

@@ -239,6 +239,7 @@ def components(base_url: str) -> Shape:
                     "Retry-After": ref("headers", "RetryAfter"),
                 },
                 "content": json_of(ref("schemas", "Pending")),
+                "links": {name: _at("$response.body#/exchange", name) for name in ("outcome", "exchange")},
             },
             "NoReply": {
                 "description": "Done, as an operator found and recorded; there is no reply of the core system.",
@@ -250,6 +251,11 @@ def components(base_url: str) -> Shape:
             },
         },
     }
+
+
+def _at(where: str, operation: str) -> Shape:
+    """A link to an operation on the exchange whose id stands there."""
+    return {"operationId": operation, "parameters": {"id": where}}
 
 
 def _problems(status: int, problems: list[type[Problem]], base_url: str) -> Shape:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The programs of the system that tests need: a C compiler (for the simulated power cut) and Node with npm (for a
-# client in another language). Installs what is missing with apt when it may, and otherwise says what is missing.
+# The programs of the system that tests need: a C compiler (for the simulated power cut), Node with npm (for a client in
+# another language) and Chromium (for the pages). Installs what is missing with apt when it may, and otherwise says what
+# is missing.
 set -euo pipefail
 
 missing=()
@@ -8,9 +9,10 @@ command -v cc >/dev/null || missing+=(gcc libc6-dev)
 node_major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/' || true)
 if [ "${node_major:-0}" -lt 20 ]; then missing+=(nodejs); fi
 command -v npm >/dev/null || missing+=(npm)
+command -v chromium >/dev/null || missing+=(chromium)
 
 if [ ${#missing[@]} -eq 0 ]; then
-    echo "== a C compiler and Node $(node --version) are here"
+    echo "== a C compiler, Node $(node --version) and Chromium are here"
     exit 0
 fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
