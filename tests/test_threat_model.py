@@ -256,6 +256,7 @@ async def test_what_callers_send_stays_out_of_logs_headers_and_files(tmp_path: P
         await node.stop()
     assert len(headers) > 20
     assert [each for each in headers if CANARY in "".join(each) and each[0] != "GSB-Signature"] == []
+    assert {value for name, value in headers if name == "Server"} == {"gsb"}
     assert [line for line in node.log if CANARY in line] == []
     assert any("exchange ended" in line for line in node.log)
     stored = list(deployment.folder.glob("store.db*"))

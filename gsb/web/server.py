@@ -93,7 +93,8 @@ def new_instance() -> str:
 
 def respond(answer: Answer, signature: str | None = None) -> web.Response:
     """The answer as HTTP. Nothing that a proxy may keep or change: it is signed, and it is somebody's data."""
-    headers = {"Cache-Control": "no-store, no-transform", **answer.headers}
+    # Without a name of our own the library tells its version, and that of Python.
+    headers = {"Server": "gsb", "Cache-Control": "no-store, no-transform", **answer.headers}
     if answer.content_type is not None:
         headers["Content-Type"] = answer.content_type
     if signature is not None:
