@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gsb.broker.contract import Broker
@@ -32,10 +31,24 @@ FLOOD_WINDOW = 60.0
 
 
 class Woken(asyncio.Event):
-    """Set when the exchange may have changed."""
+    """Set when the exchange may have changed, as long as the body of its ``with`` runs."""
 
     ended: Exchange | None = None
     """The exchange as it was committed, when the worker that ended it is in this process; else the store knows."""
+
+    def __init__(self, exchange: str, waiting: dict[str, set[Woken]]) -> None:
+        super().__init__()
+        self._exchange, self._waiting = exchange, waiting
+
+    def __enter__(self) -> Woken:
+        self._waiting.setdefault(self._exchange, set()).add(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        beside = self._waiting[self._exchange]
+        beside.discard(self)
+        if not beside:
+            del self._waiting[self._exchange]
 
 
 class Waiters:
@@ -44,16 +57,8 @@ class Waiters:
     def __init__(self) -> None:
         self._waiting: dict[str, set[Woken]] = {}
 
-    @contextmanager
-    def waiting(self, exchange: str) -> Iterator[Woken]:
-        woken = Woken()
-        self._waiting.setdefault(exchange, set()).add(woken)
-        try:
-            yield woken
-        finally:
-            self._waiting[exchange].discard(woken)
-            if not self._waiting[exchange]:
-                del self._waiting[exchange]
+    def waiting(self, exchange: str) -> Woken:
+        return Woken(exchange, self._waiting)
 
     def wake(self, exchange: str) -> None:
         for woken in self._waiting.get(exchange, ()):

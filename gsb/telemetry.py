@@ -25,10 +25,10 @@ trace: ContextVar[str | None] = ContextVar("trace", default=None)
 
 def child_trace(parent: str | None) -> str:
     """A traceparent for work that ``parent`` caused: its trace id, a new span id. A bad parent begins a new trace."""
-    span = os.urandom(8).hex()
+    random = os.urandom(24).hex()
     if parent is None or not TRACEPARENT.fullmatch(parent):
-        return f"00-{os.urandom(16).hex()}-{span}-01"
-    return f"{parent[:36]}{span}{parent[52:]}"
+        return f"00-{random[16:]}-{random[:16]}-01"
+    return f"{parent[:36]}{random[:16]}{parent[52:]}"
 
 
 class JsonLines(logging.Formatter):

@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -96,26 +96,29 @@ def after_error(bus: Bus, begun: Begun, error: AdapterError) -> Verdict:
 
 def after_reply(bus: Bus, begun: Begun, service: ServiceInfo, record: Record, reply: Reply) -> Verdict:
     """Steps 3 and 4: only a reply that fits leaves the bus, and of it only what was granted then and now."""
-    evidence: dict[str, object] = {"reply": digest(orjson.dumps(reply.body)), "note": reply.note}
+    whole = orjson.dumps(reply.body)
+    evidence: dict[str, object] = {"reply": digest(whole), "note": reply.note}
     if faults := service.reply.faults(reply.body):
         found = [f"{fault.pointer}: {fault.detail}" for fault in faults]
         evidence["faults"] = found
         if service.effect is Effect.NONE:
             return Finish(problem_outcome(bus, begun, ReplyInvalid(), State.FAILED, "none"), evidence)
         return Hold(State.UNKNOWN, "reply_invalid", "; ".join(found))
-    return Finish(granted_outcome(bus, begun, service, record, reply), evidence)
+    return Finish(granted_outcome(bus, begun, service, record, reply.body, whole), evidence)
 
 
-def granted_outcome(bus: Bus, begun: Begun, service: ServiceInfo, record: Record, reply: Reply) -> Outcome:
+def granted_outcome(bus: Bus, begun: Begun, service: ServiceInfo, record: Record, reply: Any, whole: bytes) -> Outcome:
+    """``whole``: the reply as JSON, which goes out as it is when nothing is cut."""
     decision = record.decision
-    body = cut(reply.body, decision.fields)
+    body = cut(reply, decision.fields)
     digest_now = decision.agreement_digest
     grant = bus.catalogue.policy.grant(decision.agreement, begun.exchange.agency, service.id, decision.purpose)
     fields = decision.fields
     if grant is not None and grant.agreement_digest != decision.agreement_digest:
         body, fields, digest_now = cut(body, grant.fields), grant.fields, grant.agreement_digest
     effect: Took = "none" if service.effect is Effect.NONE else "done"
-    return Outcome(State.DONE, effect, 200, None, orjson.dumps(body), JSON_TYPE, released(body, fields), digest_now)
+    told = whole if body is reply else orjson.dumps(body)
+    return Outcome(State.DONE, effect, 200, None, told, JSON_TYPE, released(body, fields), digest_now)
 
 
 def problem_outcome(bus: Bus, begun: Begun, problem: Problem, state: State, effect: Took) -> Outcome:
