@@ -49,7 +49,8 @@ async def admit(bus: Bus, call: Call) -> Answer:
             return await answer(bus, call, signed, admitted)  # 10 dispatch, then wait
     except Problem as refusal:
         # What was not even looked at has not spent its jti, so that a flood of it costs no commits.
-        await bus.refusals.prove(signed, service.id if service else None, refusal, spent=isinstance(refusal, Busy))
+        spent = call.spent or isinstance(refusal, Busy)
+        await bus.refusals.prove(signed, service.id if service else None, refusal, spent=spent)
         raise
 
 
@@ -81,6 +82,7 @@ async def accept(bus: Bus, call: Call, signed: Signed, service: ServiceInfo | No
         request_fits(service, signed, call.body)  # 8 request schema
         new = new_exchange(bus, call, signed, service, grant, fingerprint)
         earlier = await bus.store.accept(new)  # 9 accept: one durable commit
+        call.spent = True
         if earlier is not None:  # somebody else's call with the same key was faster
             same_content(earlier, fingerprint)
             return Admitted(earlier.exchange, grant=grant)

@@ -104,6 +104,8 @@ class Call:
     """Seconds of ``Prefer: wait=``; 0 for ``respond-async``; None when the caller has no preference."""
     traceparent: str | None = None
     signed: Signed | None = None
+    spent: bool = False
+    """Whether its jti was spent: a refusal after that must not spend it again."""
 
 
 @dataclass(frozen=True, slots=True)

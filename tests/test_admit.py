@@ -152,6 +152,18 @@ async def test_many_at_once_under_one_key_make_one_exchange(hands: Hands) -> Non
     assert [each["kind"] for each in entries(hands)] == ["accepted"]
 
 
+async def test_many_at_once_with_other_content_under_one_key_hear_so(hands: Hands) -> None:
+    async def said(number: int) -> object:
+        try:
+            return (await hands.send(ONCE, NOTE | {"text": f"text {number}"}, key="k-1")).status
+        except Problem as refusal:
+            return type(refusal)
+
+    heard = await asyncio.gather(*map(said, range(8)))
+    assert sorted(map(str, heard)) == sorted(map(str, [202, *[IdempotencyKeyReused] * 7]))
+    assert [each.get("code") for each in entries(hands)] == [None, "idempotency_key_reused"]
+
+
 async def test_a_jti_is_accepted_once_whatever_became_of_it(hands: Hands) -> None:
     accepted = hands.call(ONCE, NOTE, key="k-1")
     await admit(hands.bus, accepted)
