@@ -151,7 +151,17 @@ class Limits(Table):
     """What the bus takes at once."""
 
     body: int = Field(default=524_288, ge=1, le=10_485_760)
-    """Bytes of a request body, unless the service says otherwise."""
+    """Bytes of a request body, unless the service says otherwise; a larger one is answered 413 ``body_too_large``."""
+    header: int = Field(default=16_384, ge=8_192 + 64, le=1_048_576)
+    """Bytes of the request line and of each header; a larger one is answered 400 ``bad_request``."""
+    header_within: float = Field(default=15.0, gt=0, le=300)
+    """Seconds for the head of a request, from its first byte; later it is answered 408 ``request_too_slow``."""
+    body_within: float = Field(default=30.0, gt=0, le=300)
+    """Seconds for the body of a request, from the end of its head; later it is answered 408 ``request_too_slow``."""
+    idle: float = Field(default=75.0, gt=0, le=3_600)
+    """Seconds for which a connection is kept open without a request; then it is closed."""
+    connections: int = Field(default=2_000, ge=1)
+    """Connections at once, fewer than the process may open files; more are answered 503 ``busy`` and closed."""
     in_flight: int = Field(default=1_000, ge=1)
     """Calls at once; more are answered 503 ``busy``."""
     in_flight_agency: int = Field(default=250, ge=1)

@@ -127,8 +127,8 @@ async def test_the_codes_seen_are_the_codes_there_are(stage: Stage, tmp_path_fac
             TROUBLE_SEEN[name] = await trouble(tmp_path_factory.mktemp("trouble"))
     seen = {code for code in stage.seen.values() if code is not None}.union(*TROUBLE_SEEN.values())
     assert seen == set(TABLE)
-    told = set(re.findall(r"^\| ((?:`[a-z]+`(?:, )?)+) \|", section("## Problems"), re.MULTILINE))
-    assert stage.members == {name for cell in told for name in re.findall("`([a-z]+)`", cell)}
+    told = set(re.findall(r"^\| ((?:`[a-z-]+`(?:, )?)+) \|", section("## Problems"), re.MULTILINE))
+    assert stage.members == {name for cell in told for name in re.findall("`([a-z-]+)`", cell)}
 
 
 def section(heading: str) -> str:

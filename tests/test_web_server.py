@@ -11,7 +11,6 @@ import orjson
 import pytest
 
 from gsb import jws
-from gsb.web import server
 from tests.support.bus import PERSON_BODY, READ
 from tests.support.deployment import BUS, standard
 from tests.support.node import InProcess, node_in_process
@@ -23,7 +22,7 @@ POST = f"POST /services/{READ} HTTP/1.1\r\nHost: x\r\n".encode()
 async def node(tmp_path: Path) -> AsyncIterator[InProcess]:
     """A node that takes one call at a time."""
     deployment = standard(tmp_path)
-    deployment.gsb["limits"]["in_flight"] = 1
+    deployment.gsb["limits"] |= {"in_flight": 1, "body_within": 1.5}
     async with node_in_process(tmp_path, deployment) as node:
         yield node
 
@@ -47,24 +46,81 @@ async def holds(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_body_that_does_not_come_gives_its_place_away(node: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "BODY_WITHIN", 0.2)
+async def test_a_body_that_does_not_come_gives_its_place_away(node: InProcess) -> None:
     waiting = asyncio.create_task(answered(node, POST + b"Content-Length: 100\r\n\r\n{"))
     await holds(lambda: node.node.api.in_flight == 1)
     listing = b"GET /services HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     assert (await answered(node, listing))[0] == 503
     status, body = await waiting
-    assert (status, orjson.loads(body)["code"]) == (400, "bad_request")
+    assert (status, orjson.loads(body)["code"]) == (408, "request_too_slow")
     assert (await answered(node, listing))[0] == 200
 
 
-async def test_a_connection_on_which_no_request_comes_is_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "HEAD_WITHIN", 0.2)
-    async with node_in_process(tmp_path) as node:
-        for begun in (b"", b"GET /services HTTP/1.1\r\nHost"):
-            assert await answered(node, begun) == (0, b"")
+@pytest.mark.parametrize("begun", [b"", b"GET /services HTTP/1.1\r\nHost"])
+async def test_a_head_that_does_not_come_is_answered_and_closed(tmp_path: Path, begun: bytes) -> None:
+    deployment = standard(tmp_path)
+    deployment.gsb["limits"]["header_within"] = 0.2
+    async with node_in_process(tmp_path, deployment) as node:
+        status, body = await answered(node, begun)
+        assert (status, orjson.loads(body)["code"]) == (408, "request_too_slow")
+        # The second request of a connection has its own time, and a byte now and then does not stretch it.
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.deployment.port)
+        writer.write(b"GET /services HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n")).split()[1] == b"200"
+        dripping = asyncio.create_task(drip(writer, b"GET /services HTTP/1.1\r\n"))
+        async with asyncio.timeout(10):
+            assert b"HTTP/1.1 408 " in await reader.read()
+        dripping.cancel()
+        await asyncio.gather(dripping, return_exceptions=True)
+        writer.close()
+
+
+async def drip(writer: asyncio.StreamWriter, begun: bytes) -> None:
+    """A byte every twentieth of a second, for ever."""
+    writer.write(begun + b"X: ")
+    while True:
+        writer.write(b"x")
+        await asyncio.sleep(0.05)
+
+
+async def test_a_connection_without_requests_is_closed(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    deployment.gsb["limits"] |= {"idle": 0.2, "header_within": 20}
+    async with node_in_process(tmp_path, deployment) as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.deployment.port)
+        writer.write(b"GET /services HTTP/1.1\r\nHost: x\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await reader.read()).count(b"HTTP/1.1") == 1
+        writer.close()
+
+
+async def test_connections_beyond_the_limit_are_told_so_and_closed(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    deployment.gsb["limits"]["connections"] = 2
+    async with node_in_process(tmp_path, deployment) as node:
+        opened = [await asyncio.open_connection("127.0.0.1", deployment.port) for _ in range(2)]
+        listing = b"GET /services HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        for reader, writer in opened:  # they are there, not only on their way
+            writer.write(listing.replace(b"Connection: close\r\n", b""))
+            assert (await reader.readuntil(b"\r\n")).split()[1] == b"200"
+        status, body = await answered(node, b"")
+        assert (status, orjson.loads(body)["code"]) == (503, "busy")
+        opened[0][1].close()
+        await opened[0][1].wait_closed()
+        async with asyncio.timeout(10):
+            while (await answered(node, listing))[0] != 200:  # noqa: ASYNC110 - its end is noticed a moment later
+                await asyncio.sleep(0)
+        opened[1][1].close()
+
+
+async def test_a_header_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    deployment.gsb["limits"]["header"] = 9_000
+    async with node_in_process(tmp_path, deployment) as node:
+        head = b"GET /services HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: "
+        assert (await answered(node, head + b"x" * 8_900 + b"\r\n\r\n"))[0] == 200
+        status, body = await answered(node, head + b"x" * 9_100 + b"\r\n\r\n")
+        assert (status, orjson.loads(body)["code"]) == (400, "bad_request")
 
 
 async def test_a_body_that_breaks_off_is_no_failure_of_the_bus(

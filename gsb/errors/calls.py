@@ -14,6 +14,13 @@ class BadRequest(Problem, code="bad_request", status=400):
     """
 
 
+class RequestTooSlow(Problem, code="request_too_slow", status=408):
+    """The request did not arrive in time.
+
+    Send head and body at once, on a connection that carries them; then repeat with a new jti.
+    """
+
+
 class PathUnknown(Problem, code="path_unknown", status=404):
     """There is nothing at this path.
 

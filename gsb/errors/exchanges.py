@@ -174,7 +174,7 @@ class ClosedByOperator(Problem, code="closed_by_operator", status=502, origin="b
 
 
 class Busy(Problem, code="busy", status=503, origin="bus"):
-    """The bus has as many calls in flight as it takes.
+    """The bus has as many calls in flight, or connections, as it takes: in all, or from your agency.
 
     Repeat after the time in the header Retry-After, with a new jti and the same Idempotency-Key.
     """

@@ -34,6 +34,8 @@ PLACES = {
     "{code}": r"([a-z0-9_]+)",
 }
 """What may stand in the places of a template. A service is looked up by its step, so its text is caught nowhere."""
+BUSY_PAUSE = 1.0
+"""Seconds for which the answer ``busy`` is held back: as long as its Retry-After asks its caller to wait."""
 Endpoint = Callable[..., Awaitable[Answer]]
 
 
@@ -135,7 +137,7 @@ class Edge:
         bus.metrics.serve(port, [route.name for route in routes], lambda: self._in_flight)
 
     def server(self) -> web.Server:
-        return make_server(self.handle, self._bus.base_url, self._spoilt)
+        return make_server(self.handle, self._bus.base_url, self._spoilt, lambda: self._bus.catalogue.gsb.limits)
 
     @property
     def in_flight(self) -> int:
@@ -150,7 +152,8 @@ class Edge:
         try:
             self._guard()
             found, arguments = find_route(self._routes, request.method, request.raw_path)
-            call = await read_call(request, self._limit(request.raw_path))
+            within = self._bus.catalogue.gsb.limits.body_within
+            call = await read_call(request, self._limit(request.raw_path), within)
             answer = await found.endpoint(self._bus, call, *arguments)
         except Problem as problem:
             code = problem.code
@@ -165,6 +168,9 @@ class Edge:
             if not self._in_flight:
                 self.idle.set()
         self._count(found, call, answer, code)
+        if code == Busy.code:
+            # Whoever comes back at once all the same is told so once a second on each connection, and costs no more.
+            await asyncio.sleep(BUSY_PAUSE)
         return respond(answer, self._signature(call, answer))
 
     def _count(self, found: Route | None, call: Call | None, answer: Answer, code: str | None) -> None:

@@ -15,16 +15,18 @@ from collections.abc import Awaitable, Callable
 from aiohttp import HttpVersion10, web
 from aiohttp.web_protocol import RequestHandler
 
+from gsb.config import Limits
 from gsb.errors import (
     BadRequest,
     BodyTooLarge,
+    Busy,
     ContentCodingRefused,
     HeaderRepeated,
     IdempotencyKeyMalformed,
     InternalError,
     Problem,
+    RequestTooSlow,
 )
-from gsb.jws import LEEWAY, LIFETIME
 from gsb.model import Answer, Call
 from gsb.problem import problem_answer
 from gsb.telemetry import TRACEPARENT
@@ -33,12 +35,6 @@ log = logging.getLogger("gsb.web")
 
 ONCE = ("GSB-Signature", "Idempotency-Key", "Content-Type", "Prefer")
 """Headers that must not be repeated: two values would let two readers see two requests."""
-FIELD_LIMIT = 16_384
-"""Bytes of one header line that aiohttp reads; the signature's own limit is smaller, and has its own problem."""
-BODY_WITHIN = float(LIFETIME + LEEWAY)
-"""Seconds in which a body must arrive: later its signature would be refused, and a call in flight is not given away."""
-HEAD_WITHIN = 75.0
-"""Seconds that a connection may stand without a whole request head; longer than proxies keep theirs."""
 KEY = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,128})"|([\x21\x23-\x5b\x5d-\x7e]{1,128})')
 """Idempotency-Key: an RFC 8941 string without escapes, or the bare form that many clients send."""
 WAIT = re.compile(r"wait=([0-9]{1,6})")
@@ -46,12 +42,18 @@ WAIT = re.compile(r"wait=([0-9]{1,6})")
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def make_server(handle: Handler, base_url: str, spoilt: Callable[[Problem], None]) -> web.Server:
+def make_server(
+    handle: Handler, base_url: str, spoilt: Callable[[Problem], None], limits: Callable[[], Limits]
+) -> web.Server:
     """A server whose every error is a problem document, those that aiohttp finds itself included: these never reach
-    ``handle``, and ``spoilt`` is told of them."""
+    ``handle``, and ``spoilt`` is told of them. A connection keeps the ``limits`` that there are when it is opened."""
 
-    class Protocol(RequestHandler):
+    class Protocol(Patient):
         __slots__ = ()
+
+        def turned_away(self, problem: Problem) -> bytes:
+            spoilt(problem)
+            return plain(problem_answer(problem, base_url, new_instance()))
 
         def handle_error(
             self,
@@ -72,18 +74,80 @@ def make_server(handle: Handler, base_url: str, spoilt: Callable[[Problem], None
 
     class Server(web.Server):
         def __call__(self) -> RequestHandler:
-            return Protocol(self, loop=asyncio.get_running_loop(), **self._kwargs)
+            return Protocol(self, limits(), full=len(self._connections) >= limits().connections)
 
-    return Server(
-        handle,
-        access_log=None,
-        max_line_size=FIELD_LIMIT,
-        max_field_size=FIELD_LIMIT,
-        auto_decompress=False,
-        lingering_time=2.0,
-        keepalive_timeout=HEAD_WITHIN,
-        logger=logging.getLogger("gsb.web.http"),
-    )
+    return Server(handle)
+
+
+class Patient(RequestHandler):
+    """A connection that waits as long as its limits say for each request's head, and no longer."""
+
+    __slots__ = ("_full", "_heads", "_late", "_within")
+
+    def __init__(self, server: web.Server, limits: Limits, *, full: bool) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # aiohttp keeps no log then
+            max_line_size=limits.header,
+            max_field_size=limits.header,
+            auto_decompress=False,
+            lingering_time=2.0,
+            keepalive_timeout=limits.idle,
+            logger=logging.getLogger("gsb.web.http"),
+        )
+        self._within = limits.header_within
+        self._full = full
+        self._heads = 0
+        self._late: asyncio.TimerHandle | None = None
+        """Runs while a head has begun and is not whole, and from the start on."""
+
+    def turned_away(self, problem: Problem) -> bytes:
+        """The whole answer to somebody who has not sent a request."""
+        raise NotImplementedError
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self._full:
+            self._turn_away(Busy("there are as many connections as the bus takes"))
+        else:
+            self._late = self._loop.call_later(self._within, self._too_slow)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        waiter = self._waiter
+        if self._heads != self._request_count:
+            self._heads = self._request_count
+            self._stop()
+        elif data and self._late is None and waiter is not None and not waiter.done():
+            self._late = self._loop.call_later(self._within, self._too_slow)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop()
+        super().connection_lost(exc)
+
+    def _stop(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _too_slow(self) -> None:
+        self._late = None
+        if self._waiter is not None and not self._waiter.done():
+            self._turn_away(RequestTooSlow(f"the head did not arrive within {self._within:g} seconds"))
+
+    def _turn_away(self, problem: Problem) -> None:
+        if self.transport is not None:
+            self.transport.write(self.turned_away(problem))
+        self.force_close()
+
+
+def plain(answer: Answer) -> bytes:
+    """The answer as it goes over the wire, for a connection that ends with it."""
+    response = respond(answer)
+    fields = {**response.headers, "Content-Length": str(len(answer.body)), "Connection": "close"}
+    lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + answer.body
 
 
 def new_instance() -> str:
@@ -102,8 +166,8 @@ def respond(answer: Answer, signature: str | None = None) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
-async def read_call(request: web.BaseRequest, limit: int) -> Call:
-    """The call with its body of at most ``limit`` bytes. Raises the problems of size and shape."""
+async def read_call(request: web.BaseRequest, limit: int, within: float) -> Call:
+    """The call with its body: ``limit`` bytes at most, ``within`` seconds. Raises the problems of size and shape."""
     headers = request.headers
     if request.version < HttpVersion10:
         raise BadRequest  # the parser takes a request line without a version, and no other reader would
@@ -112,7 +176,7 @@ async def read_call(request: web.BaseRequest, limit: int) -> Call:
             raise HeaderRepeated(f"{name} stands more than once")
     if any(coding.lower() != "identity" for coding in headers.getall("Content-Encoding", ())):
         raise ContentCodingRefused
-    body = await read_body(request, limit)
+    body = await read_body(request, limit, within)
     if body and request.method == "GET":
         raise BadRequest("GET carries no body")
     return Call(
@@ -128,7 +192,7 @@ async def read_call(request: web.BaseRequest, limit: int) -> Call:
     )
 
 
-async def read_body(request: web.BaseRequest, limit: int) -> bytes:
+async def read_body(request: web.BaseRequest, limit: int, within: float) -> bytes:
     if request.content_length is not None and request.content_length > limit:
         raise BodyTooLarge(f"at most {limit} bytes")
     if request.headers.get("Expect", "").lower() == "100-continue":
@@ -137,10 +201,10 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     try:
         if request.content.is_eof():  # all of it came with the headers: there is nothing to wait for
             return await read_up_to(request, limit)
-        async with asyncio.timeout(BODY_WITHIN):
+        async with asyncio.timeout(within):
             return await read_up_to(request, limit)
     except TimeoutError:
-        raise BadRequest(f"the body did not arrive within {BODY_WITHIN:g} seconds") from None
+        raise RequestTooSlow(f"the body did not arrive within {within:g} seconds") from None
     except (web.RequestPayloadError, ConnectionError) as error:
         raise BadRequest("the body broke off") from error
 

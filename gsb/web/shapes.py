@@ -161,6 +161,17 @@ HEADERS: Mapping[str, Shape] = {
         "schema": _TEXT,
     },
     "RetryAfter": {"description": "Seconds after which to ask again.", "required": True, "schema": _SECONDS},
+    "RateLimit": {
+        "description": "What is left of the grant's budget: r calls at once, and no more before t seconds are over "
+        "(draft-ietf-httpapi-ratelimit-headers). Missing where the grant has no rate.",
+        "schema": _TEXT,
+        "example": '"burst";r=49;t=1',
+    },
+    "RateLimitPolicy": {
+        "description": "The grant's budget: more than q calls in w seconds may be refused, fewer never are for it.",
+        "schema": _TEXT,
+        "example": '"burst";q=50;w=5',
+    },
     "Location": {"description": "Where the outcome will be.", "required": True, "schema": _URL},
     "PreferenceApplied": {"description": "What the bus did with Prefer (RFC 7240).", "schema": _TEXT},
     "IdempotentReplayed": {
@@ -200,7 +211,12 @@ SECURITY: Shape = {
     "aud, iat, exp, jti, method, target_uri, content_digest, with a body content_type, with the header of that name "
     "idempotency_key, on services purpose, and sub and case where the grant says so. The page /docs explains it.",
 }
+_BUDGET = {
+    "RateLimit": ref("headers", "RateLimit"),
+    "RateLimit-Policy": ref("headers", "RateLimitPolicy"),
+}
 _SAID = {
+    **_BUDGET,
     "GSB-Signature": ref("headers", "Signature"),
     "Preference-Applied": ref("headers", "PreferenceApplied"),
     "Idempotent-Replayed": ref("headers", "IdempotentReplayed"),
@@ -209,7 +225,7 @@ OUTCOME_HEADERS: Mapping[str, Shape] = _SAID
 _PROBLEM_HEADERS: Mapping[int, Mapping[str, Shape]] = {
     401: {"WWW-Authenticate": ref("headers", "Authenticate")},
     405: {"Allow": ref("headers", "Allow")},
-    429: {"Retry-After": ref("headers", "RetryAfter")},
+    429: {"Retry-After": ref("headers", "RetryAfter"), **_BUDGET},
     503: {"Retry-After": ref("headers", "RetryAfter")},
 }
 

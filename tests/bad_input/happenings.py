@@ -216,6 +216,21 @@ async def too_many(root: Path) -> set[str]:
         }
 
 
+async def too_many_of_one(root: Path) -> set[str]:
+    async with _one_call_in_flight(root, in_flight_agency=1) as (stage, _, _):
+        return {await _hear(stage, Case("bus", "value", "busy", put(), "busy", kind)) for kind in (WRITE, LISTING)}
+
+
+async def too_slow(root: Path) -> set[str]:
+    deployment = deployment_of(root)
+    deployment.gsb["limits"] |= {"header_within": 0.2, "body_within": 0.2}
+    begun = put(message=lambda sent: sent[:20]), put(message=lambda sent: sent[:-1])
+    async with stage_in(root, deployment) as stage:
+        return {
+            await _hear(stage, Case("bus", "value", "slow", spoil, "request_too_slow", signed=False)) for spoil in begun
+        }
+
+
 async def stopping(root: Path) -> set[str]:
     async with _one_call_in_flight(root) as (stage, slow, asked):
         node = stage.node.node
@@ -309,6 +324,8 @@ async def _say_to(node: RunningNode) -> tuple[int, str | None]:
 
 TROUBLES: dict[str, Trouble] = {
     "too many calls at once": too_many,
+    "too many calls of one agency at once": too_many_of_one,
+    "a request that does not come to its end": too_slow,
     "a node that stops": stopping,
     "a defect of the bus": a_defect,
     "a full disk": a_full_disk,

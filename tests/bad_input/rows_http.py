@@ -217,8 +217,8 @@ HEADERS = {
 }
 """The headers of requests that the page names, and their cases; those of the key stand with its rules."""
 REPLY_HEADERS = {
-    "Allow", "Cache-Control", "Idempotent-Replayed", "Location", "Preference-Applied", "Retry-After",
-    "WWW-Authenticate",
+    "Allow", "Cache-Control", "Idempotent-Replayed", "Location", "Preference-Applied", "RateLimit-Policy",
+    "Retry-After", "WWW-Authenticate",
 }  # fmt: skip
 """The others that it names: the bus sends them."""
 
