@@ -144,7 +144,9 @@ class Refusals:
         """Write the counts of every flood whose minute is over (or of ``every`` one), and forget it."""
         now = self._clock()
         for key, flood in list(self._floods.items()):
-            if every or now >= flood.began_at + FLOOD_WINDOW:
+            over = every or now >= flood.began_at + FLOOD_WINDOW
+            # While the last count was written, somebody else may have written this one, or begun a new one.
+            if over and self._floods.get(key) is flood:
                 del self._floods[key]
                 if flood.count:
                     await self._count(key, flood, now)

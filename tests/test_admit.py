@@ -252,6 +252,26 @@ async def test_many_refusals_at_once_are_one_entry_and_one_count(hands: Hands) -
     ]
 
 
+async def test_a_count_is_written_once_however_many_write_counts(hands: Hands) -> None:
+    async def refused(service: str, number: int) -> None:
+        with pytest.raises(PurposeNotGranted):
+            await hands.send(service, NOTE, key=f"k-{number}", purpose="curiosity")
+
+    for number in range(3):
+        for service in (ONCE, READ):
+            await refused(service, number)
+    hands.clock.now += FLOOD_WINDOW
+    flushing = [asyncio.create_task(hands.bus.refusals.flush()) for _ in range(2)]
+    await asyncio.gather(*flushing, *(refused(READ, number) for number in range(3, 9)))
+    await hands.bus.refusals.flush(every=True)
+    assert sorted((each["service"], each["kind"], each.get("count")) for each in entries(hands)[2:]) == [
+        (ONCE, "refusals", 2),
+        (READ, "refusals", 2),
+        (READ, "refusals", 5),
+        (READ, "refused", None),
+    ]
+
+
 async def test_a_count_that_could_not_be_written_is_kept(hands: Hands) -> None:
     for number in range(3):
         with pytest.raises(PurposeNotGranted):
