@@ -117,6 +117,9 @@ async def settle(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
         try:
             async with bus.gate.turn(begun.exchange.agency):
                 taken = await write(bus, begun, verdict)
+                if not taken and isinstance(verdict, Finish) and begun.task == "run":
+                    # Somebody else ended it meanwhile. This outcome changes nothing, but it happened, and is proved.
+                    await bus.store.note(outcome_entry(bus, begun, verdict, kind="late"))
         except StoreUnavailable:
             if pause is None:
                 raise
@@ -124,9 +127,6 @@ async def settle(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
             continue
         if taken:
             tell(bus, begun, verdict)
-        elif isinstance(verdict, Finish) and begun.task == "run":
-            # Somebody else ended it meanwhile. This outcome changes nothing, but it happened, and is proved.
-            await bus.store.note(outcome_entry(bus, begun, verdict, kind="late"))
         return taken
     return False
 

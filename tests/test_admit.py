@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from datetime import date
 from pathlib import Path
@@ -38,6 +37,7 @@ from tests.support.bus import (
     Hands,
     answering,
     bus_of,
+    entries,
     puppet,
     puppet_deployment,
 )
@@ -50,14 +50,6 @@ async def hands(tmp_path: Path) -> AsyncIterator[Hands]:
         puppet().reset()
         yield hands
         puppet().reset()
-
-
-def entries(hands: Hands) -> list[dict[str, Any]]:
-    """Every entry of the store, in the order of commit."""
-    with sqlite3.connect(f"file:{hands.deployment.folder / 'store.db'}?mode=ro", uri=True) as database:
-        found = [orjson.loads(row[0]) for row in database.execute("SELECT content FROM entry ORDER BY row")]
-    database.close()
-    return found
 
 
 async def done(hands: Hands, key: str) -> Answer:

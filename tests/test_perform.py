@@ -14,7 +14,8 @@ import orjson
 import pytest
 
 from gsb.catalogue import build
-from gsb.model import Reply, Request, State
+from gsb.errors import StoreUnavailable
+from gsb.model import Entry, Reply, Request, State
 from gsb.sdk import Broken, Refused, Unavailable
 from tests.support.bus import (
     BODIES,
@@ -27,6 +28,7 @@ from tests.support.bus import (
     Hands,
     answering,
     bus_of,
+    entries,
     hanging,
     puppet,
     puppet_deployment,
@@ -223,19 +225,34 @@ async def test_a_worker_that_went_silent_leaves_unknown_and_its_late_finish_ends
     assert kinds == ["accepted", "unknown", "outcome"]
 
 
-async def test_a_finish_after_a_final_state_changes_nothing_and_is_proved(hands: Hands) -> None:
+async def test_a_finish_after_a_final_state_changes_nothing_and_is_proved(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
     exchange = await hands.accept(REPEATABLE, NOTE)
+    note = hands.bus.store.note
+    troubled = iter([True])
+
+    async def troubled_once(entry: Entry) -> None:
+        if next(troubled, False):
+            raise StoreUnavailable
+        await note(entry)
 
     async def overtaken(request: Request) -> Reply:
         hands.clock.now += 100
         puppet().acts = answering({"id": "P-0001", "text": "the second worker's"})
         await hands.perform(exchange)
+        monkeypatch.setattr(hands.bus.store, "note", troubled_once)
         return Reply(NOTE)
 
     puppet().acts = overtaken
     after = await hands.perform(exchange)
     assert after.outcome is not None
     assert orjson.loads(after.outcome.body)["text"] == "the second worker's"
+    assert [(each["kind"], each.get("attempt")) for each in entries(hands)] == [
+        ("accepted", None),
+        ("outcome", 2),
+        ("late", 1),
+    ]
 
 
 @pytest.mark.parametrize("service", [READ, REPEATABLE, ONCE])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -134,6 +135,14 @@ async def bus_of(deployment: Deployment) -> AsyncIterator[Hands]:
     finally:
         await bus.runtime.close()
         await store.close()
+
+
+def entries(hands: Hands) -> list[dict[str, Any]]:
+    """Every entry of the store, in the order of commit."""
+    with sqlite3.connect(f"file:{hands.deployment.folder / 'store.db'}?mode=ro", uri=True) as database:
+        found = [orjson.loads(row[0]) for row in database.execute("SELECT content FROM entry ORDER BY row")]
+    database.close()
+    return found
 
 
 # --- a deployment whose core system does what the test says
