@@ -60,6 +60,8 @@ class Node:
         self.operations = Edge(self.bus, OPERATIONS, guarded=False)
         self._stack = AsyncExitStack()
         self._performing: set[asyncio.Task[None]] = set()
+        self._lets_go_at = float("inf")
+        """When what still runs is broken off, in seconds of the event loop's clock; in the past: nothing begins."""
         self._swapped = asyncio.Event()
         self.reloader = Reloader(self.bus, folder, reload or asyncio.Event(), self._swapped.set)
         self.failed = asyncio.Event()
@@ -85,12 +87,13 @@ class Node:
     async def stop(self) -> None:
         """Drain for at most ``limits.drain`` seconds, then let go. Exchanges not finished by then stay in the store."""
         self.bus.draining = True
-        deadline = asyncio.get_running_loop().time() + self.bus.catalogue.gsb.limits.drain
+        self._lets_go_at = asyncio.get_running_loop().time() + self.bus.catalogue.gsb.limits.drain
         log.info("draining", extra={"facts": {"calls": self.api.in_flight, "performing": len(self._performing)}})
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(self._lets_go_at):
                 while self._performing:
                     await asyncio.wait(self._performing)
+                self._lets_go_at = float("-inf")
                 # Whoever still waits, waits for what this node cannot finish: they are told to ask again.
                 self.bus.leave()
                 await self.api.idle.wait()
@@ -147,6 +150,8 @@ class Node:
             while len(running) >= self._places(system):
                 freed.clear()
                 await freed.wait()
+            if not self._may_begin(system):
+                continue  # the store has it, and whoever sweeps next
             task = asyncio.create_task(self._perform(delivery))
             running.add(task)
             self._performing.add(task)
@@ -155,6 +160,11 @@ class Node:
     def _places(self, system: str) -> int:
         info = self.bus.catalogue.systems.get(system)
         return info.concurrency if info else 1
+
+    def _may_begin(self, system: str) -> bool:
+        """Whether a call that begins now would end before it is broken off, which leaves a write unknown."""
+        info = self.bus.catalogue.systems.get(system)
+        return asyncio.get_running_loop().time() + (info.timeout if info else 0.0) < self._lets_go_at
 
     async def _perform(self, delivery: Delivery) -> None:
         try:

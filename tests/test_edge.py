@@ -20,7 +20,7 @@ from gsb import jws
 from gsb.client import BusProblem, Client
 from gsb.model import Reply, Request
 from gsb.sdk import Unavailable
-from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, puppet, puppet_deployment, raising
+from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, hanging, puppet, puppet_deployment, raising
 from tests.support.deployment import BUS, PERSON
 from tests.support.node import InProcess, node_in_process, running_node
 
@@ -324,6 +324,34 @@ async def test_a_stopping_node_does_not_wait_for_what_it_cannot_finish(
         async with await asked as answer:
             assert answer.status == 202
     puppet().reset()
+
+
+async def test_a_stopping_node_begins_nothing_that_it_might_have_to_break_off(tmp_path: Path) -> None:
+    deployment = puppet_deployment(tmp_path)
+    deployment.files["systems/registry.toml"] |= {"timeout": 10, "concurrency": 1}
+    deployment.gsb["limits"]["drain"] = 1
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def first(request: Request) -> Reply:
+        puppet().acts = hanging
+        entered.set()
+        await leave.wait()
+        return Reply(NOTE)
+
+    async with node_in_process(tmp_path, deployment) as node, node.client() as client:
+        puppet().acts = first
+        for _ in range(2):
+            await client.call(ONCE, NOTE, purpose="payroll", respond_async=True)
+        await entered.wait()
+        stopping = asyncio.create_task(node.node.stop())
+        await holds(lambda: node.node.bus.draining)
+        leave.set()
+        await stopping
+    puppet().reset()
+    with sqlite3.connect(deployment.folder / "store.db") as database:
+        states = database.execute("SELECT state, attempt FROM exchange ORDER BY row").fetchall()
+    database.close()
+    assert states == [("done", 1), ("accepted", 0)]
 
 
 async def holds(condition: Callable[[], bool]) -> None:
