@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import orjson
 
 from gsb.bus import Bus
 from gsb.catalogue import ServiceInfo
-from gsb.errors import ExchangeExpired, Problem, ReplyInvalid, SystemRefused
+from gsb.errors import ExchangeExpired, Fault, Problem, ReplyInvalid, SystemRefused
 from gsb.model import JSON_TYPE, PROBLEM_TYPE, Effect, Outcome, Record, Reply, State, Took
 from gsb.policy import cut, released
 from gsb.problem import document
@@ -24,6 +24,8 @@ from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
 from gsb.store.contract import Begun
 
 BACK_OFF_LIMIT = 300.0
+REPLY_LIMIT = 10 * 1024 * 1024
+"""Bytes of a reply as JSON, before it is cut: what no body on the bus exceeds, so that every client reads it."""
 _random = random.SystemRandom()
 
 
@@ -98,13 +100,19 @@ def after_reply(bus: Bus, begun: Begun, service: ServiceInfo, record: Record, re
     """Steps 3 and 4: only a reply that fits leaves the bus, and of it only what was granted then and now."""
     whole = orjson.dumps(reply.body)
     evidence: dict[str, object] = {"reply": digest(whole), "note": reply.note}
-    if faults := service.reply.faults(reply.body):
+    if faults := reply_faults(service, reply.body, whole):
         found = [f"{fault.pointer}: {fault.detail}" for fault in faults]
         evidence["faults"] = found
         if service.effect is Effect.NONE:
             return Finish(problem_outcome(bus, begun, ReplyInvalid(), State.FAILED, "none"), evidence)
         return Hold(State.UNKNOWN, "reply_invalid", "; ".join(found))
     return Finish(granted_outcome(bus, begun, service, record, reply.body, whole), evidence)
+
+
+def reply_faults(service: ServiceInfo, reply: Any, whole: bytes) -> Sequence[Fault]:
+    if len(whole) > REPLY_LIMIT:
+        return [Fault("", f"{len(whole)} bytes, more than {REPLY_LIMIT}")]
+    return service.reply.faults(reply)
 
 
 def granted_outcome(bus: Bus, begun: Begun, service: ServiceInfo, record: Record, reply: Any, whole: bytes) -> Outcome:

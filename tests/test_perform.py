@@ -17,6 +17,7 @@ from gsb.catalogue import build
 from gsb.errors import StoreUnavailable
 from gsb.model import Entry, Reply, Request, State
 from gsb.sdk import Broken, Refused, Unavailable
+from gsb.verdict import REPLY_LIMIT
 from tests.support.bus import (
     BODIES,
     NOTE,
@@ -108,6 +109,28 @@ async def test_what_is_an_outcome(
     assert after.outcome is not None
     assert (after.outcome.effect, after.outcome.code, after.outcome.status) == (effect, code, status)
     assert [orjson.loads(entry.content)["kind"] for entry in after.entries] == ["accepted", "outcome"]
+
+
+@pytest.mark.parametrize(
+    ("service", "state"), [(READ, State.FAILED), (REPEATABLE, State.UNKNOWN), (ONCE, State.UNKNOWN)]
+)
+async def test_a_reply_larger_than_any_body_does_not_fit(tmp_path: Path, service: str, state: State) -> None:
+    deployment = puppet_deployment(tmp_path)
+    for each, member in ((READ, "name"), (REPEATABLE, "text"), (ONCE, "text")):
+        deployment.schemas[f"{each}/reply.json"]["properties"][member] = {"type": "string"}
+    member = "name" if service == READ else "text"
+    async with bus_of(deployment) as hands:
+        puppet().reset()
+        room = REPLY_LIMIT - len(orjson.dumps(REPLIES[service] | {member: ""}))
+        puppet().acts = answering(REPLIES[service] | {member: "x" * (room + 1)})
+        exchange = await hands.accept(service, BODIES[service])
+        after = await hands.perform(exchange)
+        assert after.state is state
+        assert (after.outcome.code if after.outcome else after.reason) == "reply_invalid"
+        puppet().acts = answering(REPLIES[service] | {member: "x" * room})
+        fits = await hands.accept(service, BODIES[service])
+        assert (await hands.perform(fits)).state is State.DONE
+        puppet().reset()
 
 
 async def test_only_granted_fields_leave_and_their_names_are_proved(hands: Hands) -> None:
