@@ -15,6 +15,7 @@ from gsb.catalogue import ConfigInvalid
 from gsb.cli.shared import fail
 from gsb.errors import StoreUnavailable
 from gsb.node import Node, run
+from gsb.store.contract import StoreUnfit
 from gsb.telemetry import log_to_stderr
 
 
@@ -31,7 +32,7 @@ def serve(
         for finding in error.findings:
             typer.echo(str(finding), err=True)
         raise fail(f"{folder} is not a deployment that can run; mend the findings above") from error
-    except (OSError, StoreUnavailable, ValueError) as error:
+    except (OSError, StoreUnavailable, StoreUnfit, ValueError) as error:
         raise fail(f"cannot start: {error}") from error
     raise typer.Exit(0 if as_asked else 1)
 
@@ -42,4 +43,5 @@ async def _serve(folder: Path) -> bool:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    return await run(Node(folder, reload=reload), told.wait())
+    # A task, since a node that cannot start never waits, and a coroutine left alone is warned of.
+    return await run(Node(folder, reload=reload), asyncio.create_task(told.wait()))

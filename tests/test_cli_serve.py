@@ -1,0 +1,45 @@
+"""``gsb serve`` where it cannot start: one line that says why, exit 2, and nothing else."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from gsb.store.seal import new_key
+from tests.support.deployment import Deployment, standard
+from tests.support.node import RunningNode, running_node
+from tests.support.sockets import answering
+
+
+async def refusal(deployment: Deployment) -> str:
+    """The one line that a node writes which cannot start."""
+    node = RunningNode(deployment)
+    with suppress(RuntimeError):  # unless another node answers at its address
+        await node.start()
+    assert await node.ended() == 2
+    (line,) = node.log
+    return line
+
+
+async def test_a_store_that_another_node_has_open(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node:
+        said = await refusal(node.deployment)
+    assert said.startswith("gsb: cannot start: ")
+    assert said.endswith("store.db: another process has this store open")
+
+
+async def test_a_store_that_was_sealed_with_another_key(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node:
+        deployment = node.deployment
+    (deployment.folder / "store.key").write_text(new_key())
+    assert (await refusal(deployment)).endswith("store.db: the store was sealed with another key")
+
+
+async def test_an_address_that_is_taken(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    async with answering(b"") as taken:
+        deployment.files["gsb.toml"]["listen"]["port"] = taken.port
+        deployment.write()
+        said = await refusal(deployment)
+    assert said.startswith("gsb: cannot start: ")
+    assert f"('127.0.0.1', {taken.port})" in said
