@@ -84,6 +84,11 @@ class Server:
         fields = stat.read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * _TICK
 
+    def resident(self) -> int:
+        """Bytes of its memory that are resident; only where there is /proc."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
     async def turn(self, place: Place, service: str, in_flight: int, seconds: float) -> Turn:
         """Let it answer for so long."""
         before = self.processor()

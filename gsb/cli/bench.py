@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 import uvloop
 
+from gsb.bench import memory as memory_bench
 from gsb.bench import store as store_bench
 from gsb.bench import sync as sync_bench
 
@@ -49,6 +50,15 @@ def sync(
     """Synchronous exchanges through a whole node on one core, against the floor on the same core."""
     plan = sync_bench.Plan(pairs, in_flight, seconds)
     raise typer.Exit(_run((sync_bench.profile if profile else sync_bench.main)(folder, plan)))
+
+
+@bench.command("memory")
+def memory(
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where to write, about 10 KB an exchange.")] = None,
+    exchanges: Annotated[int, typer.Option("--exchanges", min=1_000, help="Exchanges in all.")] = 1_000_000,
+) -> None:
+    """A node's resident memory after all the exchanges, against that after a tenth of them."""
+    raise typer.Exit(_run(memory_bench.main(folder, exchanges)))
 
 
 def _run(work: Coroutine[None, None, int]) -> int:
