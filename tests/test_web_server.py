@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from gsb import jws
+from gsb.web.server import read_wait
 from tests.support.bus import PERSON_BODY, READ
 from tests.support.deployment import BUS, standard
 from tests.support.node import InProcess, node_in_process
@@ -156,3 +157,27 @@ async def test_a_traceparent_that_is_none_is_not_kept(node: InProcess, trace: by
     head = POST + f"{lines}GSB-Signature: {token}\r\ntraceparent: ".encode() + trace
     status, said = await answered(node, head + b"\r\n\r\n" + body)
     assert (status, orjson.loads(said)["name"]) == (200, "Ada")
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("wait=3", 3),
+        ("Wait = 3", 3),
+        ('wait="3"', 3),
+        ("wait=3; why=hurry", 3),
+        ("handling=lenient, wait=3", 3),
+        ("respond-async", 0),
+        ("Respond-Async; soon", 0),
+        ("respond-async, wait=3", 3),
+        ("wait=-3", None),
+        ("wait=3.5", None),
+        ('wait="3', None),
+        ("wait", None),
+        ("await=3", None),
+    ],
+)
+def test_preferences_are_read_in_every_form_that_they_may_have(header: str | None, seconds: float | None) -> None:
+    assert read_wait(header) == seconds

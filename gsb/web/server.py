@@ -37,7 +37,7 @@ ONCE = ("GSB-Signature", "Idempotency-Key", "Content-Type", "Prefer")
 """Headers that must not be repeated: two values would let two readers see two requests."""
 KEY = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,128})"|([\x21\x23-\x5b\x5d-\x7e]{1,128})')
 """Idempotency-Key: an RFC 8941 string without escapes, or the bare form that many clients send."""
-WAIT = re.compile(r"wait=([0-9]{1,6})")
+WAIT = re.compile(r'wait[ \t]*=[ \t]*("?)([0-9]{1,6})\1')
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -235,8 +235,9 @@ def read_trace(header: str | None) -> str | None:
 
 def read_wait(header: str | None) -> float | None:
     """Seconds to wait by ``Prefer`` (RFC 7240, section 4). A preference that is not understood is ignored."""
-    preferences = [part.strip().lower() for part in (header or "").split(",")]
+    # Neither has parameters, so what stands behind a semicolon changes nothing.
+    preferences = [part.partition(";")[0].strip().lower() for part in (header or "").split(",")]
     for preference in preferences:
         if match := WAIT.fullmatch(preference):
-            return float(match[1])
+            return float(match[2])
     return 0.0 if "respond-async" in preferences else None
