@@ -190,15 +190,20 @@ async def answer(bus: Bus, call: Call, signed: Signed, admitted: Admitted) -> An
         else:
             woken.set()  # a repeat may be final already: look at once
         known = await settled(bus, exchange, woken, wait)
-    headers = {}
-    if call.wait is not None:
-        headers["Preference-Applied"] = "respond-async" if call.wait == 0 else f"wait={wait:g}"
+    headers = preference_applied(call, wait)
     if service is None:
         headers["Idempotent-Replayed"] = "true"
     if admitted.grant is not None:
         headers |= bus.budgets.fields(admitted.grant, bus.clock())
     said = await handout.outcome(bus, signed, known)
     return Answer(said.status, said.body, said.content_type, {**said.headers, **headers}, known)
+
+
+def preference_applied(call: Call, wait: float) -> dict[str, str]:
+    """What became of the caller's preference (RFC 7240, section 3): the call waits at most ``wait`` seconds."""
+    if call.wait is None:
+        return {}
+    return {"Preference-Applied": "respond-async" if call.wait == 0 else f"wait={wait:g}"}
 
 
 async def settled(bus: Bus, exchange: str, woken: Woken, wait: float) -> Exchange:

@@ -322,7 +322,7 @@ async def test_a_stopping_node_does_not_wait_for_what_it_cannot_finish(
         async with asyncio.timeout(10):
             await node.node.stop()
         async with await asked as answer:
-            assert answer.status == 202
+            assert (answer.status, answer.headers["Preference-Applied"]) == (202, "wait=60")
     puppet().reset()
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 
 from gsb import handout
-from gsb.admit import settled
+from gsb.admit import preference_applied, settled
 from gsb.bus import Bus
 from gsb.errors import ExchangeUnknown
 from gsb.model import JSON_TYPE, Answer, Call, Exchange, Signed
@@ -27,11 +29,13 @@ async def reply(bus: Bus, call: Call, exchange: str) -> Answer:
 
     async def act(signed: Signed) -> Answer:
         known = await own(bus, signed, exchange)
-        if known.outcome is None and call.wait:
+        wait = min(call.wait or 0, bus.catalogue.gsb.limits.wait_max)
+        if known.outcome is None and wait:
             with bus.waiters.waiting(exchange) as woken:
                 woken.set()  # it may have ended since it was read
-                known = await settled(bus, exchange, woken, min(call.wait, bus.catalogue.gsb.limits.wait_max))
-        return await handout.outcome(bus, signed, known)
+                known = await settled(bus, exchange, woken, wait)
+        said = await handout.outcome(bus, signed, known)
+        return replace(said, headers={**said.headers, **preference_applied(call, wait)})
 
     return await for_caller(bus, call, act, bus.catalogue.gsb.bus.base_urls)
 
