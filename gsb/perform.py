@@ -117,7 +117,7 @@ async def settle(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
         try:
             async with bus.gate.turn(begun.exchange.agency):
                 taken = await write(bus, begun, verdict)
-                if not taken and isinstance(verdict, Finish) and begun.task == "run":
+                if not taken and isinstance(verdict, Finish) and begun.task != "expired":
                     # Somebody else ended it meanwhile. This outcome changes nothing, but it happened, and is proved.
                     await bus.store.note(outcome_entry(bus, begun, verdict, kind="late"))
         except StoreUnavailable:

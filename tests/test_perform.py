@@ -15,8 +15,10 @@ import pytest
 
 from gsb.catalogue import build
 from gsb.errors import StoreUnavailable
+from gsb.evidence.entry import make_entry
 from gsb.model import Entry, Reply, Request, State
 from gsb.sdk import Broken, Refused, Unavailable
+from gsb.store.contract import Ruling, ended
 from gsb.verdict import REPLY_LIMIT
 from tests.support.bus import (
     BODIES,
@@ -229,6 +231,24 @@ async def test_an_unknown_exchange_is_only_ever_asked_about(hands: Hands) -> Non
     assert after.outcome is not None
     assert after.outcome.effect == "done"
     assert len(puppet().requests) == 1
+
+
+async def test_an_effect_found_after_an_operator_ruled_otherwise_is_proved(hands: Hands) -> None:
+    exchange = await hands.accept(ONCE, NOTE)
+    puppet().acts = SENT
+    await hands.perform(exchange)
+
+    async def overruled(request: Request) -> Reply:
+        ruling = Ruling(
+            frozenset({State.UNKNOWN}), State.FAILED, ended(State.FAILED, "none", 502, "closed_by_operator")
+        )
+        assert await hands.bus.store.resolve(exchange, ruling, make_entry("act", hands.clock.now, {}, {}))
+        return Reply(NOTE)
+
+    puppet().finds = overruled
+    after = await hands.perform(exchange)
+    assert (after.state, after.outcome and after.outcome.effect) == (State.FAILED, "none")
+    assert [(each["kind"], each.get("effect")) for each in entries(hands)[2:]] == [("act", None), ("late", "done")]
 
 
 async def test_a_worker_that_went_silent_leaves_unknown_and_its_late_finish_ends_it(hands: Hands) -> None:
