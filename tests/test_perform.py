@@ -5,6 +5,7 @@ A real store, a real runtime, and an adapter that does what the row says.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -326,6 +327,18 @@ async def test_a_revoked_key_stops_what_has_not_begun_and_leaves_what_was_sent_u
     assert after.outcome is not None
     assert (after.outcome.code, after.outcome.effect) == ("authority_withdrawn", "none")
     assert ((await hands.perform(tried)).state, puppet().requests) == (State.UNKNOWN, [])
+
+
+@pytest.mark.parametrize("service", [READ, REPEATABLE, ONCE])
+async def test_a_record_that_cannot_be_read_is_held_and_never_sent(hands: Hands, service: str) -> None:
+    exchange = await hands.accept(service, BODIES[service])
+    await hands.bus.store.close()
+    with sqlite3.connect(hands.deployment.folder / "store.db") as database:
+        database.execute("UPDATE sealed SET bytes = zeroblob(64) WHERE row = (SELECT request FROM exchange)")
+    database.close()
+    await hands.bus.store.open()
+    after = await hands.perform(exchange)
+    assert (after.state, after.reason, puppet().requests) == (State.HELD, "record_unreadable", [])
 
 
 @pytest.mark.parametrize("missing", ["agreement", "key", "service"])
