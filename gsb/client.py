@@ -43,6 +43,7 @@ __all__ = [
     "ReplyUntrusted",
     "Result",
     "Unreachable",
+    "new_key",
     "sign_curl",
 ]
 
@@ -95,8 +96,8 @@ class Client:
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.base_url = base_url.rstrip("/")
-        self.operations_url = operations_url and operations_url.rstrip("/")
+        self.base_url = _checked(base_url)
+        self.operations_url = operations_url and _checked(operations_url)
         keys = BusKeys(self.base_url, bus_keys)
         self._sender = Sender(bus=bus, agency=agency, key=key, bus_keys=keys, clock=clock)
         self._session = session
@@ -250,6 +251,13 @@ class Client:
         return f"{self.base_url}/exchanges/{exchange}/reply"
 
 
+def _checked(base_url: str) -> str:
+    # What has no scheme would else be asked for again and again, as if a bus were not there.
+    if not base_url.startswith(("http://", "https://")):
+        raise ValueError(f"{base_url} is no base URL: it begins with https://, or http:// within one machine")
+    return base_url.rstrip("/")
+
+
 def _again(result: Result) -> bool:
     """Whether a repeat may get a better answer: rule 3 of "Repeating safely"."""
     if result.final:
@@ -306,15 +314,18 @@ def sign_curl(
     """A shell line that makes this call with curl: valid once, for 60 seconds from ``now``.
 
     Without ``idempotency_key`` it carries a random one, as a call does. Raises ValueError for a body that does not
-    fit into one argument.
+    fit into one argument, and for claims that a bus would refuse.
     """
     if len(body) > CURL_LIMIT:
         raise ValueError(f"a body of more than {CURL_LIMIT} bytes does not fit into a command line")
-    ask = Ask(
-        "POST", f"{base_url.rstrip('/')}/services/{service}", body, idempotency_key or new_key(), purpose, sub, case
-    )
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError("a body that is not UTF-8 does not fit into a command line") from None
+    target = f"{_checked(base_url)}/services/{service}"
+    ask = Ask("POST", target, body, idempotency_key or new_key(), purpose, sub, case)
     headers = ask.headers(ask.sign(key, issuer, bus, now))
     words = ["curl", "--silent", "--show-error", "--include", "--globoff", "--path-as-is"]
     for name, value in headers.items():
         words += ["--header", f"{name}: {value}"]
-    return shlex.join([*words, "--data-raw", body.decode("utf-8"), ask.target_uri])
+    return shlex.join([*words, "--data-raw", text, ask.target_uri])

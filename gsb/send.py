@@ -5,6 +5,7 @@ Nothing here repeats, waits or decides; an answer that may not be believed is ra
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +26,8 @@ REPLY_LIMIT = 16 * 1024 * 1024
 """Bytes of a reply that are read at most; the bus's own limit for bodies is 10 MiB."""
 REFETCH = 60.0
 """Seconds for which fetched keys of the bus are not fetched again, whatever a reply says."""
-KEYS_TIMEOUT = aiohttp.ClientTimeout(total=10)
+KEYS_WITHIN = 10.0
+"""Seconds that the bus's keys may take to come."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -187,16 +189,37 @@ class BusKeys:
 
     async def _fetch(self, session: aiohttp.ClientSession) -> None:
         try:
-            async with session.get(self._url, allow_redirects=False, timeout=KEYS_TIMEOUT) as response:
+            async with session.get(
+                self._url, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=KEYS_WITHIN)
+            ) as response:
                 if response.status != 200:
                     raise ReplyUntrusted(f"no keys of the bus: status {response.status}")
                 document = orjson.loads(await _read(response))
             self._keys = {key.kid: key for each in document["keys"] if (key := _usable(each)) is not None}
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"no keys of the bus: {type(error).__name__}") from error
+            raise Unreachable(f"no keys of the bus: {self._url}: {_reason(error, KEYS_WITHIN)}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ReplyUntrusted("the bus's keys are not a JWK set") from error
         self._fetched_at = time.monotonic()
+
+
+def _reason(error: Exception, timeout: float) -> str:
+    """Why there was no answer, for people."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "the host's name is not known"
+        case TimeoutError():
+            return f"no answer within {timeout:.3g} s"
+        case aiohttp.ClientConnectorCertificateError():
+            return "the server's certificate cannot be trusted"
+        case aiohttp.ClientSSLError():
+            return "no TLS connection could be made"
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was closed without an answer"
+        case OSError(errno=int(number)) if number > 0:
+            return os.strerror(number)
+        case _:
+            return type(error).__name__
 
 
 def _usable(document: Any) -> PublicKey | None:
@@ -254,7 +277,8 @@ class Sender:
             ) as response:
                 answer = _Answer(token, response.status, response.headers, await _read(response))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unreachable(f"{ask.method} {URL(ask.target_uri).path}: {type(error).__name__}") from error
+            where = ask.target_uri.partition("?")[0]
+            raise Unreachable(f"{ask.method} {where}: {_reason(error, timeout)}") from error
         return await self._believed(session, keys, answer)
 
     def _sign(self, ask: Ask) -> str:

@@ -314,6 +314,17 @@ def test_a_body_beyond_a_command_line_gets_no_curl_line() -> None:
         )
 
 
+def test_a_body_that_is_no_text_gets_no_curl_line() -> None:
+    with pytest.raises(ValueError, match="not UTF-8"):
+        sign_curl(MINE, issuer=AGENCY, bus=BUS, base_url="https://b", service=SERVICE, body=b"\xff", purpose="p", now=0)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "bus.example", "ftp://bus.example", ""])
+def test_what_is_no_base_url_is_told_before_anything_is_sent(url: str) -> None:
+    with pytest.raises(ValueError, match="is no base URL"):
+        Client(url, bus=BUS, agency=AGENCY, key=MINE, bus_keys={KEY.kid: KEY.public})
+
+
 def test_the_curl_line_is_one_shell_command() -> None:
     line = sign_curl(
         MINE, issuer=AGENCY, bus=BUS, base_url="https://b", service=SERVICE, body=b"{}", purpose="p", now=0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import aiohttp
@@ -10,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from gsb import jwk, jws
-from gsb.client import Client, ReplyUntrusted
+from gsb.client import Client, ReplyUntrusted, Unreachable
 from tests.support.signing_bus import (
     AGENCY,
     BUS,
@@ -25,6 +26,7 @@ from tests.support.signing_bus import (
     signing_bus,
     talking,
 )
+from tests.support.sockets import Talk, listening, read_request
 
 # --- replies that must not be believed
 
@@ -210,3 +212,40 @@ async def test_a_session_that_was_given_stays_open() -> None:
         await client.call(SERVICE, {}, purpose="payroll")
         await client.__aexit__(None, None, None)
         assert not session.closed
+
+
+# --- no answer
+
+
+async def closed(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+
+
+async def without_tls(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("talk", "scheme", "reason"),
+    [
+        (None, "http", "Connection refused"),
+        (closed, "http", "the connection was closed without an answer"),
+        (without_tls, "https", "no TLS connection could be made"),
+    ],
+)
+async def test_why_there_was_no_answer_is_told_without_the_query(talk: Talk | None, scheme: str, reason: str) -> None:
+    async with listening(talk or closed) as listener:
+        if talk is not None:
+            said = await unreachable(f"{scheme}://127.0.0.1:{listener.port}")
+    if talk is None:
+        said = await unreachable(listener.url)
+    assert said == f"GET {scheme}://127.0.0.1:{listener.port}/admin/exchanges: {reason}"
+
+
+async def unreachable(url: str) -> str:
+    """What is said of an administrative call that gets no answer there."""
+    keys = {KEY.kid: KEY.public}
+    async with Client(url, bus=BUS, agency=AGENCY, key=MINE, bus_keys=keys, operations_url=url) as client:
+        with pytest.raises(Unreachable) as caught:
+            await client.admin("GET", "/admin/exchanges?reason=a%20name")
+    return str(caught.value)

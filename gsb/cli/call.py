@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from gsb.cli.shared import bus_keys, explain, fail, print_json, signing_key
-from gsb.client import Client, ClientError, Result, sign_curl
+from gsb.client import BusProblem, Client, ClientError, Result, new_key, sign_curl
 
 Service = Annotated[str, typer.Argument(metavar="SERVICE", help="For example tax/income-tax/v1.")]
 Data = Annotated[str, typer.Option("--data", help="The body: JSON, @FILE, or @- for standard input.")]
@@ -44,7 +45,9 @@ def call(
     print_curl: Annotated[
         bool, typer.Option("--print", help="Do not call: print a curl line that is valid once, for 60 seconds.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print status, exchange, state and effect too.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print status, exchange, state and effect too, for a problem as well.")
+    ] = False,
 ) -> None:
     """Sign a call, send it, repeat it safely, verify the reply and print its body.
 
@@ -53,41 +56,46 @@ def call(
     """
     if respond_async and wait is not None:
         raise fail("say --async or --wait, not both")
-    said: dict[str, Any] = {"purpose": purpose, "idempotency_key": idempotency_key, "sub": sub, "case": case}
+    chosen = idempotency_key or new_key()
+    said: dict[str, Any] = {"purpose": purpose, "idempotency_key": chosen, "sub": sub, "case": case}
     body, private = read_data(data), signing_key(key)
-    if print_curl:
-        who = {"issuer": agency, "bus": bus, "base_url": url}
-        typer.echo(sign_curl(private, **who, service=service, body=body, **said, now=time.time()))
-        return
-    client = Client(url, bus=bus, agency=agency, key=private, bus_keys=bus_keys(keys_of_bus))
-    patience = {"wait": wait, "respond_async": respond_async, "timeout": timeout}
-    show(sent(client, service, body, **said, **patience), as_json)
-
-
-def sent(client: Client, service: str, body: bytes, **said: Any) -> Result:
-    """The verified answer, or the end of the command."""
-
-    async def send() -> Result:
-        async with client:
-            return await client.call(service, body, **said)
-
     try:
-        return asyncio.run(send())
+        if print_curl:
+            who = {"issuer": agency, "bus": bus, "base_url": url}
+            typer.echo(sign_curl(private, **who, service=service, body=body, **said, now=time.time()))
+            return
+        client = Client(url, bus=bus, agency=agency, key=private, bus_keys=bus_keys(keys_of_bus))
+        patience = {"wait": wait, "respond_async": respond_async, "timeout": timeout}
+        show(asyncio.run(sent(client, service, body, **said, **patience)), chosen, as_json)
     except ClientError as error:
+        if as_json and isinstance(error, BusProblem):
+            print_json(told(error.result, chosen))
         raise explain(error) from error
     except ValueError as error:
         raise fail(str(error)) from error
 
 
-def show(result: Result, as_json: bool) -> None:
+async def sent(client: Client, service: str, body: bytes, **said: Any) -> Result:
+    async with client:
+        return await client.call(service, body, **said)
+
+
+def told(result: Result, key: str) -> dict[str, Any]:
+    """The answer for machines."""
+    names = ("status", "exchange", "state", "effect", "entry", "replayed", "requests", "body")
+    return {"idempotency_key": key} | {name: getattr(result, name) for name in names}
+
+
+def show(result: Result, key: str, as_json: bool) -> None:
     if as_json:
-        names = ("status", "exchange", "state", "effect", "entry", "replayed", "requests", "body")
-        print_json({name: getattr(result, name) for name in names})
+        print_json(told(result, key))
         return
     print_json(result.body)
     said = f"{result.status}, exchange {result.exchange}: {result.state}"
     effect = f", effect {result.effect}" if result.effect else ""
-    typer.echo(f"{said}{effect}{', answered before' if result.replayed else ''}; signature verified", err=True)
+    later = "" if result.final else f"; for its outcome call again with --idempotency-key {shlex.quote(key)}"
+    replayed = ", answered before" if result.replayed else ""
+    typer.echo(f"{said}{effect}{replayed}; signature verified{later}", err=True)
 
 
 def read_data(data: str) -> bytes:

@@ -7,6 +7,7 @@ trusted, 8 no outcome yet.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from gsb.client import BusProblem, ClientError, OutcomePending, ReplyUntrusted, 
 from gsb.jwk import KeyUnfit, PrivateKey, PublicKey, read_private, read_public
 
 CODES = {"consumer": 3, "provider": 4, "bus": 5}
+TOLD = ("reason", "claim", "role", "agreement", "now")
+"""Members of a problem that its texts speak of."""
 
 
 def fail(message: str, code: int = 2) -> typer.Exit:
@@ -61,20 +64,34 @@ def bus_keys(path: Path | None) -> Mapping[str, PublicKey] | None:
 
 def explain(error: ClientError) -> typer.Exit:
     """Say what went wrong in one line, then each fault in the body in one of its own; the exit by class of error."""
+    again = f"; call again with --idempotency-key {shlex.quote(key)}" if (key := error.idempotency_key) else ""
     match error:
         case BusProblem():
-            hint = "" if error.signed else " (not signed by the bus)"
-            reason = error.result.body.get("reason") if isinstance(error.result.body, dict) else None
-            detail = f"{error.title}{f' [{reason}]' if reason else ''} {error.detail or ''}".strip()
-            ended = fail(f"{error.code} ({error.status}): {detail}{hint}", CODES.get(error.origin or "", 5))
-            for fault in error.pointers:
-                typer.echo(shown(f"  {fault.pointer or '/'}: {fault.detail}"), err=True)
-            return ended
+            return _problem(error, again)
         case Unreachable():
-            return fail(f"unreachable: {error}", 6)
+            return fail(f"unreachable: {error}{again}", 6)
         case ReplyUntrusted():
-            return fail(f"the reply cannot be trusted: {error}", 7)
+            return fail(f"the reply cannot be trusted: {error}{again}", 7)
         case OutcomePending():
-            return fail(f"no outcome yet: {error}; the bus goes on, ask again with gsb exchanges or the same key", 8)
+            return fail(f"no outcome yet: {error}; the bus goes on{again}", 8)
         case _:
             return fail(str(error), 5)
+
+
+def _problem(error: BusProblem, again: str) -> typer.Exit:
+    document = error.result.body if isinstance(error.result.body, dict) else {}
+    code = CODES.get(error.origin or "", 5)
+    names = (*TOLD, "instance") if code == 5 else TOLD  # whoever asks the operator names the instance
+    told = [f"{name}: {document[name]}" for name in names if name in document]
+    if wait := error.result.retry_after:
+        told.append(f"Retry-After: {wait:g} s")
+    members = f" [{', '.join(told)}]" if told else ""
+    hint = "" if error.signed else " (not signed by the bus)"
+    text = " ".join(filter(None, (error.title, error.detail)))
+    undecided = again if code == 5 and not error.result.final else ""
+    ended = fail(f"{error.code} ({error.status}): {text}{members}{hint}{undecided}", code)
+    for fault in error.pointers:
+        typer.echo(shown(f"  {fault.pointer or 'the whole body'}: {fault.detail}"), err=True)
+    if error.exchange and error.result.final:
+        typer.echo(shown(f"  exchange {error.exchange}: {error.state}, effect {error.effect}"), err=True)
+    return ended
