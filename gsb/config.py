@@ -168,8 +168,9 @@ class Limits(Table):
     """Calls of one agency at once, those that wait for their outcome too; more of its are answered 503 ``busy``."""
     turns: int = Field(default=32, ge=1)
     """Exchanges that the bus itself works on at once; the others wait, and agencies are served in rounds."""
-    turns_agency: int = Field(default=2, ge=1)
-    """Of these, the most of one agency while others are there too. More: it gets more done, they wait longer."""
+    calm: int = Field(default=4, ge=1)
+    """Exchanges of one agency at once, in turns or waiting for one, above which it floods: while calmer agencies are
+    there it then has one turn at a time. More: it gets more done, the calmer ones wait longer."""
     wait: float = Field(default=10.0, ge=0, le=120)
     """Seconds that a call waits for its outcome when it does not say so itself."""
     wait_max: float = Field(default=60.0, ge=0, le=120)

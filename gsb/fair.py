@@ -1,9 +1,10 @@
 """Turns: the bus works for agencies in rounds, so that what one floods it with waits behind that agency's own calls.
 
 A call is counted from the moment its sender is known, and whatever costs more than knowing the sender is done in a
-turn. While only one agency is there it has every turn; while others are there too it has no more than its share at
-once, however many wait, so that another agency's call finds a bus that has hardly begun anything else. Nothing is
-decided here about what is allowed, and nothing is kept: a crash loses who waited, and they ask again.
+turn. An agency that wants few turns at once, a calm one, has them at once. One that wants more floods the bus: it may
+have every turn as long as no calm one is there, and then only one at a time, between theirs, so that their calls find a
+bus that has hardly begun anything else. Who floods together has turns in rounds. Nothing is decided here about what is
+allowed, and nothing is kept: a crash loses who waited, and they ask again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from gsb.config import Limits
 from gsb.errors import Busy
 
 THERE = 10.0
-"""Seconds after its last turn for which an agency counts as there: it shall find room when it calls again."""
+"""Seconds after its last turn for which a calm agency counts as there: it shall find room when it calls again."""
+AGES = 0.01
+"""Seconds after which one that floods has a turn although calm ones are at work: it is slowed, not stopped."""
 
 
 @dataclass(slots=True)
@@ -30,6 +33,10 @@ class _Member:
     """In flight."""
     working: int = 0
     """Turns that it has now."""
+    calm: int = 0
+    """Of these, those that it was given while it was calm."""
+    served_at: float = 0.0
+    """When it was last given a turn while it flooded."""
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
 
@@ -59,11 +66,12 @@ class Gate:
         self._clock = clock
         self._members: dict[str, _Member] = {}
         self._working = 0
+        self._calm = 0
         self._rounds: deque[str] = deque()
         """Agencies of whom somebody waits, the one to be served next in front."""
         self._last = ""
         self._last_at = self._other_at = -THERE
-        """Who was here last, and when; and when anybody else was."""
+        """Which calm agency was there last, and when; and when any other was."""
 
     @property
     def working(self) -> int:
@@ -88,11 +96,11 @@ class Gate:
 
     async def enter(self, agency: str) -> None:
         """Returns when it is the agency's turn; ``leave`` must follow."""
-        self._note(agency)
         member = self._member(agency)
-        if not member.waiting and self._may(agency, member):
-            member.working += 1
-            self._working += 1
+        wanted = member.working + len(member.waiting) + 1
+        if wanted <= self._limits().calm:
+            self._note(agency)
+        if not member.waiting and self._give(agency, member, wanted):
             return
         turn = asyncio.get_running_loop().create_future()
         if not member.waiting:
@@ -107,8 +115,12 @@ class Gate:
 
     def leave(self, agency: str) -> None:
         """End the turn and give what is free now to those who wait, one turn to each agency in each round."""
-        self._members[agency].working -= 1
+        member = self._members[agency]
+        member.working -= 1
         self._working -= 1
+        if member.calm:
+            member.calm -= 1
+            self._calm -= 1
         blocked = 0
         while blocked < len(self._rounds):
             blocked = 0 if self._serve(self._rounds.popleft()) else blocked + 1
@@ -121,24 +133,36 @@ class Gate:
         member = self._members[agency]
         while member.waiting and member.waiting[0].done():
             member.waiting.popleft()  # who waited was cancelled
-        served = bool(member.waiting) and self._may(agency, member)
+        wanted = member.working + len(member.waiting)
+        served = bool(member.waiting) and self._give(agency, member, wanted)
         if served:
             member.waiting.popleft().set_result(None)
-            member.working += 1
-            self._working += 1
         if member.waiting:
             self._rounds.append(agency)
             return served
         return True
 
-    def _may(self, agency: str, member: _Member) -> bool:
+    def _give(self, agency: str, member: _Member, wanted: int) -> bool:
+        """Give the agency, which wants so many turns in all, one more if it may have it."""
         limits = self._limits()
         if self._working >= limits.turns:
             return False
-        if member.working < limits.turns_agency:
-            return True
+        if wanted <= limits.calm:
+            member.calm += 1
+            self._calm += 1
+        elif not self._flooding_may(agency, member):
+            return False
+        member.working += 1
+        self._working += 1
+        return True
+
+    def _flooding_may(self, agency: str, member: _Member) -> bool:
+        now = self._clock()
         others = self._other_at if agency == self._last else self._last_at
-        return self._clock() >= others + THERE
+        if now < others + THERE and (member.working or (self._calm and now < member.served_at + AGES)):
+            return False
+        member.served_at = now
+        return True
 
     def _note(self, agency: str) -> None:
         if agency != self._last:

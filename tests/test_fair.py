@@ -1,4 +1,4 @@
-"""Turns: in rounds over agencies, no more than a share while others are there, and nobody loses a turn or keeps one."""
+"""Turns: at once to who is calm, one at a time to who floods beside them, in rounds, and never lost or kept."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from gsb.config import Limits
 from gsb.errors import Busy
-from gsb.fair import THERE, Gate
+from gsb.fair import AGES, THERE, Gate
 
 
 class Stage:
     """A gate with a clock of the test's, and who got turns in which order."""
 
-    def __init__(self, *, turns: int = 4, share: int = 2, in_flight: int = 100) -> None:
+    def __init__(self, *, turns: int = 4, calm: int = 2, in_flight: int = 100) -> None:
         self.now = 1_000.0
-        self.limits = Limits(turns=turns, turns_agency=share, in_flight_agency=in_flight)
+        self.limits = Limits(turns=turns, calm=calm, in_flight_agency=in_flight)
         self.gate = Gate(lambda: self.limits, lambda: self.now)
         self.order: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -66,54 +66,71 @@ async def stage(**limits: int) -> AsyncIterator[Stage]:
 
 
 async def test_an_agency_alone_has_every_turn() -> None:
-    async with stage(turns=4, share=2) as one:
+    async with stage(turns=4, calm=2) as one:
         await one.come("a", 6)
         assert one.working("a") == 4
         await one.end("a")
         assert one.working("a") == 4
 
 
-async def test_while_another_is_there_nobody_has_more_than_a_share() -> None:
-    async with stage(turns=4, share=2) as one:
+async def test_while_a_calm_one_is_there_who_floods_has_one_turn_at_a_time() -> None:
+    async with stage(turns=8, calm=2) as one:
         await one.come("b")
         await one.end("b")
-        await one.come("a", 10)
-        assert one.working("a") == 2
-        await one.come("b")
-        assert one.working("b") == 1
+        await one.come("a", 12)
+        assert one.working("a") == 2  # until it was seen to flood
         await one.end("a")
-        assert one.working("a") == 2
-        # Once nobody else has been there for a while, all turns are the agency's again.
+        assert one.working("a") == 1
+        await one.end("a")
+        assert one.working("a") == 1
+        # Once no calm one has been there for a while, all turns are the agency's again.
         one.now += THERE
-        await one.end("b")
         await one.end("a")
-        assert one.working("a") == 4
+        assert one.working("a") == 8
 
 
-async def test_what_was_flooded_before_another_came_goes_down_to_the_share() -> None:
-    async with stage(turns=4, share=1) as one:
-        await one.come("a", 10)
-        await one.come("b")
-        assert one.working("b") == 0  # every turn is taken
-        for _ in range(3):
+async def test_who_floods_waits_while_calm_ones_work_but_not_for_ever() -> None:
+    async with stage(turns=4, calm=2) as one:
+        await one.come("b", 2)
+        await one.come("a", 8)
+        for _ in range(2):
             await one.end("a")
+        assert (one.working("a"), one.working("b")) == (1, 2)
+        await one.end("a")
+        assert one.working("a") == 0
+        await one.end("b")
+        assert one.working("a") == 0
+        one.now += AGES
+        await one.come("b")
+        await one.end("b")
         assert (one.working("a"), one.working("b")) == (1, 1)
+        await one.end("b")
         await one.end("a")
         assert one.working("a") == 1
 
 
-async def test_a_call_of_another_is_next_however_many_wait() -> None:
-    async with stage(turns=1, share=1) as one:
+async def test_a_calm_one_has_its_turns_at_once_whoever_floods() -> None:
+    async with stage(turns=4, calm=2) as one:
         await one.come("a", 50)
         await one.come("b", 2)
-        await one.come("c", 1)
-        for _ in range(6):
+        assert one.working("b") == 0  # every turn was taken already
+        await one.end("a")
+        await one.end("a")
+        assert (one.working("a"), one.working("b")) == (2, 2)
+
+
+async def test_those_who_flood_together_have_turns_in_rounds() -> None:
+    async with stage(turns=1, calm=1) as one:
+        for agency in ("a", "b", "c"):
+            await one.come(agency, 4)
+        one.now += THERE
+        for _ in range(9):
             await one.end(one.order[-1])
-        assert one.order == ["a", "a", "b", "c", "a", "b", "a"]
+        assert all(len(set(one.order[at : at + 3])) == 3 for at in range(1, 8))
 
 
 async def test_a_caller_who_goes_away_leaves_no_gap_and_takes_no_turn_along() -> None:
-    async with stage(turns=1, share=1) as one:
+    async with stage(turns=1, calm=1) as one:
         await one.come("a", 3)
         await one.come("b")
         one.tasks[1].cancel()  # waits
@@ -153,10 +170,10 @@ async def test_calls_beyond_an_agencys_own_limit_are_refused_and_nobody_elses() 
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["come", "end", "give up", "wait"])), max_size=60),
 )
 def test_turns_are_never_exceeded_and_never_idle_while_somebody_may_have_one(
-    turns: int, share: int, acts: list[tuple[str, str]]
+    turns: int, calm: int, acts: list[tuple[str, str]]
 ) -> None:
     async def play() -> None:
-        async with stage(turns=turns, share=share) as one:
+        async with stage(turns=turns, calm=calm) as one:
             for agency, act in acts:
                 if act == "come":
                     await one.come(agency)
