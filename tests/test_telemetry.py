@@ -7,12 +7,16 @@ import gc
 import io
 import json
 import logging
+import os
 import re
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from gsb.telemetry import TRACEPARENT, JsonLines, child_trace
+from gsb.telemetry import TRACEPARENT, JsonLines, Lines, child_trace
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -91,3 +95,86 @@ async def test_what_a_library_quotes_is_not_told() -> None:
         "odd ?",
     ]
     assert "canary" not in stream.getvalue()
+
+
+@contextmanager
+def lines_of(name: str) -> Iterator[tuple[logging.Logger, Callable[[], list[str]]]]:
+    """A logger whose lines go through a pipe, and what has come out of it since the last look."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    logger = logging.getLogger(name)
+    stream = os.fdopen(writing, "w", encoding="utf-8")
+    handler = Lines(stream)
+    handler.setFormatter(JsonLines())
+    logger.addHandler(handler)
+
+    def read() -> list[str]:
+        try:
+            return [json.loads(line)["message"] for line in os.read(reading, 1 << 16).splitlines()]
+        except BlockingIOError:
+            return []
+
+    try:
+        yield logger, read
+    finally:
+        logger.removeHandler(handler)
+        stream.close()
+        os.close(reading)
+
+
+async def test_lines_of_one_turn_are_written_together_when_it_ends_and_others_at_once() -> None:
+    with lines_of("gsb.turns") as (logger, read):
+        for _ in range(2):
+            logger.error("one")
+            logger.error("two")
+            assert read() == []
+            await asyncio.sleep(0)
+            assert read() == ["one", "two"]
+        await asyncio.to_thread(logger.error, "from a thread")
+        assert read() == ["from a thread"]
+
+
+def test_a_line_that_a_loop_left_behind_comes_with_the_next_one() -> None:
+    with lines_of("gsb.left") as (logger, read):
+        loop = asyncio.new_event_loop()
+        # The loop ends with the turn in which it is told to, and so before the turn in which the line is written.
+        loop.call_soon(loop.stop)
+        loop.call_soon(logger.error, "last")
+        loop.run_forever()
+        loop.close()
+        assert read() == []
+        logger.error("next")
+        assert read() == ["last", "next"]
+
+
+async def test_a_log_that_cannot_be_written_stops_nothing() -> None:
+    unhandled: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+    reading, writing = os.pipe()
+    os.close(reading)
+    logger, handler = logging.getLogger("gsb.broken"), Lines(os.fdopen(writing, "w", encoding="utf-8"))
+    logger.addHandler(handler)
+    try:
+        logger.error("nobody reads")
+        await asyncio.sleep(0)
+    finally:
+        logger.removeHandler(handler)
+        with pytest.raises(BrokenPipeError):
+            handler.stream.close()
+    assert unhandled == []
+
+
+def test_what_was_logged_last_is_written_when_the_process_ends() -> None:
+    program = """
+import asyncio, logging
+from gsb.telemetry import log_to_stderr
+async def work():
+    for number in range(3):
+        logging.getLogger("gsb.end").info("line %s", number)
+    raise SystemExit(3)
+log_to_stderr()
+asyncio.run(work())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert [json.loads(line)["message"] for line in done.stderr.splitlines()] == ["line 0", "line 1", "line 2"]
