@@ -126,6 +126,7 @@ def lay_out(root: Path) -> Place:
         "keys/bus.jwk": bus.decode(),
         "keys/store.key": new_key(),
         "keys/consumer.jwk": jwk.public_of(private).decode(),
+        private_file(CONSUMER): private.decode(),
         f"agencies/{CONSUMER}.toml": 'name = "The one who asks"\nkeys = [{ file = "keys/consumer.jwk" }]\n',
         "agencies/provider.toml": 'name = "The one who answers"\n',
         "systems/bench.toml": f'title = "Nothing"\nagency = "provider"\nadapter = "{ADAPTER}"\nconcurrency = 256\n',
@@ -142,6 +143,11 @@ def lay_out(root: Path) -> Place:
     _write(site / "instant-1.dist-info/entry_points.txt", f"[gsb.adapters]\n{ADAPTER} = gsb.bench.instant:Instant\n")
     url = f"http://127.0.0.1:{port}"
     return Place(folder, site, url, other, jwk.read_private(private), jwk.read_private(bus).public)
+
+
+def private_file(agency: str) -> str:
+    """Where the private key of an agency lies in the deployment, for processes of the benchmark's own."""
+    return f"keys/{agency}.private.jwk"
 
 
 def _write(path: Path, text: str) -> None:

@@ -13,6 +13,8 @@ import uvloop
 from gsb.bench import memory as memory_bench
 from gsb.bench import store as store_bench
 from gsb.bench import sync as sync_bench
+from gsb.bench.crowd import fairness as fairness_bench
+from gsb.bench.crowd import strain as strain_bench
 
 bench = typer.Typer(help="Measure, by ratios within one run.", no_args_is_help=True)
 
@@ -59,6 +61,28 @@ def memory(
 ) -> None:
     """A node's resident memory after all the exchanges, against that after a tenth of them."""
     raise typer.Exit(_run(memory_bench.main(folder, exchanges)))
+
+
+@bench.command("fairness")
+def fairness(
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where to write; not a tmpfs.")] = None,
+    connections: Annotated[int, typer.Option("--connections", min=1, help="Of the agency that floods.")] = 64,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Interleaved pairs of turns.")] = 9,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long one turn is.")] = 2.0,
+) -> None:
+    """An agency's p99 while another floods the bus, against its p99 without."""
+    raise typer.Exit(_run(fairness_bench.main(folder, fairness_bench.Plan(pairs, connections, seconds))))
+
+
+@bench.command("strain")
+def strain(
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where to write; not a tmpfs.")] = None,
+    connections: Annotated[int, typer.Option("--connections", min=1, help="That call the bad system.")] = 64,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Interleaved pairs of turns.")] = 7,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long one turn is.")] = 2.0,
+) -> None:
+    """The p99 of one system's exchanges while another system is slow or dead, against its p99 without."""
+    raise typer.Exit(_run(strain_bench.main(folder, fairness_bench.Plan(pairs, connections, seconds))))
 
 
 def _run(work: Coroutine[None, None, int]) -> int:
