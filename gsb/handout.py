@@ -82,7 +82,7 @@ def described(bus: Bus, exchange: Exchange) -> dict[str, Any]:
 
 def _moment(content: bytes, leaf: bytes) -> Mapping[str, Any]:
     entry = orjson.loads(content)
-    named = {name: entry[name] for name in ("at", "kind", "state", "code", "reason") if name in entry}
+    named = {name: entry[name] for name in ("at", "kind", "act", "state", "code", "reason") if name in entry}
     return named | {"entry": leaf_text(leaf)}
 
 

@@ -94,6 +94,7 @@ async def test_an_unknown_exchange_is_resolved_once_and_its_owner_hears_it(node:
     code, said, _ = await gsb(node, *words)
     assert code == 0
     assert "done" in said
+    assert "None" not in said
     async with node.client() as client:
         ended = await client.follow(exchange)
         assert (ended.status, ended.state, ended.effect, ended.body) == (204, "done", "done", None)
@@ -109,7 +110,8 @@ async def test_an_unknown_exchange_is_resolved_once_and_its_owner_hears_it(node:
 async def test_an_exchange_resolved_as_failed_says_whether_it_took_effect(node: InProcess) -> None:
     exchange = await unknown(node)
     words = ["--state", "failed", "--effect", "none", "--reason", "not in the ledger"]
-    assert (await gsb(node, "exchanges", "resolve", exchange, *words))[0] == 0
+    code, said, _ = await gsb(node, "exchanges", "resolve", exchange, *words)
+    assert (code, said.splitlines()[-1].split()[1:]) == (0, ["act", "resolve", "failed"])
     async with node.client() as client:
         with pytest.raises(BusProblem) as ended:
             await client.follow(exchange)
@@ -164,6 +166,15 @@ async def test_an_act_that_is_not_allowed_or_not_clear_is_refused(
     assert (status, said) == (3, "")
     assert wrong.startswith(f"gsb: {code} (")
     assert acts(node) == []
+
+
+async def test_what_is_wrong_with_an_act_is_told_in_words_that_can_be_given(node: InProcess) -> None:
+    words = ["resolve", await unknown(node), "--state", "gone", "--effect", "maybe", "--reason", "good reason"]
+    _, _, wrong = await gsb(node, "exchanges", *words)
+    assert wrong.splitlines()[1:] == [
+        "  /state: Input should be 'done' or 'failed'",
+        "  /effect: Input should be 'none' or 'done'",
+    ]
 
 
 async def test_an_operators_key_opens_nothing_else(node: InProcess) -> None:

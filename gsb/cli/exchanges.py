@@ -83,10 +83,10 @@ def shown(exchange: dict[str, Any], as_json: bool) -> None:
         print_json(exchange)
         return
     for name, value in exchange.items():
-        if name not in ("timeline", "links"):
+        if name not in ("timeline", "links") and value is not None:
             typer.echo(f"{name:10} {value}")
     for moment in exchange["timeline"]:
-        what = " ".join(str(moment[name]) for name in ("kind", "state", "code", "reason") if name in moment)
+        what = " ".join(str(moment[name]) for name in ("kind", "act", "state", "code", "reason") if name in moment)
         typer.echo(f"  {moment['at']}  {what}")
 
 

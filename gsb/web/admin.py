@@ -67,7 +67,7 @@ class Ending(_Act):
     """Body of ``resolve`` and ``close``: how the exchange ended, as far as the operator could find out."""
 
     reason: str = ""
-    state: Literal[State.DONE, State.FAILED]
+    state: Literal["done", "failed"]
     effect: Took
 
 
@@ -149,11 +149,11 @@ async def end(bus: Bus, call: Call, exchange: str, name: str, of: State) -> Answ
         ending = parsed(Ending, strictjson.loads(call.body))
         allowed = allow(bus, signed, name, "operator", ending.reason)
         known = await existing(bus, exchange)
-        if ending.state is State.DONE and ending.effect == "none" and known.effect is not Effect.NONE:
+        if ending.state == "done" and ending.effect == "none" and known.effect is not Effect.NONE:
             raise ActInvalid(faults=[Fault("/effect", "a write that is done has taken effect")])
         if ending.effect == "done" and known.effect is Effect.NONE:
             raise ActInvalid(faults=[Fault("/effect", "a read takes no effect")])
-        return await rule(bus, allowed, known, Ruling(frozenset({of}), ending.state, ended(bus, known, ending)))
+        return await rule(bus, allowed, known, Ruling(frozenset({of}), State(ending.state), ended(bus, known, ending)))
 
     declared_json(call)
     return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
@@ -194,7 +194,7 @@ async def rule(bus: Bus, act: Act, known: Exchange, ruling: Ruling) -> Answer:
 
 
 def ended(bus: Bus, known: Exchange, ending: Ending) -> Outcome:
-    if ending.state is State.DONE:
+    if ending.state == "done":
         # There is no reply of the core system to hand out, so there is no body: 204.
         return Outcome(State.DONE, ending.effect, 204, None, b"", None)
     problem = ClosedByOperator(extra={"exchange": known.id, "state": ending.state, "effect": ending.effect})

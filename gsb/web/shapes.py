@@ -100,7 +100,12 @@ _SHOWN = obj(
         "timeline": array(
             obj(
                 {"at": _TIME, "kind": _TEXT, "entry": _TEXT | {"description": "Leaf hash in the evidence log."}},
-                {"state": _STATE, "code": _TEXT, "reason": _TEXT},
+                {
+                    "act": _TEXT | {"description": "What an operator did."},
+                    "state": _STATE,
+                    "code": _TEXT,
+                    "reason": _TEXT,
+                },
             )
         ),
         "links": _LINKS,
