@@ -126,14 +126,20 @@ def luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_every_text_has_the_contrast_of_wcag_aaa_on_every_background() -> None:
-    texts = re.findall(r"(?<![a-z-])color: (#[0-9a-f]+)", STYLE)
-    backgrounds = re.findall(r"background: (#[0-9a-f]+)", STYLE)
-    assert texts
-    assert backgrounds
-    for text in texts:
-        for background in backgrounds:
-            assert (luminance(background) + 0.05) / (luminance(text) + 0.05) >= 7
+def contrast(one: str, other: str) -> float:
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_light_and_dark_have_the_contrast_of_wcag_aaa() -> None:
+    light, dark = (dict(re.findall(r"--([a-z]+): (#[0-9a-f]+);", each)) for each in re.findall(r":root {.*?}", STYLE))
+    assert light.keys() == dark.keys() == set(re.findall(r"var\(--([a-z]+)\)", STYLE))
+    assert set(re.findall(r"(?<![a-z-])color: ([^;]+);", STYLE)) == {"var(--ink)", "var(--link)"}
+    assert set(re.findall(r"background: ([^;]+);", STYLE)) == {"var(--paper)", "var(--panel)"}
+    for colours in (light, dark):
+        for background in (colours["paper"], colours["panel"]):
+            assert min(contrast(colours[text], background) for text in ("ink", "link")) >= 7
+            assert contrast(colours["line"], background) >= 3
 
 
 async def test_the_headers_allow_the_one_style_and_nothing_else(node: InProcess) -> None:

@@ -28,24 +28,47 @@ from gsb.web.shapes import EFFECTS
 
 HTML_TYPE = "text/html; charset=utf-8"
 STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 60rem; padding: 0 1rem 3rem; background: #fff; color: #1a1a1a;
-  font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
-a { color: #0b4f9e; text-decoration: underline; }
-a:focus-visible { outline: 3px solid #0b4f9e; outline-offset: 2px; }
+:root { color-scheme: light dark; --paper: #fff; --panel: #f1f4f8; --ink: #1b1f24; --link: #0b4a94; --line: #6b7480; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #14171b; --panel: #20252b; --ink: #e8eaed; --link: #9cc7ff; --line: #8b949e; }
+}
+* { box-sizing: border-box; }
+html { scroll-padding: 2rem; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, sans-serif;
+  overflow-wrap: break-word; }
+header, main { margin: 0 auto; max-width: 62rem; padding: 1rem; }
+main { padding-bottom: 4rem; }
+a { color: var(--link); }
+a:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
 .skip { position: absolute; left: -100rem; }
 .skip:focus { position: static; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; list-style: none; margin: 0; padding: 0; }
+nav { border-bottom: 1px solid var(--line); padding-bottom: .75rem; }
 h1, h2, h3 { line-height: 1.25; }
-h2 { border-bottom: 1px solid #767676; margin-top: 2.5rem; padding-bottom: .25rem; }
-h3 { margin-top: 2rem; }
-code, pre { font-family: ui-monospace, monospace; font-size: .95em; }
-pre { background: #f3f3f3; padding: .75rem; white-space: pre-wrap; }
-table { border-collapse: collapse; width: 100%; }
+h1 { margin-top: 1rem; }
+h2 { border-bottom: 1px solid var(--line); margin-top: 3rem; padding-bottom: .25rem; }
+h3 { margin-top: 2.5rem; }
+code, pre { font-family: ui-monospace, monospace; font-size: .95em; overflow-wrap: anywhere; }
+pre { background: var(--panel); border-radius: .25rem; padding: .75rem; white-space: pre-wrap; }
+table { border-collapse: collapse; margin: 1.5rem 0; width: 100%; }
 caption { font-weight: bold; padding: .5rem 0; text-align: left; }
-th, td { border: 1px solid #767676; padding: .35rem .5rem; text-align: left; vertical-align: top; }
-thead th { background: #f3f3f3; }
-dt { font-weight: bold; margin-top: .5rem; }
-dd { margin-left: 1.5rem; }
+th, td { border: 1px solid var(--line); padding: .4rem .6rem; text-align: left; vertical-align: top; }
+thead th { background: var(--panel); }
+dl { display: grid; gap: .4rem 1.5rem; grid-template-columns: max-content 1fr; }
+dt { font-weight: bold; }
+dd { margin: 0; min-width: 0; }
+dd ul { margin: 0; padding-left: 1.1rem; }
+@media (max-width: 45rem) {
+  dl { display: block; }
+  dd { margin: 0 0 .6rem 1rem; }
+  table, caption, tbody, tr, th, td { display: block; width: 100%; }
+  thead { clip-path: inset(50%); height: 1px; overflow: hidden; position: absolute; white-space: nowrap; width: 1px; }
+  tbody tr { border: 1px solid var(--line); margin-bottom: .75rem; }
+  tbody th { background: var(--panel); border: 0; }
+  td { border: 0; }
+  td::before { content: attr(data-label) ": "; font-weight: bold; }
+  td:empty { display: none; }
+}
 """
 _HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 HEADERS = {
@@ -114,10 +137,20 @@ def section(name: str, title: str, *content: str, level: int = 2) -> Markup:
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> Markup:
-    """Each row's first cell is its heading."""
-    lines = [el("tr", el("th", row[0], scope="row"), *(el("td", cell) for cell in row[1:])) for row in rows]
-    headings = el("tr", *(el("th", each, scope="col") for each in head))
-    return el("table", el("caption", caption), el("thead", headings), el("tbody", *lines))
+    """Each row's first cell is its heading. The roles stay where a narrow screen shows the cells one below another."""
+    headings = (el("th", each, scope="col", role="columnheader") for each in head)
+    return el(
+        "table",
+        el("caption", caption),
+        el("thead", el("tr", *headings, role="row"), role="rowgroup"),
+        el("tbody", *(_row(head, row) for row in rows), role="rowgroup"),
+        role="table",
+    )
+
+
+def _row(head: Sequence[str], row: Sequence[str]) -> Markup:
+    cells = (el("td", cell, role="cell", data_label=name) for name, cell in zip(head[1:], row[1:], strict=True))
+    return el("tr", el("th", row[0], scope="row", role="rowheader"), *cells, role="row")
 
 
 def terms(pairs: Iterable[tuple[str, str]]) -> Markup:
@@ -167,16 +200,25 @@ def _documentation(bus: Bus, offers: Sequence[Offer], agency: str | None) -> str
                 ("Keys with which the bus signs", link(".well-known/jwks.json", "JWK Set")),
             ]
         ),
-        section("services", "Services", el("p", shown), *listed),
+        section("services", "Services", el("p", shown), *_list(offers), *listed),
         _signing(),
         _answers(),
         section("problems", "Problem codes", _problem_table()),
     )
 
 
+def _list(offers: Sequence[Offer]) -> list[Markup]:
+    """Where each service stands on the page; of one alone that needs not be said."""
+    listed = (link(f"#{_place(each)}", each.service.title) for each in offers)
+    return [el("ul", *(el("li", each) for each in listed))] if len(offers) > 1 else []
+
+
+def _place(offer: Offer) -> str:
+    return f"service-{offer.service.id.replace('/', '.')}"
+
+
 def _service(bus: Bus, offer: Offer) -> Markup:
     service = offer.service
-    name = service.id.replace("/", ".")
     facts = [
         ("Call", code(f"POST /services/{service.id}")),
         ("Provided by", bus.catalogue.agencies[service.provider].name),
@@ -192,7 +234,7 @@ def _service(bus: Bus, offer: Offer) -> Markup:
         reply, examples = granted(service.reply, fields), [cut(each, fields) for each in examples]
     purpose = f", for the purpose {offer.grants[0].purpose}" if offer.grants else ""
     return section(
-        f"service-{name}",
+        _place(offer),
         service.title,
         *([el("p", service.summary)] if service.summary else []),
         terms(facts),
