@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from inspect import isabstract
 from typing import Any
 
 from pydantic import ValidationError
@@ -51,6 +52,8 @@ def load_adapter(name: str, found: Iterable[EntryPoint]) -> Loaded:
         raise LookupError(f"the adapter {name!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not (isinstance(kind, type) and issubclass(kind, Adapter)):
         raise LookupError(f"{entries[0].value} is not an adapter")
+    if isabstract(kind):
+        raise LookupError(f"the adapter {name!r} has no method handle")
     return Loaded(manifest, kind)
 
 

@@ -295,8 +295,12 @@ class Line:
         if isinstance(error, Broken) or (isinstance(error, Refused) and error.code in self._codes):
             return error
         if isinstance(error, Refused):
-            return Broken("the adapter refused with a code that its manifest does not declare")
-        return Broken(f"{type(error).__name__} escaped the adapter")
+            wrong = Broken("the adapter refused with a code that its manifest does not declare")
+        else:
+            wrong = Broken(f"{type(error).__name__} escaped the adapter")
+        # A mistake of its code, so whoever mends it is told the place, which no evidence shows them.
+        log.error("adapter broke its contract", exc_info=error, extra={"facts": {"system": self.name}})
+        return wrong
 
     def _answered(self, passage: Passage) -> None:
         if self._breaker.succeeded(passage):

@@ -52,6 +52,7 @@ def install(site: Path, module: str, code: str, *, copies: int = 1, **manifest: 
         ("wrong_f", "1 / 0", {}, "cannot be imported: ZeroDivisionError"),
         ("wrong_g", "class Wrong: pass", {}, "is not an adapter"),
         ("wrong_h", GOOD.replace("Wrong", "Other"), {}, "cannot be imported: AttributeError"),
+        ("wrong_m", GOOD.replace("handle", "handel"), {}, "the adapter 'wrong' has no method handle"),
     ],
 )
 def test_adapters_that_are_wrong_in_themselves_are_told(

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from gsb import runtime as module
@@ -15,6 +16,7 @@ from gsb.breaker import FAILURES
 from gsb.catalogue import ConfigInvalid, build
 from gsb.runtime import Runtime
 from gsb.sdk import Broken, Refused, Reply, Request, Unavailable
+from gsb.telemetry import JsonLines
 from tests.support.theatre import REQUEST, SERVICE, Hand, answering, empty_stage, played, raising, theatre
 
 
@@ -85,11 +87,20 @@ async def test_the_three_errors_come_through_unchanged(hand: Hand, error: Except
     ],
     ids=["undeclared", "value", "own-timeout", "group"],
 )
-async def test_anything_else_is_broken_and_quotes_nothing(hand: Hand, error: Exception, says: str) -> None:
+async def test_anything_else_is_broken_and_its_place_is_logged_without_a_value(
+    hand: Hand, error: Exception, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
     hand.plays["handle"] = raising(error)
     with pytest.raises(Broken, match=says) as raised:
         await hand.call()
     assert "secret" not in raised.value.detail
+    (record,) = caplog.records
+    line = JsonLines().format(record)
+    logged = orjson.loads(line)
+    assert (logged["message"], logged["system"]) == ("adapter broke its contract", hand.service.system)
+    assert logged["error"] == type(error).__name__
+    assert logged["place"]
+    assert "secret" not in line
 
 
 @pytest.mark.parametrize("answer", [{"a": 1}, 7, Reply({1, 2}), Reply({"a": b"b"}), Reply({1: 2})], ids=str)
