@@ -17,6 +17,7 @@ from gsb.catalogue import build
 from gsb.errors import (
     BodyInvalid,
     BodyMalformed,
+    Busy,
     DigestMismatch,
     GrantMissing,
     IdempotencyKeyMissing,
@@ -287,6 +288,52 @@ async def test_a_budget_is_kept_and_a_repeat_costs_nothing(tmp_path: Path) -> No
             await hands.send(ONCE, NOTE, key="k-3")
         assert refused.value.headers["Retry-After"] == "1"
         assert (await hands.send(ONCE, NOTE, key="k-1")).status == 202
+
+
+async def test_every_answer_that_concerns_a_budget_says_what_is_left_of_it(tmp_path: Path) -> None:
+    deployment = puppet_deployment(tmp_path)
+    for grant in deployment.files["agreements/a-1.toml"]["grants"]:
+        grant["rate"] = {"per_minute": 60, "burst": 3}
+    async with bus_of(deployment) as hands:
+        policy = '"burst";q=3;w=3'
+        first = await hands.send(ONCE, NOTE, key="k-1")
+        assert (first.headers["RateLimit-Policy"], first.headers["RateLimit"]) == (policy, '"burst";r=2;t=1')
+        with pytest.raises(BodyInvalid) as refused:
+            await hands.send(ONCE, {"id": "P-0001"}, key="k-2")
+        assert refused.value.headers["RateLimit"] == '"burst";r=1;t=1'
+        assert "RateLimit" not in (await hands.send(ONCE, NOTE, key="k-1")).headers  # a repeat uses none
+        with pytest.raises(IdempotencyKeyReused) as reused:
+            await hands.send(ONCE, NOTE | {"text": "other"}, key="k-1")
+        assert "RateLimit" not in reused.value.headers
+        await hands.send(ONCE, NOTE, key="k-3")
+        with pytest.raises(RateExceeded) as exceeded:
+            await hands.send(ONCE, NOTE, key="k-4")
+        assert exceeded.value.headers == {
+            "Retry-After": "1",
+            "RateLimit-Policy": policy,
+            "RateLimit": '"burst";r=0;t=1',
+        }
+        assert exceeded.value.extra["violated-policies"] == ["burst"]
+
+
+async def test_one_agencys_calls_in_flight_are_bounded_and_their_refusals_cost_no_commit(tmp_path: Path) -> None:
+    deployment = puppet_deployment(tmp_path)
+    deployment.gsb["limits"]["in_flight_agency"] = 1
+    async with bus_of(deployment) as hands:
+        waiting = asyncio.create_task(hands.send(ONCE, NOTE, key="k-1", wait=30))
+        while not hands.dispatched:  # noqa: ASYNC110 - the broker has no reason to tell a test of it
+            await asyncio.sleep(0)
+        call = hands.call(ONCE, NOTE, key="k-2")
+        for _ in range(3):  # the jti was not spent
+            with pytest.raises(Busy):
+                await admit(hands.bus, call)
+        puppet().acts = answering(NOTE)
+        await hands.perform(hands.dispatched[0])
+        assert (await waiting).status == 200
+        assert (await admit(hands.bus, call)).status == 202
+        await hands.bus.refusals.flush(every=True)
+        refusals = [(each["kind"], each.get("count")) for each in entries(hands) if "refus" in str(each["kind"])]
+        assert refusals == [("refused", None), ("refusals", 2)]
 
 
 async def test_an_outcome_is_handed_out_only_while_the_agreement_is_in_force(hands: Hands) -> None:
