@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gsb.config import Limits
@@ -49,10 +48,28 @@ class Turn:
         self._gate, self._agency = gate, agency
 
     async def __aenter__(self) -> None:
-        await self._gate.enter(self._agency)
+        if not self._gate.enter(self._agency):
+            await self._gate.wait(self._agency)
 
     async def __aexit__(self, *exc: object) -> None:
         self._gate.leave(self._agency)
+
+
+class Counted:
+    """One call of an agency, counted while the body of its ``with`` runs."""
+
+    __slots__ = ("_member", "_most")
+
+    def __init__(self, member: _Member, most: int) -> None:
+        self._member, self._most = member, most
+
+    def __enter__(self) -> None:
+        if self._member.calls >= self._most:
+            raise Busy("your agency has as many calls in flight as one agency may have")
+        self._member.calls += 1
+
+    def __exit__(self, *exc: object) -> None:
+        self._member.calls -= 1
 
 
 class Gate:
@@ -78,30 +95,25 @@ class Gate:
         """Turns that are taken now."""
         return self._working
 
-    @contextmanager
-    def call(self, agency: str) -> Iterator[None]:
-        """Count one call while it lasts. Raises Busy beyond the agency's own limit."""
-        member = self._member(agency)
-        if member.calls >= self._limits().in_flight_agency:
-            raise Busy("your agency has as many calls in flight as one agency may have")
-        member.calls += 1
-        try:
-            yield
-        finally:
-            member.calls -= 1
+    def call(self, agency: str) -> Counted:
+        """Count one call while it lasts; entering it raises Busy beyond the agency's own limit."""
+        return Counted(self._member(agency), self._limits().in_flight_agency)
 
     def turn(self, agency: str) -> Turn:
         """``async with`` it: the body runs when it is the agency's turn."""
         return Turn(self, agency)
 
-    async def enter(self, agency: str) -> None:
-        """Returns when it is the agency's turn; ``leave`` must follow."""
+    def enter(self, agency: str) -> bool:
+        """Take a turn if the agency may have one at once; then ``leave`` must follow, else ``wait``."""
         member = self._member(agency)
         wanted = member.working + len(member.waiting) + 1
         if wanted <= self._limits().calm:
             self._note(agency)
-        if not member.waiting and self._give(agency, member, wanted):
-            return
+        return not member.waiting and self._give(agency, member, wanted)
+
+    async def wait(self, agency: str) -> None:
+        """Returns when it is the agency's turn; ``leave`` must follow."""
+        member = self._members[agency]
         turn = asyncio.get_running_loop().create_future()
         if not member.waiting:
             self._rounds.append(agency)
