@@ -54,6 +54,7 @@ table { border-collapse: collapse; margin: 1.5rem 0; width: 100%; }
 caption { font-weight: bold; padding: .5rem 0; text-align: left; }
 th, td { border: 1px solid var(--line); padding: .4rem .6rem; text-align: left; vertical-align: top; }
 thead th { background: var(--panel); }
+tbody th { min-width: 16rem; }
 dl { display: grid; gap: .4rem 1.5rem; grid-template-columns: max-content 1fr; }
 dt { font-weight: bold; }
 dd { margin: 0; min-width: 0; }
@@ -64,7 +65,7 @@ dd ul { margin: 0; padding-left: 1.1rem; }
   table, caption, tbody, tr, th, td { display: block; width: 100%; }
   thead { clip-path: inset(50%); height: 1px; overflow: hidden; position: absolute; white-space: nowrap; width: 1px; }
   tbody tr { border: 1px solid var(--line); margin-bottom: .75rem; }
-  tbody th { background: var(--panel); border: 0; }
+  tbody th { background: var(--panel); border: 0; min-width: 0; }
   td { border: 0; }
   td::before { content: attr(data-label) ": "; font-weight: bold; }
   td:empty { display: none; }
