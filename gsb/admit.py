@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from gsb import handout, jws, strictjson
 from gsb.bus import JTI_LIVES, Bus, Woken
@@ -34,6 +35,8 @@ from gsb.store.contract import NewExchange, Reservation
 SERVICES = "/services/"
 POLL = 1.0
 """Seconds after which a waiting call reads the store although nobody woke it: a broker may lose."""
+SMALL = 4_096
+"""Bytes of a body that need not be read a second time; in memory it may take twenty times as much."""
 
 
 async def admit(bus: Bus, call: Call) -> Answer:
@@ -79,8 +82,8 @@ async def accept(bus: Bus, call: Call, signed: Signed, service: ServiceInfo | No
     )
     bus.budgets.take(grant, bus.clock())  # 7 rate
     try:
-        request_fits(service, signed, call.body)  # 8 request schema
-        new = new_exchange(bus, call, signed, service, grant, fingerprint)
+        value = request_fits(service, signed, call.body)  # 8 request schema
+        new = new_exchange(bus, call, signed, service, grant, fingerprint, value)
         earlier = await bus.store.accept(new)  # 9 accept: one durable commit
         call.spent = True
         if earlier is not None:  # somebody else's call with the same key was faster
@@ -136,17 +139,22 @@ def same_content(reservation: Reservation, fingerprint: bytes) -> None:
         raise IdempotencyKeyReused
 
 
-def request_fits(service: ServiceInfo, signed: Signed, body: bytes) -> None:
+def request_fits(service: ServiceInfo, signed: Signed, body: bytes) -> Any:
+    """The body, read."""
     if service.effect is not Effect.NONE and signed.idempotency_key is None:
         raise IdempotencyKeyMissing
-    if faults := service.request.faults(strictjson.loads(body)):
+    value = strictjson.loads(body)
+    if faults := service.request.faults(value):
         raise BodyInvalid(faults=faults)
+    return value
 
 
 def new_exchange(
-    bus: Bus, call: Call, signed: Signed, service: ServiceInfo, grant: Grant, fingerprint: bytes
+    bus: Bus, call: Call, signed: Signed, service: ServiceInfo, grant: Grant, fingerprint: bytes, value: Any
 ) -> NewExchange:
+    """``value``: the body, read. It is kept for performing while the exchange is fresh, if it is small."""
     now = bus.clock()
+    kept = value if len(call.body) <= SMALL else None
     exchange = new_id(now)
     decision = Decision(grant.agreement, grant.agreement_digest, grant.purpose, grant.fields)
     entry = make_entry(
@@ -175,7 +183,7 @@ def new_exchange(
         jti_lives=JTI_LIVES,
         key=signed.idempotency_key,
         fingerprint=fingerprint,
-        record=Record(call.body, signed.key_id, decision, signed.sub, signed.case, call.traceparent),
+        record=Record(call.body, signed.key_id, decision, signed.sub, signed.case, call.traceparent, kept),
         entry=entry,
     )
 

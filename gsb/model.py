@@ -129,6 +129,8 @@ class Record:
     sub: str | None = None
     case: str | None = None
     traceparent: str | None = None
+    value: Any = field(default=None, compare=False, repr=False)
+    """The body as it was read when it was admitted, as long as it is at hand; None when it must be read again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,12 +73,12 @@ async def judge(bus: Bus, begun: Begun) -> Verdict | None:
 def request_of(begun: Begun, record: Record, service: ServiceInfo) -> Request:
     """What the adapter is asked; the runtime sets the deadline when the call really starts."""
     exchange = begun.exchange
-    body = orjson.loads(record.body)  # it was read strictly when it was admitted
     return Request(
         exchange=exchange.id,
         agency=exchange.agency,
         service=service.id,
-        body=body,
+        # It was read strictly when it was admitted.
+        body=orjson.loads(record.body) if record.value is None else record.value,
         purpose=exchange.purpose,
         sub=record.sub,
         case=record.case,

@@ -6,9 +6,10 @@ so the same question at the same time always gets the same answer. It does not k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import is_
 from types import MappingProxyType
 from typing import Any
 
@@ -136,7 +137,7 @@ def field_tree(fields: tuple[str, ...]) -> FieldTree | None:
 
 
 def cut(value: Any, fields: Sequence[str]) -> Any:
-    """A copy of a value with nothing but the granted fields.
+    """A value with nothing but the granted fields: the value itself if it has nothing else, or a copy.
 
     ``*`` means every item where the value is an array, and only there; elsewhere it is an ordinary name. What is not
     granted is left out, from arrays too; a value of which nothing at all is granted becomes None.
@@ -150,10 +151,17 @@ def _cut(value: Any, tree: FieldTree | None) -> Any:
         return value
     if isinstance(value, dict):
         members = ((name, _cut(each, tree[name])) for name, each in value.items() if name in tree)
-        return {name: kept for name, kept in members if kept is not _NOTHING}
+        granted = {name: kept for name, kept in members if kept is not _NOTHING}
+        return value if _same(granted.values(), value.values()) else granted
     if isinstance(value, list) and "*" in tree:
-        return [kept for kept in (_cut(each, tree["*"]) for each in value) if kept is not _NOTHING]
+        items = [kept for kept in (_cut(each, tree["*"]) for each in value) if kept is not _NOTHING]
+        return value if _same(items, value) else items
     return _NOTHING
+
+
+def _same(kept: Collection[Any], values: Collection[Any]) -> bool:
+    """Whether all that there was is kept as it was; both have the same order."""
+    return len(kept) == len(values) and all(map(is_, kept, values))
 
 
 def released(value: Any, fields: Sequence[str]) -> tuple[str, ...]:

@@ -239,3 +239,13 @@ def test_cutting_twice_changes_nothing(value: Any, fields: list[str]) -> None:
 def test_granted_then_and_now_is_what_both_grant(value: Any, then: list[str], now: list[str]) -> None:
     if value is not None:
         assert found(cut(cut(value, then), now)) == count(value, then, now)
+
+
+def test_a_value_of_which_all_is_granted_is_passed_on_as_it_is() -> None:
+    value = {"person": "P-1", "lines": [{"code": "a", "amount": 1}, {"code": "b", "amount": 2}], "notes": [{}]}
+    assert cut(value, ("/person", "/lines", "/notes")) is value
+    assert cut(value, ("/person", "/lines/*/code", "/lines/*/amount", "/notes")) is value
+    less = cut(value, ("/person", "/lines/*/code", "/notes"))
+    assert less == {"person": "P-1", "lines": [{"code": "a"}, {"code": "b"}], "notes": [{}]}
+    assert less["notes"] is value["notes"]
+    assert value["lines"][0] == {"code": "a", "amount": 1}
