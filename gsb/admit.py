@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gsb import handout, jws, strictjson
-from gsb.bus import JTI_LIVES, Bus, Woken
+from gsb.bus import Bus, Woken, jti_lives
 from gsb.catalogue import ServiceInfo
 from gsb.errors import (
     BodyInvalid,
@@ -73,7 +73,7 @@ async def accept(bus: Bus, call: Call, signed: Signed, service: ServiceInfo | No
     earlier = await bus.store.look(signed.issuer, signed.jti, signed.idempotency_key)  # 4 seen before
     if earlier is not None:
         same_content(earlier, fingerprint)
-        await bus.store.spend(signed.issuer, signed.jti, JTI_LIVES)
+        await bus.store.spend(signed.issuer, signed.jti, jti_lives(signed, bus.clock()))
         return Admitted(earlier.exchange)
     if service is None:  # 5 which service
         raise ServiceUnknown
@@ -180,7 +180,7 @@ def new_exchange(
         effect=service.effect,
         expires_in=service.expires,
         jti=signed.jti,
-        jti_lives=JTI_LIVES,
+        jti_lives=jti_lives(signed, now),
         key=signed.idempotency_key,
         fingerprint=fingerprint,
         record=Record(call.body, signed.key_id, decision, signed.sub, signed.case, call.traceparent, kept),

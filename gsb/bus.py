@@ -15,6 +15,7 @@ from gsb.catalogue import Catalogue
 from gsb.errors import Problem, Replayed, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
 from gsb.fair import Gate
+from gsb.jws import LEEWAY
 from gsb.keys import NoSigningKey
 from gsb.limits import Budgets
 from gsb.metrics import Metrics
@@ -22,12 +23,17 @@ from gsb.model import Exchange, Signed, new_id
 from gsb.runtime import Runtime
 from gsb.store.contract import Store
 
-JTI_LIVES = 300.0
-"""Seconds for which a jti is remembered: longer than any signature that carries it is accepted (at most 140 s)."""
+JTI_MARGIN = 10.0
+"""Seconds for which a jti is remembered after its signature is refused anyway."""
 PROBE = "(readiness)"
 """Issuer of the jti that a readiness probe spends: no agency can be called so."""
 FLOOD_WINDOW = 60.0
 """Seconds in which the same refusal is, after the first, only counted."""
+
+
+def jti_lives(signed: Signed, now: float) -> float:
+    """Seconds for which the jti of this call must be remembered: 80 or so, of which each costs memory."""
+    return max(signed.expires_at + LEEWAY + JTI_MARGIN - now, JTI_MARGIN)
 
 
 class Woken(asyncio.Event):
@@ -80,6 +86,10 @@ class _Flood:
     began_at: float
     count: int = 0
 
+    def over(self, now: float) -> bool:
+        """Whether its minute has passed, or the clock was set back before it."""
+        return not self.began_at <= now < self.began_at + FLOOD_WINDOW
+
 
 class Refusals:
     """Entries for what was refused after authentication: the first at once, then a flood of the same counted."""
@@ -108,8 +118,8 @@ class Refusals:
         now = self._clock()
         jti = None if isinstance(refusal, Replayed) else jti
         earlier = self._floods.get(key := (signed.issuer, service or "", refusal.code))
-        if earlier is not None and now < earlier.began_at + FLOOD_WINDOW:
-            await self._add(earlier, signed.issuer, jti)
+        if earlier is not None and not earlier.over(now):
+            await self._add(earlier, signed, jti)
             return
         # Before anything is awaited: of many at once only one is the first, and only one writes the earlier count.
         self._floods[key] = flood = _Flood(now)
@@ -125,17 +135,17 @@ class Refusals:
         try:
             if earlier is not None and earlier.count:
                 await self._count(key, earlier, now)
-            await self._store.note(entry, issuer=signed.issuer, jti=jti, jti_lives=JTI_LIVES)
+            await self._store.note(entry, issuer=signed.issuer, jti=jti, jti_lives=jti_lives(signed, now))
         except Problem:
             if not flood.count and self._floods.get(key) is flood:
                 del self._floods[key]  # nothing was written, so the next one is the first
             raise
 
-    async def _add(self, flood: _Flood, issuer: str, jti: str | None) -> None:
+    async def _add(self, flood: _Flood, signed: Signed, jti: str | None) -> None:
         flood.count += 1
         try:
             if jti is not None:
-                await self._store.spend(issuer, jti, JTI_LIVES)
+                await self._store.spend(signed.issuer, jti, jti_lives(signed, self._clock()))
         except Problem:
             flood.count -= 1
             raise
@@ -144,7 +154,7 @@ class Refusals:
         """Write the counts of every flood whose minute is over (or of ``every`` one), and forget it."""
         now = self._clock()
         for key, flood in list(self._floods.items()):
-            over = every or now >= flood.began_at + FLOOD_WINDOW
+            over = every or flood.over(now)
             # While the last count was written, somebody else may have written this one, or begun a new one.
             if over and self._floods.get(key) is flood:
                 del self._floods[key]
@@ -203,8 +213,8 @@ class Bus:
         """The names of what keeps this node from its work; empty when it is ready."""
         missing = ["draining"] if self.draining else []
         try:
-            # Only a commit shows that the store can take one; this jti is nobody's, and forgotten in a second.
-            await self.store.spend(PROBE, new_id(), 1.0)
+            # Only a commit shows that the store can take one; this jti is nobody's, and not remembered.
+            await self.store.spend(PROBE, new_id(), 0.0)
         except StoreUnavailable:
             missing.append("store")
         try:

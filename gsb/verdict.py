@@ -71,9 +71,10 @@ def later(bus: Bus, begun: Begun, reason: str) -> Postpone:
 
 
 def back_off(bus: Bus, begun: Begun, wish: float | None) -> float:
-    """Seconds until the next attempt: doubling with jitter, or longer if the system wishes; at expiry at the latest."""
+    """Seconds until the next attempt: doubling with jitter, or longer if the system wishes, but no longer than 300
+    seconds; at expiry at the latest."""
     doubled = min(2.0 ** min(begun.attempt.number, 10), BACK_OFF_LIMIT)
-    delay = max(wish or 0.0, doubled * _random.uniform(0.5, 1.0))
+    delay = max(min(wish or 0.0, BACK_OFF_LIMIT), doubled * _random.uniform(0.5, 1.0))
     return max(min(delay, begun.exchange.expires_at - bus.clock()), 0.0)
 
 

@@ -13,11 +13,11 @@ import pytest
 from gsb.errors import Replayed
 from gsb.model import Effect, State, new_id
 from gsb.store.contract import Attempt, Query, Ruling, Store, ended
-from tests.store_contract_begin import BeginContract
+from tests.store_contract_clock import ClockContract
 from tests.support.stores import DONE, LEASE, Clock, Maker, accepted, begun, entry, state_of, unknown
 
 
-class StoreContract(BeginContract):
+class StoreContract(ClockContract):
     """Inherit from this and give a fixture ``maker``."""
 
     # --- finish -------------------------------------------------------------------------------------------

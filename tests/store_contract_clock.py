@@ -54,7 +54,7 @@ class ClockContract(BeginContract):
         await store.spend("payroll", "forgets too", LIFE)
         clock.now -= HOURS + 3 * LIFE + 1
         for number in range(3):
-            with pytest.raises(StoreUnavailable, match="clock was set back.* Repeat later"):
+            with pytest.raises(StoreUnavailable, match=r"clock was set back.* Repeat later"):
                 await store.spend("payroll", str(number), LIFE)
             clock.pass_(LIFE)
         clock.pass_(LIFE)

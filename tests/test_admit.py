@@ -228,6 +228,19 @@ async def test_a_replay_does_not_hide_the_first_refusal_of_another_kind(hands: H
     assert [each.get("code") for each in entries(hands)] == [None, "replayed", "digest_mismatch"]
 
 
+async def test_a_flood_ends_when_the_clock_is_set_back(hands: Hands) -> None:
+    for hours in (0, -2):
+        hands.clock.now += hours * 3_600
+        for number in range(2):
+            with pytest.raises(PurposeNotGranted):
+                await hands.send(ONCE, NOTE, key=f"k-{number}", purpose="curiosity")
+    kinds = [("refused", None), ("refusals", 1), ("refused", None)]
+    assert [(each["kind"], each.get("count")) for each in entries(hands)] == kinds
+    hands.clock.now -= 3_600
+    await hands.bus.refusals.flush()
+    assert [each.get("count") for each in entries(hands)[3:]] == [1]
+
+
 async def test_many_refusals_at_once_are_one_entry_and_one_count(hands: Hands) -> None:
     async def refused(number: int) -> None:
         with pytest.raises(PurposeNotGranted):

@@ -16,14 +16,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ROWS = """
-    errors.problem errors.calls errors.exchanges errors model telemetry metrics
+    errors.problem errors.calls errors.exchanges errors model telemetry trouble metrics
     strictjson schema problem
     jwk compact jws send client
     sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
     config load installed
     keys policy limits projection fair
     evidence.entry
-    store.contract store.seal store.standing store.sqlite_rows store.sqlite_reads store.sqlite_batch
+    store.contract store.seal store.spent store.standing store.sqlite_rows store.sqlite_reads store.sqlite_batch
         store.sqlite_writer store.sqlite
     broker.contract broker.local
     material lint catalogue check

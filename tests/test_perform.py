@@ -169,11 +169,14 @@ async def test_the_adapter_sees_the_request_and_the_same_exchange_at_every_try(h
     assert second.purpose == "payroll"
 
 
-async def test_a_systems_wish_for_when_to_come_back_is_kept(hands: Hands) -> None:
+@pytest.mark.parametrize(("wish", "pause"), [(77.0, 77.0), (3_000.0, 300.0)])
+async def test_a_systems_wish_for_when_to_come_back_is_kept_within_bounds(
+    hands: Hands, wish: float, pause: float
+) -> None:
     exchange = await hands.accept(READ, PERSON_BODY)
-    puppet().acts = raising(Unavailable(sent=False, after=77.0))
+    puppet().acts = raising(Unavailable(sent=False, after=wish))
     after = await hands.perform(exchange)
-    assert after.due_at == pytest.approx(hands.clock.now + 77)
+    assert after.due_at == pytest.approx(hands.clock.now + pause)
 
 
 async def test_pauses_grow_and_end_at_expiry(hands: Hands) -> None:

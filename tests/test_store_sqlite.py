@@ -38,7 +38,7 @@ class SqliteMaker:
         self._opened: list[SqliteStore] = []
 
     async def open(self) -> Store:
-        store = SqliteStore(self.path, KEY, clock=self.clock)
+        store = SqliteStore(self.path, KEY, clock=self.clock, steady=self.clock.steady)
         await store.open()
         self._opened.append(store)
         return store

@@ -32,7 +32,7 @@ class NewExchange:
     expires_in: float
     jti: str
     jti_lives: float
-    """Seconds for which the jti must be remembered."""
+    """Seconds for which the jti must be remembered, however the clock is set meanwhile."""
     key: str | None
     """The Idempotency-Key, if there is one."""
     fingerprint: bytes
@@ -161,7 +161,9 @@ class Store(Protocol):
         ... at most 300 s), so a sweeper that dies or a broker that loses costs a delay, not the exchange.
 
         Due are: accepted ones a few seconds after acceptance, waiting ones at their time, running ones whose lease
-        ran out, unknown ones. Past ``expires`` they are due too, to be ended."""
+        ran out, unknown ones. Past ``expires`` they are due too, to be ended. What was to be due later than any gap or
+        lease is long (400 s) was written before the clock was set back: it is due soon, and a lease ends within that.
+        """
 
     async def exchange(self, exchange: str) -> Exchange | None:
         """The exchange with its outcome (body decrypted) and entries."""
@@ -180,7 +182,7 @@ class Store(Protocol):
         """An entry without an exchange: a refusal or an administrative act. A jti is spent in the same commit."""
 
     async def spend(self, issuer: str, jti: str, jti_lives: float) -> None:
-        """Remember the jti of a call that writes nothing else."""
+        """Remember the jti of a call that writes nothing else; with a life of 0 the commit is all that matters."""
 
 
 def ended(state: State, effect: Took, status: int, code: str | None = None) -> Outcome:

@@ -39,8 +39,9 @@ FRESH_BODY = 65_536
 class SqliteStore:
     """See ``gsb.store.contract.Store``. All calls come from the event loop in which it was opened.
 
-    ``keys_kept``: seconds after its outcome for which an exchange keeps its idempotency key. ``committed`` is told
-    of each commit how many calls it held and how many seconds it took, in the thread that writes.
+    ``keys_kept``: seconds after its outcome for which an exchange keeps its idempotency key. ``steady`` gives seconds
+    that only grow, whatever becomes of the ``clock``. ``committed`` is told of each commit how many calls it held and
+    how many seconds it took, in the thread that writes.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class SqliteStore:
         *,
         keys_kept: float = 30 * DAY,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         committed: Committed = untold,
     ) -> None:
-        self._committed = committed
+        self._committed, self._steady = committed, steady
         self._path, self._seal, self._kept, self._clock = path, Seal(key), keys_kept, clock
         self._leases: dict[str, Lease] = {}
         self._fresh: dict[str, tuple[NewExchange, float]] = {}
@@ -67,7 +69,7 @@ class SqliteStore:
         try:
             _prepare(self._path, self._seal)
             self._reader = rows.connect(self._path, writes=False)
-            self._open_writer = Writer(self._path, self._leases, self._clock, self._kept, self._committed)
+            self._open_writer = Writer(self._path, self._leases, self._clock, self._steady, self._kept, self._committed)
         except sqlite3.Error as error:
             self._let_go()
             raise StoreUnfit(f"{self._path}: the store cannot be opened: {error}") from error

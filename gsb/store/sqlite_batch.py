@@ -8,56 +8,39 @@ A crash before the commit leaves nothing; ``Memory`` takes a batch in only after
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from gsb.errors import Replayed
+from gsb.errors import Replayed, StoreUnavailable
 from gsb.model import FINAL, Effect, Outcome, State
 from gsb.store import sqlite_rows as rows
 from gsb.store import standing
 from gsb.store.contract import Attempt, Due, Ruling
+from gsb.store.spent import Spent
 from gsb.store.standing import Lease, Row
 
 OPEN = 4_096
 """Unfinished exchanges whose rows are kept in memory at most, so that most calls read nothing."""
-_BUCKET = 64
-"""Seconds of expiry that are forgotten together."""
-
-
-class Spent:
-    """Hashes of the jtis that may not come again, by the time until which they are remembered.
-
-    One process owns the database, so what is looked up at every call can lie in memory: about 100 bytes for each
-    call of the last two minutes or so. Read by the event loop while the writer adds: single dictionary operations.
-    """
-
-    def __init__(self) -> None:
-        self._buckets: dict[int, set[bytes]] = {}
-
-    def add(self, hashed: bytes, expires: float) -> None:
-        self._buckets.setdefault(int(expires) // _BUCKET + 1, set()).add(hashed)
-
-    def holds(self, hashed: bytes, now: float) -> bool:
-        return any(hashed in some for until, some in list(self._buckets.items()) if until * _BUCKET > now)
-
-    def forget(self, now: float) -> None:
-        for until in [until for until in self._buckets if until * _BUCKET <= now]:
-            del self._buckets[until]
+SET_BACK = (
+    "The bus's clock was set back, and until it has passed that time again nobody can tell this call from a replay. "
+    "Nothing was promised. Repeat later with a new jti and the same Idempotency-Key."
+)
+"""What a caller is told whose jti would have been forgotten by now, had it been spent."""
 
 
 class Memory:
     """What the writer knows of the committed database without asking it."""
 
-    def __init__(self, db: sqlite3.Connection, now: float) -> None:
-        self.reload(db, now)
+    def __init__(self, db: sqlite3.Connection, steady: Callable[[], float]) -> None:
+        self.spent = Spent(steady)
+        self.reload(db)
 
-    def reload(self, db: sqlite3.Connection, now: float) -> None:
-        """Ask the database again."""
-        self.spent = Spent()
+    def reload(self, db: sqlite3.Connection) -> None:
+        """Ask the database again. What was spent stays so."""
         self.open: dict[str, Row] = {}
         self.last = {name: _last(db, name) for name in ("spent", "sealed", "entry", "exchange")}
-        for hashed, expires in db.execute("SELECT hash, expires FROM spent WHERE expires > ?", (now,)):
+        for hashed, expires in db.execute("SELECT hash, expires FROM spent"):
             self.spent.add(hashed, expires)
 
 
@@ -89,6 +72,9 @@ class Batch:
         self.db, self.memory, self.leases, self.now, self.kept = db, memory, leases, now, kept
         self.last = dict(memory.last)
         self.spent: dict[bytes, float] = {}
+        """Hashes of jtis, and for how many seconds they are remembered."""
+        self.set_back = False
+        """Something was refused because the clock was set back."""
         self.sealed: list[tuple[int, bytes]] = []
         self.entries: list[tuple[int, bytes, bytes, int, int | None]] = []
         self.created: dict[str, Row] = {}
@@ -130,10 +116,13 @@ class Batch:
             self.changed[row.id] = row
 
     def spend(self, jti: Jti) -> None:
-        """Raises Replayed, having changed nothing, if it was spent."""
+        """Raises Replayed, having changed nothing, if it was spent, and StoreUnavailable if nobody knows."""
         if jti.hashed in self.spent or self.memory.spent.holds(jti.hashed, self.now):
             raise Replayed
-        self.spent[jti.hashed] = self.now + jti.lives
+        if jti.lives > 0 and self.memory.spent.gone(self.now + jti.lives):
+            self.set_back = True
+            raise StoreUnavailable(SET_BACK)
+        self.spent[jti.hashed] = jti.lives
 
     def keep(self, sealed: bytes) -> int:
         """Where the sealed bytes will lie."""
@@ -160,7 +149,7 @@ class Batch:
     def write(self) -> int:
         """Write it all; returns about how many bytes of pages that is."""
         first = self.last["spent"] + 1
-        spent = [(first + at, hashed, until) for at, (hashed, until) in enumerate(self.spent.items())]
+        spent = [(first + at, hashed, self.now + lives) for at, (hashed, lives) in enumerate(self.spent.items())]
         self.last["spent"] += len(spent)
         rows.update_exchanges(self.db, self.changed.values())
         rows.insert_exchanges(self.db, self.created.values())
@@ -178,8 +167,9 @@ class Batch:
         """The transaction is committed: let memory know."""
         memory = self.memory
         memory.last = self.last
-        for hashed, until in self.spent.items():
-            memory.spent.add(hashed, until)
+        for hashed, lives in self.spent.items():
+            if lives > 0:
+                memory.spent.add(hashed, self.now + lives)
         for row in (*self._known.values(), *self.created.values()):
             if row.state in FINAL:
                 memory.open.pop(row.id, None)
@@ -356,11 +346,10 @@ class Overdue(_Plain):
     limit: int
 
     def decide(self, batch: Batch) -> list[Due]:
-        sql = "SELECT id FROM exchange WHERE due_at <= ? ORDER BY due_at LIMIT ?"
         # What this batch has moved on already is still found at its old time, so so many more are asked for.
         most = self.limit + len(batch.changed)
-        ids = [str(id_) for (id_,) in batch.db.execute(sql, (batch.now, most))]
-        batch.load(ids)
+        self._pull_back(batch, most)
+        ids = self._found(batch, "SELECT id FROM exchange WHERE due_at <= ? ORDER BY due_at LIMIT ?", batch.now, most)
         found: list[Due] = []
         for id_ in ids:
             row = batch.row(id_)
@@ -370,6 +359,19 @@ class Overdue(_Plain):
                 found.append(due)
             batch.change(row)
         return found
+
+    def _pull_back(self, batch: Batch, most: int) -> None:
+        """The clock was set back: what would be due too late is due at the next look."""
+        sql = "SELECT id FROM exchange WHERE due_at > ? LIMIT ?"
+        for id_ in self._found(batch, sql, batch.now + standing.HORIZON, most):
+            if (row := batch.row(id_)) is not None:
+                standing.pull_back(row, batch.now)
+                batch.change(row)
+
+    def _found(self, batch: Batch, sql: str, when: float, most: int) -> list[str]:
+        ids = [str(id_) for (id_,) in batch.db.execute(sql, (when, most))]
+        batch.load(ids)
+        return ids
 
 
 @dataclass(slots=True, eq=False)

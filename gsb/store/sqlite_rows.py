@@ -187,10 +187,10 @@ def _among(where: str, values: list[Any]) -> tuple[str, list[Any]]:
     return SELECT + where + _marks(len(values), 1), values
 
 
-def purge(db: sqlite3.Connection, now: float, finished_before: float, tokens: int, keys: int) -> bool:
+def purge(db: sqlite3.Connection, spent_before: float, finished_before: float, tokens: int, keys: int) -> bool:
     """Delete some of what has run out, in one transaction if there is any. True: there may be more."""
     oldest = "SELECT row FROM (SELECT row, expires FROM spent ORDER BY row LIMIT ?) WHERE expires <= ?"
-    spent = db.execute(oldest, (tokens, now)).fetchall()
+    spent = db.execute(oldest, (tokens, spent_before)).fetchall()
     kept = "SELECT key, row FROM exchange WHERE key IS NOT NULL AND finished_at <= ? ORDER BY finished_at LIMIT ?"
     ended = db.execute(kept, (finished_before, keys)).fetchall()
     if not spent and not ended:

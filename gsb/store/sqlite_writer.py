@@ -23,6 +23,7 @@ from gsb.errors import Problem, StoreUnavailable
 from gsb.store import sqlite_rows as rows
 from gsb.store.sqlite_batch import Ask, Batch, Memory
 from gsb.store.standing import Lease
+from gsb.trouble import Trouble
 
 GROUP = 256
 """Calls in one transaction at most: bounds how long the first of them waits."""
@@ -38,6 +39,14 @@ Asked = tuple[Ask, "asyncio.Future[Any]"]
 Committed = Callable[[int, float], None]
 
 
+SET_BACK = (
+    "the clock was set back: calls that nobody can tell from replays are answered 503 until it has passed that time "
+    "again; if it is wrong now, set it right, and service resumes by itself"
+)
+OF_THE_DATABASE = (sqlite3.OperationalError, sqlite3.DatabaseError)
+"""Exactly these are errors of the database; those that derive from them speak of what one call brought."""
+
+
 def untold(calls: int, seconds: float) -> None:
     """For stores whose commits nobody counts."""
 
@@ -45,8 +54,9 @@ def untold(calls: int, seconds: float) -> None:
 class Checkpointer:
     """Carries the journal over into the database, from a thread and a connection of its own."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, steady: Callable[[], float]) -> None:
         self._path = path
+        self._trouble = Trouble(_log, "the store's journal is carried over again", steady)
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="gsb-checkpoint")
         self.carried = False
@@ -72,8 +82,11 @@ class Checkpointer:
                 finally:
                     db.close()
                 self.carried = True
-            except sqlite3.Error:
-                _log.exception("the store's journal could not be carried over; it stays, and grows")
+                self._trouble.is_over()
+            except sqlite3.Error as error:
+                self._trouble.is_there(
+                    f"the store's journal cannot be carried over ({error}): it grows, beside {self._path}"
+                )
 
 
 class Writer:
@@ -84,20 +97,29 @@ class Writer:
         path: Path,
         leases: Mapping[str, Lease],
         clock: Callable[[], float],
+        steady: Callable[[], float],
         keys_kept: float,
         committed: Committed = untold,
     ) -> None:
-        self._committed = committed
+        self._committed, self._steady = committed, steady
         self._path, self._leases, self._clock, self._kept = path, leases, clock, keys_kept
         self._queue: SimpleQueue[list[Asked] | None] = SimpleQueue()
         self._asked: list[Asked] = []
         self._thread = threading.Thread(target=self._work, name="gsb-store")
-        self._checkpointer = Checkpointer(path)
+        self._checkpointer = Checkpointer(path, steady)
+        self._not_written, self._not_tidied, self._set_back = (
+            Trouble(_log, over, steady)
+            for over in (
+                "the store can be written again",
+                "what has run out is deleted again",
+                "calls can be told from replays again",
+            )
+        )
         self._loop = asyncio.get_running_loop()
         self._db: sqlite3.Connection | None = rows.connect(path, writes=True)
-        self.memory = Memory(self._db, clock())
+        self.memory = Memory(self._db, steady)
         self._journal = 0
-        self._purged_at = 0.0
+        self._purged_at = -PURGE_EVERY
         self._open = True
         self._taken: list[Asked] = []
         self._last = False
@@ -151,10 +173,13 @@ class Writer:
     def _commit(self, asks: Sequence[Ask]) -> list[Any]:
         try:
             return self._transact(asks)
-        except sqlite3.OperationalError as error:
-            _log.error("the store cannot be written: %s", error)
-            return [StoreUnavailable() for _ in asks]
         except Exception as error:
+            if type(error) in OF_THE_DATABASE:
+                self._not_written.is_there(
+                    f"the store cannot be written ({error}): calls that need it are answered 503; make room for "
+                    f"{self._path} or mend its file system, and service resumes by itself"
+                )
+                return [StoreUnavailable() for _ in asks]
             # One call brought something that cannot be written: the others must not suffer for it.
             if len(asks) > 1:
                 return [answer for ask in asks for answer in self._commit([ask])]
@@ -176,13 +201,18 @@ class Writer:
             self._settle()
             raise
         batch.remember()
+        self._not_written.is_over()
+        if batch.set_back:
+            self._set_back.is_there(SET_BACK)
+        elif any(batch.spent.values()):
+            self._set_back.is_over()
         self._committed(len(asks), time.perf_counter() - began)
         return answers
 
     def _connected(self) -> sqlite3.Connection:
         if self._db is None:
             self._db = rows.connect(self._path, writes=True)
-            self.memory.reload(self._db, self._clock())
+            self.memory.reload(self._db)
         return self._db
 
     def _settle(self) -> None:
@@ -208,19 +238,21 @@ class Writer:
             if self._checkpointer.carried:
                 self._checkpointer.carried = False
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except Exception:
+            self._not_tidied.is_over()
+        except Exception as error:
             self._settle()
-            _log.exception("the store could not be tidied")
+            self._not_tidied.is_there(f"what has run out cannot be deleted ({error}): it stays in {self._path}")
         if self._journal > CHECKPOINT:
             self._journal = 0
             self._checkpointer.wake()
 
     def _purge(self, db: sqlite3.Connection, now: float) -> None:
-        if now < self._purged_at + PURGE_EVERY:
+        steady = self._steady()
+        if steady < self._purged_at + PURGE_EVERY:
             return
-        self.memory.spent.forget(now)
-        full = rows.purge(db, now, now - self._kept, PURGE_TOKENS, PURGE_KEYS)
-        self._purged_at = 0.0 if full else now
+        spent_before = min(now, self.memory.spent.forget(now))
+        full = rows.purge(db, spent_before, now - self._kept, PURGE_TOKENS, PURGE_KEYS)
+        self._purged_at = -PURGE_EVERY if full else steady
 
 
 def _decide(ask: Ask, batch: Batch) -> Any:

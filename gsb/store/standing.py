@@ -18,6 +18,9 @@ FIRST_GAP = 2.0
 LAST_GAP = 300.0
 """Seconds: the gaps by which what is due moves on grow from the first to the last, doubling."""
 
+HORIZON = 400.0
+"""Seconds: no gap, pause or lease is longer. What is due later than that was written when the clock stood ahead."""
+
 Task = Literal["run", "find", "expired"]
 
 
@@ -173,6 +176,16 @@ def nudge(row: Row, now: float) -> Due | None:
     row.due_at = _before_expiry(row, now + gap, now)
     lapsed = row.effect is Effect.ONCE and row.state is State.RUNNING
     return Due(row.id, row.service.partition("/")[0], row.agency, Attempt(row.id, row.attempt) if lapsed else None)
+
+
+def pull_back(row: Row, now: float) -> None:
+    """Correct a due time beyond the horizon. What runs keeps the longest lease, from now: its worker may be alive."""
+    if row.due_at is None or row.due_at <= now + HORIZON:
+        return
+    if row.state is State.RUNNING:
+        row.due_at = row.lease_until = now + HORIZON
+    else:
+        row.due_at = now
 
 
 def _before_expiry(row: Row, at: float, now: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from gsb import jws
 from gsb.admit import authenticate
-from gsb.bus import JTI_LIVES, Bus
+from gsb.bus import Bus, jti_lives
 from gsb.errors import Busy, Problem
 from gsb.model import Answer, Call, Signed
 
@@ -19,7 +19,7 @@ async def for_caller(bus: Bus, call: Call, act: Callable[[Signed], Awaitable[Ans
         jws.bind(signed, call, base_urls)
         with bus.gate.call(signed.issuer):
             async with bus.gate.turn(signed.issuer):
-                await bus.store.spend(signed.issuer, signed.jti, JTI_LIVES)
+                await bus.store.spend(signed.issuer, signed.jti, jti_lives(signed, bus.clock()))
             spent = True
             return await act(signed)
     except Problem as refusal:

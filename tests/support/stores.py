@@ -14,16 +14,21 @@ LEASE = 30.0
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that moves when it is told to: time passes, or, with ``now``, the clock is set and no time passes."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
+        self.passed = 0.0
 
     def __call__(self) -> float:
         return self.now
 
+    def steady(self) -> float:
+        return self.passed
+
     def pass_(self, seconds: float) -> None:
         self.now += seconds
+        self.passed += seconds
 
 
 class Maker(Protocol):
