@@ -168,6 +168,14 @@ async def test_an_act_that_is_not_allowed_or_not_clear_is_refused(
     assert acts(node) == []
 
 
+async def test_an_operator_may_also_look(tmp_path: Path) -> None:
+    deployment = puppet_deployment(tmp_path)
+    deployment.operator("opal", ["operator"])
+    async with node_in_process(tmp_path, deployment) as node:
+        code, said, _ = await gsb(node, "exchanges", "list", "--reason", "a first look", operator="opal")
+    assert (code, said.strip()) == (0, "no such exchange")
+
+
 async def test_what_is_wrong_with_an_act_is_told_in_words_that_can_be_given(node: InProcess) -> None:
     words = ["resolve", await unknown(node), "--state", "gone", "--effect", "maybe", "--reason", "good reason"]
     _, _, wrong = await gsb(node, "exchanges", *words)
