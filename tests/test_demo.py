@@ -208,8 +208,8 @@ def test_it_stays_up_for_the_calls_that_it_prints(copy: Path) -> None:
         try:
             printed = list(until_it_stays_up(process))
             environment = dict(each.split("=", 1) for each in shlex.split(only(printed, "export "))[1:])
-            calls = [line for line in printed if "gsb call " in line]
-            assert len(calls) == 3, printed
+            calls = [line for line in printed if "gsb call " in line or "gsb exchanges " in line]
+            assert len(calls) == 4, printed
             for line in calls:
                 called = subprocess.run(
                     shlex.split(line),
@@ -233,8 +233,8 @@ def until_it_stays_up(process: subprocess.Popen[str]) -> Iterator[str]:
     calls = 0
     for line in process.stdout:
         yield line.strip()
-        calls += "gsb call " in line
-        if calls == 3:
+        calls += "gsb call " in line or "gsb exchanges " in line
+        if calls == 4:
             return
 
 

@@ -40,7 +40,8 @@ def claim(ports: Sequence[tuple[str, str, int]]) -> None:
             try:
                 probe.bind((host, port))
             except OSError as error:
-                raise PortTaken(f"{host}:{port}, where {who} would listen, is taken ({error.strerror})") from None
+                taken = f"{host}:{port}, where {who} would listen, is taken ({error.strerror})"
+                raise PortTaken(f"{taken}; end what listens there, or change the port in config/demo") from None
 
 
 @dataclass(slots=True)

@@ -22,6 +22,14 @@ CALLS = (
     ),
 )
 """What it shows, service, file in requests/, further options."""
+ACTS = (
+    (
+        "the bus's operator looks at the last exchanges, and says why",
+        ("exchanges", "list", "--limit", "5", "--reason", "a first look"),
+    ),
+    ("what the bus does now, until Ctrl-C", ("top",)),
+)
+"""What it shows, words after gsb."""
 
 
 def show(out: Console, site: Site) -> None:
@@ -29,6 +37,7 @@ def show(out: Console, site: Site) -> None:
     out.print("\nIt stays up. Ctrl-C ends it.\n")
     for name, url in (
         ("the bus", site.url),
+        ("its manual for callers", f"{site.url}/docs"),
         ("its keys", f"{site.url}/.well-known/jwks.json"),
         ("is it ready", f"{site.operations_url}/readyz"),
         ("the tax engine behind it", f"{site.tax_url}/spec"),
@@ -40,17 +49,23 @@ def show(out: Console, site: Site) -> None:
     for title, service, request, options in CALLS:
         out.print(f"\n  # {title}", soft_wrap=True)
         out.print(f"  {command(service, request, options)}", soft_wrap=True)
+    for title, words in ACTS:
+        out.print(f"\n  # {title}", soft_wrap=True)
+        out.print(f"  {shlex.join([short(GSB), *words])}", soft_wrap=True)
     out.print()
 
 
 def environment(site: Site) -> str:
-    """Who calls whom, as the variables that ``gsb call`` reads."""
+    """Who calls whom, as the variables that the commands read."""
     variables = {
         "GSB_URL": site.url,
         "GSB_BUS": site.bus,
         "GSB_AGENCY": "payroll-agency",
         "GSB_KEY": short(KEYS / "payroll-agency.jwk"),
         "GSB_BUS_KEYS": short(KEYS / "bus.public.jwk"),
+        "GSB_OPERATIONS_URL": site.operations_url,
+        "GSB_OPERATOR": "duty-operator",
+        "GSB_OPERATOR_KEY": short(KEYS / "duty-operator.jwk"),
     }
     return " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
 
