@@ -6,6 +6,8 @@ import asyncio
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +28,13 @@ BusKeys = Annotated[
     typer.Option("--bus-keys", envvar="GSB_BUS_KEYS", help="The bus's public keys; fetched if not given."),
 ]
 
+Print = Annotated[
+    bool, typer.Option("--print", help="Do not call: print a curl line that is valid once, for 60 seconds.")
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print status, exchange, state and effect too, for a problem as well.")
+]
+
 
 def call(
     service: Service,
@@ -42,12 +51,8 @@ def call(
     idempotency_key: Annotated[str | None, typer.Option("--idempotency-key", help="Random unless given.")] = None,
     sub: Annotated[str | None, typer.Option("--sub", help="The person or system acting.")] = None,
     case: Annotated[str | None, typer.Option("--case", help="The case file.")] = None,
-    print_curl: Annotated[
-        bool, typer.Option("--print", help="Do not call: print a curl line that is valid once, for 60 seconds.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print status, exchange, state and effect too, for a problem as well.")
-    ] = False,
+    print_curl: Print = False,
+    as_json: AsJson = False,
 ) -> None:
     """Sign a call, send it, repeat it safely, verify the reply and print its body.
 
@@ -59,7 +64,7 @@ def call(
     chosen = idempotency_key or new_key()
     said: dict[str, Any] = {"purpose": purpose, "idempotency_key": chosen, "sub": sub, "case": case}
     body, private = read_data(data), signing_key(key)
-    try:
+    with ended_clearly(chosen, as_json):
         if print_curl:
             who = {"issuer": agency, "bus": bus, "base_url": url}
             typer.echo(sign_curl(private, **who, service=service, body=body, **said, now=time.time()))
@@ -67,9 +72,16 @@ def call(
         client = Client(url, bus=bus, agency=agency, key=private, bus_keys=bus_keys(keys_of_bus))
         patience = {"wait": wait, "respond_async": respond_async, "timeout": timeout}
         show(asyncio.run(sent(client, service, body, **said, **patience)), chosen, as_json)
+
+
+@contextmanager
+def ended_clearly(key: str, as_json: bool) -> Iterator[None]:
+    """Whatever goes wrong becomes one line and the exit code of its class; with ``as_json`` the problem as well."""
+    try:
+        yield
     except ClientError as error:
         if as_json and isinstance(error, BusProblem):
-            print_json(told(error.result, chosen))
+            print_json(told(error.result, key))
         raise explain(error) from error
     except ValueError as error:
         raise fail(str(error)) from error
