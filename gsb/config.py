@@ -166,7 +166,7 @@ class Limits(Table):
     """Calls at once; more are answered 503 ``busy``."""
     in_flight_agency: int = Field(default=250, ge=1)
     """Calls of one agency at once, those that wait for their outcome too; more of its are answered 503 ``busy``."""
-    turns: int = Field(default=32, ge=1)
+    turns: int = Field(default=64, ge=1)
     """Exchanges that the bus itself works on at once; the others wait, and agencies are served in rounds."""
     calm: int = Field(default=4, ge=1)
     """Exchanges of one agency at once, in turns or waiting for one, above which it floods: while calmer agencies are

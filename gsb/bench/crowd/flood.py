@@ -21,7 +21,7 @@ from gsb.bench.crowd.place import NEIGHBOUR
 from gsb.bench.load import Target, load
 from gsb.bench.place import CONSUMER, Place, private_file
 
-POLITE = 10
+POLITE = 19
 """By how much the process is nicer than who measures."""
 BEFORE = 0.5
 """Seconds from its begin until what it does to others is measured."""
