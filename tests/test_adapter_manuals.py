@@ -80,7 +80,8 @@ async def looked_up(kind: Any, status: bytes, body: bytes) -> Reply:
     """What the guide's adapter makes of this answer."""
     head = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(body))
     async with answering(head + body) as land, Http(5.0) as http:
-        context = Context("land", kind.Settings(url=land.url), {}, http, logging.getLogger("gsb.system.land"))
+        log = logging.getLogger("gsb.system.land")
+        context: Context[Any, Any] = Context("land", kind.Settings(url=land.url), {}, http, log)
         reply: Reply = await kind(context).handle(replace(REQUEST, body={"parcel": "L-1"}))
         assert land.requests[0].startswith(b"GET /parcels/L-1 ")
     return reply
