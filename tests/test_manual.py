@@ -93,10 +93,10 @@ def test_the_smallest_deployment_is_right(tmp_path: Path) -> None:
     for name, text in re.findall(r"`(\S+)`:\n\n```(?:toml|json)\n(.*?)```", CONFIG, re.DOTALL):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, "utf-8")
-    (tmp_path / "keys").mkdir()
-    told = [line.split() for line in re.findall(r"^    gsb (keygen .*)$", CONFIG, re.MULTILINE)]
-    for arguments in (*told, ["check", "."]):
-        done = subprocess.run([GSB, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+    told = re.findall(r"^    ((?:mkdir|gsb keygen) .*)$", CONFIG, re.MULTILINE)
+    for program, *arguments in map(str.split, (*told, "gsb check .")):
+        command = [GSB if program == "gsb" else program, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing wrong; 2 agencies, 0 operators, 1 systems, 1 services, 1 agreements" in done.stdout
 
