@@ -1,4 +1,4 @@
-"""What to try while the demonstration stays up: its URLs and commands to copy. It prints and calls nothing."""
+"""What to try while the demonstration stays up: its URLs, its log and commands to copy. It prints and calls nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from config.demo.deployment import GSB, Site
-from config.demo.prepare import CONFIG, KEYS
+from config.demo.prepare import CONFIG, DATA, KEYS
 
 CALLS = (
     ("a civil servant, cut to what the payroll agency may see", "hrmis/employee/v1", "employee.json", ()),
@@ -35,14 +35,15 @@ ACTS = (
 def show(out: Console, site: Site) -> None:
     """Print it, in lines that a terminal does not break, so that they can be copied."""
     out.print("\nIt stays up. Ctrl-C ends it.\n")
-    for name, url in (
+    for name, place in (
         ("the bus", site.url),
         ("its manual for callers", f"{site.url}/docs"),
         ("its keys", f"{site.url}/.well-known/jwks.json"),
         ("is it ready", f"{site.operations_url}/readyz"),
         ("the tax engine behind it", f"{site.tax_url}/spec"),
+        ("the bus's log", short(DATA / "bus.log")),
     ):
-        out.print(f"  {name:<26}{url}")
+        out.print(f"  {name:<26}{place}")
     out.print("\nTry, in another terminal:\n")
     out.print(f"  cd {shlex.quote(str(Path.cwd()))}", soft_wrap=True)
     out.print(f"  export {environment(site)}", soft_wrap=True)
