@@ -10,6 +10,7 @@ SIGTERM; a crash leaves its file behind.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 import time
@@ -207,6 +208,10 @@ async def serve(folder: Path, port: int) -> None:
     runner = web.ServerRunner(web.Server(floor.handle, access_log=None))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
+    # As ``gsb serve`` does it, so that the difference between the two is not how the collector of cycles is set.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
     await told.wait()
     await runner.cleanup()
     working.cancel()
