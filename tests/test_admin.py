@@ -168,6 +168,14 @@ async def test_an_act_that_is_not_allowed_or_not_clear_is_refused(
     assert acts(node) == []
 
 
+@pytest.mark.parametrize("text", ["../exchanges", "01a0c450", "held"])
+async def test_what_is_no_id_is_told_before_anything_is_sent(node: InProcess, text: str) -> None:
+    code, _, wrong = await gsb(node, "exchanges", "show", text, "--reason", "good reason")
+    assert code == 2
+    assert "is not the id of an exchange" in wrong
+    assert acts(node) == []
+
+
 async def test_an_operator_may_also_look(tmp_path: Path) -> None:
     deployment = puppet_deployment(tmp_path)
     deployment.operator("opal", ["operator"])

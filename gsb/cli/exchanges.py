@@ -9,6 +9,7 @@ import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlencode
+from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -20,7 +21,16 @@ from gsb.client import Client, ClientError
 exchanges = typer.Typer(help="List, show and resolve exchanges.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Exchanges that are held: list, show, replay and close them.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the exchange.")]
+
+def known_form(text: str) -> str:
+    # Else it would become another path, which the bus only calls unknown.
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise typer.BadParameter("is not the id of an exchange") from None
+
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of the exchange.", callback=known_form)]
 Reason = Annotated[str, typer.Option("--reason", help="Why: an auditor will read it.")]
 Url = Annotated[str, typer.Option("--operations-url", envvar="GSB_OPERATIONS_URL", help="Base URL, operations port.")]
 Bus = Annotated[str, typer.Option("--bus", envvar="GSB_BUS", help="Id of the bus.")]
