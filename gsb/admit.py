@@ -185,6 +185,7 @@ def new_exchange(
         fingerprint=fingerprint,
         record=Record(call.body, signed.key_id, decision, signed.sub, signed.case, call.traceparent, kept),
         entry=entry,
+        business=service.business(value),
     )
 
 

@@ -24,8 +24,27 @@ from gsb.material import Material, read_material
 from gsb.model import Effect
 from gsb.policy import Grant, Policy
 from gsb.schema import Schema
+from gsb.store.contract import Business
 
-__all__ = ["Catalogue", "ConfigInvalid", "Finding", "ServiceInfo", "SystemInfo", "build"]
+__all__ = ["BusinessKey", "Catalogue", "ConfigInvalid", "Finding", "ServiceInfo", "SystemInfo", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class BusinessKey:
+    """Where in a request stands what a service's own people know an exchange by."""
+
+    path: tuple[str, ...]
+    personal: bool
+
+    def of(self, body: Any) -> Business | None:
+        """The business key of a request; None where it has none that is a text or an integer."""
+        for name in self.path:
+            if not isinstance(body, dict) or name not in body:
+                return None
+            body = body[name]
+        if isinstance(body, bool) or not isinstance(body, str | int):
+            return None
+        return Business(str(body), self.personal)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +65,11 @@ class ServiceInfo:
     request: Schema
     reply: Schema
     settings: Mapping[str, Any]
+    business_key: BusinessKey | None = None
+
+    def business(self, body: Any) -> Business | None:
+        """The business key of a request, if this service has one."""
+        return None if self.business_key is None else self.business_key.of(body)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +145,18 @@ def _service(name: str, tables: Tables, gsb: config.Gsb, material: Material) -> 
         request=material.schemas[f"{name}/request"],
         reply=material.schemas[f"{name}/reply"],
         settings=MappingProxyType(table.settings),
+        business_key=_business_key(table.business_key, material.schemas[f"{name}/request"]),
     )
+
+
+def _business_key(pointer: str | None, request: Schema) -> BusinessKey | None:
+    """It is personal when the member is, or anything that holds it, or when it says whom the data are about."""
+    if pointer is None:
+        return None
+    tokens = pointer.split("/")
+    holders = {"/".join(tokens[:count]) for count in range(1, len(tokens) + 1)}
+    personal = bool(holders & (request.personal | {request.subject}))
+    return BusinessKey(tuple(token.replace("~1", "/").replace("~0", "~") for token in tokens[1:]), personal)
 
 
 def _system(name: str, tables: Tables, services: Mapping[str, ServiceInfo]) -> SystemInfo:

@@ -31,6 +31,10 @@ SERVICE = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*/[a-z][a-z0-9]*(-[a-z0-9]+)*/v[1-9][0-9]
 ServiceId = Annotated[str, Field(pattern=SERVICE, max_length=140)]
 
 
+BUSINESS_KEY = r"^(/([^/~*]|~[01])+)+$"
+"""A JSON Pointer (RFC 6901) of one member; ``*`` would be many."""
+
+
 def _in_folder(path: Path, info: ValidationInfo) -> Path:
     return Path((info.context or {}).get("folder", Path())) / path
 
@@ -136,8 +140,28 @@ class StoreTable(Table):
     """The database file; its folder must exist and be on a disk that keeps what was synchronised."""
     key: File
     """File with the store's key, made by ``gsb keygen --store``. Without it bodies and evidence cannot be read."""
+
+
+class Retention(Table):
+    """How long what exchanges leave behind is kept, in days after the outcome; what has no outcome is kept whole.
+
+    What has reached its age is deleted in the background. Entries of the evidence log and what they commit to have no
+    age here, and the ``jti`` of a call is always kept 300 seconds.
+    """
+
+    bodies_days: int = Field(default=30, ge=1, le=3650)
+    """Days for which requests and bodies of outcomes are kept. Then the outcome is answered 410 ``reply_gone``."""
     keys_days: int = Field(default=30, ge=1, le=3650)
-    """Days for which an idempotency key is kept after the outcome."""
+    """Days for which an idempotency key is kept. Then the same key begins a new exchange."""
+    exchanges_days: int = Field(default=365, ge=2, le=36_500)
+    """Days for which state, effect and time line of an exchange can be read; more than the other two. Then nobody knows
+    it any more."""
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.exchanges_days <= max(self.bodies_days, self.keys_days):
+            raise ValueError("exchanges_days must be more than bodies_days and keys_days: it tells how those ended")
+        return self
 
 
 class BrokerTable(Table):
@@ -198,6 +222,7 @@ class Gsb(Table):
     bus: Bus
     listen: Listen = Listen()
     store: StoreTable
+    retention: Retention = Retention()
     broker: BrokerTable = BrokerTable()
     limits: Limits = Limits()
     adapters: Adapters
@@ -216,7 +241,7 @@ class Agency(Table):
     """Public keys with which it signs."""
 
 
-Role = Literal["observer", "operator"]
+Role = Literal["observer", "operator", "inspector"]
 
 
 class Operator(Table):
@@ -225,7 +250,8 @@ class Operator(Table):
     name: str = Field(min_length=1)
     """The person's name."""
     roles: list[Role] = Field(min_length=1)
-    """observer: may list and show exchanges. operator: may also resolve, replay and close them."""
+    """observer: may list and show exchanges. operator: may also resolve, replay and close them. inspector: may look
+    into bodies, and nothing else."""
     keys: list[KeyFile] = Field(min_length=1)
     """Public keys with which the person signs."""
 
@@ -262,6 +288,9 @@ class Service(Table):
     """Seconds after which nothing begins any more."""
     body: int | None = Field(default=None, ge=1, le=10_485_760)
     """Bytes of a request body; none: the bus's limit."""
+    business_key: str | None = Field(default=None, pattern=BUSINESS_KEY)
+    """JSON Pointer of the member of the request by which operators look for exchanges, such as ``/employee``. The store
+    keeps its value as a keyed hash where the schema marks it ``x-personal`` or ``x-subject``."""
     settings: dict[str, Any] = {}
     """The adapter's settings for this service, see its manual."""
 

@@ -1,6 +1,7 @@
 """Handing out an exchange to its owner: its outcome while the agreement is in force, its state always.
 
-An outcome leaves the bus only under the agreement that allowed it, and only with the fields granted then and now.
+An outcome leaves the bus only under the agreement that allowed it, only with the fields granted then and now, and
+only until its retention is over.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 
 from gsb.bus import Bus
-from gsb.errors import AgreementEnded
+from gsb.errors import AgreementEnded, Problem, ReplyGone
 from gsb.model import JSON_TYPE, Answer, Exchange, Signed, State, timestamp
 from gsb.policy import cut
 from gsb.problem import problem_answer
@@ -40,21 +41,32 @@ def links(bus: Bus, exchange: Exchange) -> dict[str, str]:
 async def outcome(bus: Bus, signed: Signed, exchange: Exchange) -> Answer:
     """The answer that the exchange has earned so far: 202, or the status and body of its outcome.
 
-    When the agreement that granted it is not in force any more: 403 with state and effect but no body, and an entry.
+    When its body is gone: 410 with state and effect but no body, and an entry; likewise 403 when the agreement that
+    granted it is not in force any more.
     """
     if exchange.outcome is None:
         return pending(bus, exchange)
     ended = exchange.outcome
     grant = bus.catalogue.policy.grant(exchange.agreement, exchange.agency, exchange.service, exchange.purpose)
+    if exchange.gone:
+        return await _refused(bus, signed, exchange, ReplyGone(extra=facts(exchange)))
     if grant is None or not grant.in_force(bus.clock()):
-        facts = {"exchange": exchange.id, "state": exchange.state, "effect": ended.effect}
-        refusal = AgreementEnded(extra=facts)
-        await bus.refusals.prove(signed, exchange.service, refusal, spent=True)
-        return problem_answer(refusal, bus.base_url, f"urn:uuid:{exchange.id}", exchange)
+        return await _refused(bus, signed, exchange, AgreementEnded(extra=facts(exchange)))
     body = ended.body
     if ended.state is State.DONE and body and ended.agreement_digest != grant.agreement_digest:
         body = orjson.dumps(cut(orjson.loads(body), grant.fields))
     return Answer(ended.status, body, ended.content_type if body else None, {}, exchange)
+
+
+async def _refused(bus: Bus, signed: Signed, exchange: Exchange, refusal: Problem) -> Answer:
+    await bus.refusals.prove(signed, exchange.service, refusal, spent=True)
+    return problem_answer(refusal, bus.base_url, f"urn:uuid:{exchange.id}", exchange)
+
+
+def facts(exchange: Exchange) -> dict[str, Any]:
+    """What is told of an exchange whose body is not."""
+    effect = exchange.outcome.effect if exchange.outcome else None
+    return {"exchange": exchange.id, "state": exchange.state, "effect": effect}
 
 
 def described(bus: Bus, exchange: Exchange) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Any
 from urllib.parse import urlsplit
 
-from gsb.config import Agreement, Gsb, Tls, is_loopback
+from gsb.config import Agreement, Gsb, Service, Tls, is_loopback
 from gsb.installed import Loaded, installed, load_adapter
 from gsb.load import Finding, Tables, suggest, validate
 from gsb.material import Material, dotted, shown
@@ -125,6 +125,8 @@ def _service_settings(tables: Tables, system: str, model: type[Any]) -> Iterator
 
 
 def _schemas(tables: Tables, gsb: Gsb, material: Material) -> Iterator[Finding]:
+    for name, service in tables.services.items():
+        yield from _business_key(f"services/{name}.toml", service, material.schemas.get(f"{name}/request"))
     for name, schema in material.schemas.items():
         file = shown(gsb.schemas / f"{name}.json", tables.folder)
         yield from _examples(file, schema)
@@ -132,6 +134,12 @@ def _schemas(tables: Tables, gsb: Gsb, material: Material) -> Iterator[Finding]:
             for place in schema.open_places():
                 text = "takes what nothing describes; a request refuses unknown members at every level"
                 yield Finding(file, dotted(place), text)
+
+
+def _business_key(file: str, service: Service, request: Schema | None) -> Iterator[Finding]:
+    pointer = service.business_key
+    if request is not None and pointer is not None and pointer not in request.fields:
+        yield Finding(file, "business_key", f"the request has no field {pointer!r}{suggest(pointer, request.fields)}")
 
 
 def _examples(file: str, schema: Schema) -> Iterator[Finding]:

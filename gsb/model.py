@@ -210,6 +210,8 @@ class Exchange:
     outcome: Outcome | None
     entries: tuple[Entry, ...] = field(default=(), repr=False)
     """Its entries so far, oldest first, without their secrets."""
+    gone: bool = False
+    """Whether its request and the body of its outcome have reached their age and are not kept any more."""
 
     @property
     def system(self) -> str:

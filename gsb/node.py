@@ -20,13 +20,13 @@ from gsb.broker.contract import Delivery
 from gsb.broker.local import LocalBroker
 from gsb.bus import Bus
 from gsb.catalogue import Catalogue, build
-from gsb.config import Tls
+from gsb.config import Retention, Tls
 from gsb.errors import StoreUnavailable
 from gsb.metrics import Metrics
 from gsb.perform import perform
 from gsb.reload import Reloader
 from gsb.runtime import Runtime
-from gsb.store.contract import Store
+from gsb.store.contract import DAY, Ages, Store
 from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore
 from gsb.sweep import BATCH, INTERVAL, sweep
@@ -34,7 +34,6 @@ from gsb.web.app import API, OPERATIONS, Edge
 
 log = logging.getLogger("gsb.node")
 
-DAY = 86_400.0
 
 
 class Node:
@@ -218,8 +217,12 @@ def _names(delivery: Delivery) -> dict[str, dict[str, str]]:
 def open_sqlite(catalogue: Catalogue, metrics: Metrics) -> Store:
     table = catalogue.gsb.store
     key = read_key(catalogue.folder / table.key)
-    kept = table.keys_days * DAY
-    return SqliteStore(catalogue.folder / table.path, key, keys_kept=kept, committed=metrics.committed)
+    ages = ages_of(catalogue.gsb.retention)
+    return SqliteStore(catalogue.folder / table.path, key, ages=ages, committed=metrics.committed)
+
+
+def ages_of(days: Retention) -> Ages:
+    return Ages(days.bodies_days * DAY, days.keys_days * DAY, days.exchanges_days * DAY)
 
 
 def tls_context(folder: Path, tls: Tls) -> ssl.SSLContext:

@@ -12,20 +12,20 @@ import pytest
 
 from gsb.errors import Replayed
 from gsb.model import Effect, State, new_id
-from gsb.store.contract import Attempt, Query, Ruling, Store, ended
+from gsb.store.contract import Attempt, Business, Ruling, Store, ended
+from tests.store_contract_ages import AgesContract
 from tests.store_contract_clock import ClockContract
+from tests.store_contract_search import SearchContract
 from tests.support.stores import DONE, LEASE, Clock, Maker, accepted, begun, entry, state_of, unknown
 
 
-class StoreContract(ClockContract):
+class StoreContract(ClockContract, SearchContract, AgesContract):
     """Inherit from this and give a fixture ``maker``."""
 
     # --- finish -------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("effect", Effect)
-    async def test_an_outcome_is_kept_whole_and_for_ever(
-        self, store: Store, maker: Maker, clock: Clock, effect: Effect
-    ) -> None:
+    async def test_an_outcome_is_kept_whole(self, store: Store, maker: Maker, clock: Clock, effect: Effect) -> None:
         made = await accepted(store, effect)
         got = await begun(store, made.id)
         outcome = replace(DONE, effect="none", agreement_digest="other", fields=("/a", "/b/*"))
@@ -248,53 +248,7 @@ class StoreContract(ClockContract):
         clock.pass_(100_000)
         assert not await store.due(10)
 
-    # --- search -------------------------------------------------------------------------------------------
-
-    async def test_search_is_newest_first_and_by_pages(self, store: Store, clock: Clock) -> None:
-        made = []
-        for _ in range(7):
-            made.append((await accepted(store)).id)
-            clock.pass_(1)
-        newest = made[::-1]
-        assert [one.id for one in await store.search(Query())] == newest
-        assert [one.id for one in await store.search(Query(limit=3))] == newest[:3]
-        assert [one.id for one in await store.search(Query(limit=3, before=newest[2]))] == newest[3:6]
-
-    async def test_each_field_narrows_a_search(self, store: Store, clock: Clock) -> None:
-        first = await accepted(store, agency="customs")
-        clock.pass_(10)
-        second = await accepted(store, service="tax/income-tax/v1")
-        clock.pass_(10)
-        third = await accepted(store)
-        refusal = ended(State.REFUSED, "none", 422, "system_refused")
-        assert await store.finish((await begun(store, third.id)).attempt, refusal, entry())
-        held = await accepted(store)
-        assert await store.hold((await begun(store, held.id)).attempt, State.HELD, "broken", entry())
-        done = await accepted(store)
-        assert await store.finish((await begun(store, done.id)).attempt, DONE, entry())
-        for query, expected in (
-            (Query(agency="customs"), [first]),
-            (Query(service="tax/income-tax/v1"), [second]),
-            (Query(code="system_refused"), [third]),
-            (Query(states=frozenset({State.REFUSED})), [third]),
-            (Query(states=frozenset({State.HELD})), [held]),
-            (Query(states=frozenset({State.DONE})), [done]),
-            (Query(states=frozenset({State.HELD, State.ACCEPTED})), [held, second, first]),
-            (Query(since=clock.now - 10, until=clock.now - 5), [second]),
-            (Query(since=clock.now - 10), [done, held, third, second]),
-            (Query(until=clock.now - 10), [second, first]),
-            (Query(agency="payroll", states=frozenset({State.ACCEPTED})), [second]),
-            (Query(agency="customs", code="system_refused"), []),
-        ):
-            found = await store.search(query)
-            assert [one.id for one in found] == [one.id for one in expected], query
-            assert all(one.entries == () for one in found)
-
-    async def test_search_shows_outcomes_without_bodies(self, store: Store) -> None:
-        made = await accepted(store)
-        assert await store.finish((await begun(store, made.id)).attempt, DONE, entry())
-        (found,) = await store.search(Query())
-        assert found.outcome == replace(DONE, body=b"")
+    # --- what stands still ---------------------------------------------------------------------------------
 
     async def test_what_stands_still_is_counted(self, store: Store, maker: Maker, clock: Clock) -> None:
         assert sum((await store.standing()).values()) == 0
@@ -342,7 +296,11 @@ class StoreContract(ClockContract):
 
     async def test_no_personal_value_lies_in_the_clear(self, store: Store, maker: Maker) -> None:
         made = await accepted(
-            store, jti="canary-jti-0123456789", key="canary-key-0123456789", fingerprint=b"canary-f" * 4
+            store,
+            jti="canary-jti-0123456789",
+            key="canary-key-0123456789",
+            fingerprint=b"canary-f" * 4,
+            business=Business("canary-employee", personal=True),
         )
         outcome = replace(DONE, body=b'{"name":"canary-reply"}')
         assert await store.finish((await begun(store, made.id)).attempt, outcome, entry())

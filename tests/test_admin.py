@@ -7,6 +7,7 @@ Through the command line where there is one, since that is what an operator has:
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from gsb.admit import settled
 from gsb.client import BusProblem
+from gsb.errors import StoreUnavailable
 from gsb.model import State
 from gsb.sdk import Broken, Unavailable
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, answering, puppet, puppet_deployment, raising
@@ -166,6 +168,109 @@ async def test_an_act_that_is_not_allowed_or_not_clear_is_refused(
     assert (status, said) == (3, "")
     assert wrong.startswith(f"gsb: {code} (")
     assert acts(node) == []
+
+
+async def test_looking_into_a_body_needs_the_role_and_is_an_entry(node: InProcess) -> None:
+    puppet().acts = answering(PERSON)
+    async with node.client() as client:
+        result = await client.call(READ, PERSON_BODY, purpose="payroll")
+    words = ["exchanges", "show", str(result.exchange), "--body", "--reason", "a complaint about a payslip"]
+    for operator in ("olive", "otto"):
+        status, said, wrong = await gsb(node, *words, operator=operator)
+        assert (status, said) == (3, "")
+        assert wrong.startswith("gsb: role_missing (403)")
+    assert acts(node) == []
+    status, said, _ = await gsb(node, *words, operator="ines")
+    assert status == 0
+    shown = orjson.loads(said)
+    assert shown["request"] == PERSON_BODY
+    assert shown["reply"] == {"status": 200, "content_type": "application/json", "body": result.body}
+    (act,) = acts(node)
+    assert (act["act"], act["operator"], act["exchange"]) == ("inspect", "ines", result.exchange)
+    assert (act["agency"], act["service"]) == ("payroll", READ)
+    assert (await gsb(node, *words[:3], "--reason", "another look", operator="ines"))[0] == 3  # no observer
+
+
+async def test_a_body_without_an_outcome_is_shown_as_far_as_there_is_one(node: InProcess) -> None:
+    exchange = await unknown(node)
+    words = ["exchanges", "show", exchange, "--body", "--reason", "did it take effect?"]
+    status, said, _ = await gsb(node, *words, operator="ines")
+    assert status == 0
+    assert orjson.loads(said) == {"exchange": exchange, "state": "unknown", "request": NOTE, "reply": None}
+    ending = ["--state", "done", "--effect", "done", "--reason", "seen in the ledger"]
+    assert (await gsb(node, "exchanges", "resolve", exchange, *ending))[0] == 0
+    status, said, _ = await gsb(node, *words, operator="ines")
+    assert orjson.loads(said)["reply"] == {"status": 204, "content_type": None, "body": None}
+
+
+async def test_nothing_of_a_body_is_said_before_its_entry_is_durable(
+    node: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puppet().acts = answering(PERSON)
+    async with node.client() as client:
+        result = await client.call(READ, PERSON_BODY, purpose="payroll")
+
+    async def full(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(node.node.bus.store, "note", full)
+    async with node.operator("ines") as client:
+        with pytest.raises(BusProblem) as refused:
+            await client.admin("GET", f"/admin/exchanges/{result.exchange}/body?reason=a+complaint")
+    assert refused.value.code == "store_unavailable"
+    assert refused.value.result.body.keys().isdisjoint({"request", "reply"})
+
+
+async def test_exchanges_are_found_by_their_business_key(tmp_path: Path) -> None:
+    deployment = puppet_deployment(tmp_path)
+    for service, pointer in ((ONCE, "/id"), (READ, "/id")):
+        deployment.files[f"services/{service}.toml"]["business_key"] = pointer
+    async with node_in_process(tmp_path, deployment) as node:
+        puppet().reset()
+        async with node.client() as client:
+            puppet().acts = answering(PERSON)
+            read = await client.call(READ, PERSON_BODY, purpose="payroll")
+            puppet().acts = answering(NOTE)
+            written = await client.call(ONCE, NOTE, purpose="payroll")
+            await client.call(ONCE, NOTE | {"id": "P-0002"}, purpose="payroll")
+        words = ["exchanges", "list", "--reason", "a complaint of P-0001", "--business-key", "P-0001", "--json"]
+        assert await listed(node, *words) == [written.exchange, read.exchange]
+        assert await listed(node, *words, "--service", READ) == [read.exchange]
+        assert await listed(node, *words, "--state", "failed") == []
+        assert b"P-0001" not in orjson.dumps(acts(node))
+        stored = node.deployment.folder.glob("store.db*")
+        assert b"P-0001" not in b"".join(path.read_bytes() for path in stored)
+    puppet().reset()
+
+
+async def listed(node: InProcess, *words: str) -> list[str]:
+    status, said, wrong = await gsb(node, *words)
+    assert status == 0, wrong
+    return [each["exchange"] for each in orjson.loads(said)["exchanges"]]
+
+
+async def test_exchanges_are_listed_by_time_and_page_by_page(node: InProcess) -> None:
+    puppet().acts = answering(PERSON)
+    made: list[str] = []
+    async with node.client() as client:
+        for _ in range(3):
+            made.insert(0, str((await client.call(READ, PERSON_BODY, purpose="payroll")).exchange))
+        shown = [(await client.exchange(exchange)).body["accepted"] for exchange in made]
+    words = ["exchanges", "list", "--reason", "morning round"]
+    status, said, _ = await gsb(node, *words, "--limit", "2")
+    assert status == 0
+    assert made[0] in said
+    cursor = re.search(r"^more: --cursor (\S+)$", said, re.MULTILINE)
+    assert cursor is not None
+    assert await listed(node, *words, "--json", "--cursor", cursor[1]) == made[2:]
+    assert await listed(node, *words, "--json", "--since", shown[0].replace("Z", "+00:00")) == made[:1]
+    # What is shown is cut to milliseconds, so the second may be later than it says.
+    assert await listed(node, *words, "--json", "--until", shown[1]) in (made[2:], made[1:])
+    assert await listed(node, *words, "--json", "--until", "2026-01-01T00:00:00Z") == []
+    assert await listed(node, *words, "--json", "--code", "reply_invalid") == []
+    status, _, wrong = await gsb(node, *words, "--cursor", cursor[1][::-1])
+    assert (status, wrong.split()[1]) == (3, "act_invalid")
+    assert "/cursor" in wrong
 
 
 @pytest.mark.parametrize("text", ["../exchanges", "01a0c450", "held"])

@@ -28,6 +28,7 @@ from tests.bad_input.case import WAYS, Case, repeated
 from tests.bad_input.judge import hold, right_draft, sane
 from tests.bad_input.stage import (
     ACT,
+    BODY,
     CLOSE,
     LISTING,
     READING,
@@ -66,13 +67,13 @@ NOT_APPLICABLE = {
     ("Accept-Encoding", "duplicated"): "it is not read",
     **{
         (name, "missing"): "it only narrows a search"
-        for name in ("agency", "service", "code", "since", "until", "before", "limit")
+        for name in ("agency", "service", "code", "since", "until", "business_key", "cursor", "limit")
     },
     **{
         (name, "type"): "everything in a query is text"
-        for name in ("agency", "service", "code", "since", "until", "before", "limit")
+        for name in ("agency", "service", "code", "since", "until", "business_key", "cursor", "limit")
     },
-    **{(name, "value"): "any text may be looked for" for name in ("agency", "service", "code", "before")},
+    **{(name, "value"): "any text may be looked for" for name in ("agency", "service", "code", "business_key")},
     ("expires_in", "missing"): "it has a default",
     ("amount", "value"): "those are the rules on money",
     **{(name, "duplicated"): "one for all members: strict JSON" for name in rows_body.MEMBERS},
@@ -214,11 +215,12 @@ def test_every_parameter_of_an_act_has_its_cases() -> None:
     models: dict[str, type[BaseModel]] = {
         ACT: admin.Filter,
         SHOW: admin.Look,
+        BODY: admin.Look,
         RESOLVE: admin.Ending,
         CLOSE: admin.Ending,
         REPLAY: admin.Replay,
     }
-    rows = rows_admin.QUERY | rows_admin.BODY
+    rows = rows_admin.QUERY | rows_admin.RULED
     assert {kind: {row.name for row in each} for kind, each in rows.items()} == {
         kind: set(model.model_fields) for kind, model in models.items()
     }
@@ -227,7 +229,7 @@ def test_every_parameter_of_an_act_has_its_cases() -> None:
 def test_every_row_is_wrong_in_every_way_that_applies() -> None:
     ways = ways_of(CASES)
     rows = [row.name for row in (*rows_claims.CLAIMS, *rows_jose.JOSE)] + [rows_http.KEY, *rows_http.HEADERS]
-    rows += [row.name for each in (*rows_admin.QUERY.values(), *rows_admin.BODY.values()) for row in each]
+    rows += [row.name for each in (*rows_admin.QUERY.values(), *rows_admin.RULED.values()) for row in each]
     rows += [*rows_body.MEMBERS, "strict JSON"]
     without = {(row, way) for row in rows for way in WAYS if way not in ways[row]}
     assert without == NOT_APPLICABLE.keys()

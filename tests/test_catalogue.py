@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gsb.catalogue import ConfigInvalid, build
 from gsb.errors import AgreementNotInForce, KeyUnknown
 from gsb.model import Effect
-from tests.support.deployment import PERSON, Deployment, standard
+from gsb.store.contract import Business
+from tests.support.deployment import PERSON, Deployment, closed, standard
 
 
 def test_everything_in_the_files_is_in_the_catalogue(tmp_path: Path) -> None:
@@ -33,9 +35,38 @@ def test_everything_in_the_files_is_in_the_catalogue(tmp_path: Path) -> None:
     system = catalogue.systems["registry"]
     assert (system.agency, system.adapter) == ("hrmis-agency", "echo")
     assert set(system.services) == set(catalogue.services.values())
-    assert set(catalogue.operators) == {"olive", "otto"}
+    assert set(catalogue.operators) == {"olive", "otto", "ines"}
     assert catalogue.agreements["a-1"].consumer == "payroll"
     assert catalogue.folder == deployment.folder.resolve()
+
+
+def test_a_business_key_is_personal_when_its_member_or_a_holder_of_it_is(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    person = closed({"number": {"type": "integer"}}) | {"x-personal": True}
+    fields = {"person": person, "unit": closed({"a/b~c": {"type": "string"}}), "month": {"type": "string"}}
+    del person["examples"], fields["unit"]["examples"]
+    example = {"person": {"number": 7}, "unit": {"a/b~c": "Finance"}, "month": "2026-03"}
+    for name, pointer in {"one": "/person/number", "two": "/unit/a~1b~0c", "three": "/month"}.items():
+        request = closed(fields, example)
+        deployment.service(f"registry/{name}/v1", request=request, reply=closed({}, {}), business_key=pointer)
+    deployment.files["services/registry/person/v1.toml"]["business_key"] = "/id"
+    catalogue = build(deployment.write())
+
+    def found(name: str, body: Any) -> Business | None:
+        key = catalogue.services[f"registry/{name}/v1"].business_key
+        assert key is not None
+        return key.of(body)
+
+    assert found("person", {"id": "P-0001"}) == Business("P-0001", personal=True)
+    assert found("one", example) == Business("7", personal=True)
+    assert found("two", example) == Business("Finance", personal=False)
+    assert found("three", example) == Business("2026-03", personal=False)
+    odds: list[Any] = [None, True, ["x"], {}, 1.5]
+    for odd in odds:
+        assert found("three", {"month": odd}) is None
+    assert found("three", {}) is None
+    assert found("one", {"person": "7"}) is None
+    assert catalogue.services["registry/note/v1"].business_key is None
 
 
 def test_keys_of_agencies_and_operators_are_registered(tmp_path: Path) -> None:

@@ -128,6 +128,12 @@ CASES: list[tuple[Bend, str, str, str]] = [
     (set_gsb("store", key="no.key"), "gsb.toml", "store.key", "gsb keygen --store makes one"),
     (set_gsb("store", key="gsb.toml"), "gsb.toml", "store.key", "base64url"),
     (set_gsb("limits", wait=50, wait_max=40), "gsb.toml", "limits", "wait must be at most wait_max"),
+    (
+        lambda d: d.gsb.update(retention={"bodies_days": 60, "exchanges_days": 60}),
+        "gsb.toml",
+        "retention",
+        "exchanges_days must be more than bodies_days and keys_days",
+    ),
     # systems and services
     (
         set_in("systems/registry.toml", agency="hrmis-agecy"),
@@ -155,6 +161,9 @@ CASES: list[tuple[Bend, str, str, str]] = [
     ),
     (set_in("systems/registry.toml", settings={"url": "x"}), "systems/registry.toml", "settings.url", "is not known"),
     (set_in(PERSON, settings={"repyl": {}}), PERSON, "settings.repyl", "is not known; did you mean 'reply'?"),
+    (set_in(PERSON, business_key="/ids"), PERSON, "business_key", "no field '/ids'; did you mean '/id'?"),
+    (set_in(PERSON, business_key="id"), PERSON, "business_key", "match pattern"),
+    (set_in(PERSON, business_key=""), PERSON, "business_key", "match pattern"),
     # schemas
     (lambda d: d.schemas.pop(REPLY), f"schemas/{REPLY}", "", "the schema cannot be read: No such file"),
     (tear(REPLY), f"schemas/{REPLY}", "properties.id.type", "more than once"),

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
-from gsb.cli.shared import explain
+from gsb.cli.shared import explain, print_json
 from gsb.client import BusProblem, OutcomePending, ReplyUntrusted, Result, Unreachable
 from gsb.send import ClientError
+
+
+def test_a_terminal_is_told_nothing_that_it_would_obey_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"name": "Zoë \x1b[2J\x9b2J\u202egnp\n\U000e0001", "\x9b": [1.5]}
+    print_json(value)
+    said = capsys.readouterr().out
+    assert orjson.loads(said) == value
+    assert "Zoë" in said
+    assert all(character.isprintable() or character == "\n" for character in said)
 
 
 def test_a_terminal_is_told_nothing_that_it_would_obey(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,6 @@ from gsb.client import BusProblem
 from gsb.errors import StoreUnavailable
 from gsb.load import ConfigInvalid
 from gsb.model import Entry
-from gsb.node import DAY
 from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore
 from tests.support.bus import PERSON_BODY, READ
@@ -162,16 +161,17 @@ async def test_what_needs_a_restart_is_refused_by_name(node: InProcess, caplog: 
     gsb = node.deployment.gsb
     gsb["bus"] |= {"id": "bus.other"}
     gsb["listen"] |= {"port": gsb["listen"]["operations_port"], "operations_port": gsb["listen"]["port"]}
-    gsb["store"] |= {"path": "other.db", "keys_days": 31}
+    gsb["store"] |= {"path": "other.db"}
+    gsb["retention"] = {"keys_days": 31}
     gsb["limits"] |= {"wait": 1}
     caplog.set_level(logging.INFO, "gsb.reload")
     assert not await reload(node)
     told = [each["finding"] for each in facts(caplog, "reload finding")]
-    assert [line.split(": ")[1] for line in told] == [
+    assert sorted(line.split(": ")[1] for line in told) == [
         "bus.id",
         "listen.operations_port",
         "listen.port",
-        "store.keys_days",
+        "retention.keys_days",
         "store.path",
     ]
     assert all("restart" in line for line in told)
@@ -204,7 +204,7 @@ class Store(SqliteStore):
 
 def make_store(catalogue: Catalogue) -> Store:
     table = catalogue.gsb.store
-    store = Store(table.path, read_key(table.key), keys_kept=table.keys_days * DAY)
+    store = Store(table.path, read_key(table.key))
     store.seen = []
     return store
 

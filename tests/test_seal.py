@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gsb.store.contract import Business, CursorUnfit
 from gsb.store.seal import KEYCHECK, RECORD, REPLY, SECRET, KeyFileUnfit, Seal, Unreadable, new_key, read_key
 
 KEY = bytes(range(32))
@@ -64,6 +65,30 @@ def test_a_mask_hides_and_shows_again() -> None:
     assert Seal(KEY).mask(hidden, "exchange-1") == digest
     assert Seal(KEY).mask(hidden, "exchange-2") != digest
     assert Seal(bytes(32)).mask(hidden, "exchange-1") != digest
+
+
+def test_business_keys_are_hashed_where_they_are_personal() -> None:
+    seal, person = Seal(KEY), Business("E-1", personal=True)
+    assert seal.business("a/b/v1", Business("E-1", personal=False)) == "E-1"
+    assert seal.business("a/b/v1", Business("E" * 129, personal=False)) == seal.business(
+        "a/b/v1", Business("E" * 129, personal=True)
+    )
+    every = [
+        seal.business("a/b/v1", person),
+        seal.business("a/b/v2", person),
+        seal.business("a/b/v1", Business("E-2", personal=True)),
+        Seal(bytes(32)).business("a/b/v1", person),
+    ]
+    assert all(isinstance(each, bytes) and len(each) == 16 for each in every)
+    assert len(set(every)) == 4
+
+
+@pytest.mark.parametrize("position", [(0.0, 0), (1_800_000_000.123456, 2**63)])
+def test_a_cursor_is_read_back_and_by_nobody_else(position: tuple[float, int]) -> None:
+    cursor = Seal(KEY).cursor(*position)
+    assert Seal(KEY).read_cursor(cursor) == position
+    with pytest.raises(CursorUnfit):
+        Seal(bytes(32)).read_cursor(cursor)
 
 
 def test_hashes_differ_by_issuer_value_use_and_key() -> None:

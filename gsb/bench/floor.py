@@ -73,7 +73,8 @@ class Commits:
 
     def _enter(self, entry: Entry, secret: bytes, exchange: int) -> None:
         number = self._next("entry")
-        self._group.new["entry"].append((number, entry.leaf, entry.content, self._keep(secret), exchange))
+        self._group.new["entry"].append((number, entry.leaf, entry.content, exchange))
+        self._group.new["secret"].append((number, secret))
 
     async def accept(self, row: Row, jti: bytes, record: bytes, entry: Entry, secret: bytes) -> None:
         """Returns once it is durable, as the others do."""
@@ -159,7 +160,7 @@ class Floor:
         jti = self._seal.hash(CONSUMER, signed.jti, b"jti")
         reserved = None if key is None else self._seal.hash(CONSUMER, key, b"key")
         row = Row(
-            0, id_, CONSUMER, service, effect, PURPOSE, "all", jti + jti, now, None, reserved, State.ACCEPTED,
+            0, id_, CONSUMER, service, effect, PURPOSE, "all", jti + jti, now, None, None, reserved, State.ACCEPTED,
             now + 3_600, now + 2,
         )  # fmt: skip
         entry = make_entry("accepted", now, self._facts(row) | {"key": signed.key_id}, {"request": signed.jws})

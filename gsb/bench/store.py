@@ -16,7 +16,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -174,35 +174,36 @@ def _groups(path: Path, size: int) -> Iterator[_Group]:
     db = sqlite3.connect(path)
     sealed = dict(db.execute("SELECT row, bytes FROM sealed"))
     entries: dict[int, list[tuple[Any, ...]]] = {}
-    for leaf, content, secret, exchange in db.execute("SELECT leaf, content, secret, exchange FROM entry ORDER BY row"):
-        entries.setdefault(exchange, []).append((leaf, content, sealed[secret]))
+    logged = "SELECT exchange, leaf, content, bytes FROM entry JOIN secret USING (row) ORDER BY row"
+    for exchange, *entry in db.execute(logged):
+        entries.setdefault(exchange, []).append(tuple(entry))
     spent = db.execute("SELECT hash, expires FROM spent ORDER BY row").fetchall()
     found = [rows.row_of(values) for values in db.execute(rows.SELECT + "ORDER BY row")]
     db.close()
     numbers, log = iter(range(1, 10**9)), iter(range(1, 10**9))
     every = zip(found, spent, strict=True)
     while some := list(islice(every, size)):
-        group = _Group({name: [] for name in rows.TABLES}, {"sealed": [], "entry": []}, [])
+        group = _Group({name: [] for name in rows.TABLES}, {"sealed": [], "entry": [], "secret": []}, [])
         for row, (hashed, expires) in some:
-            request, secret = _number(group.accepted, (sealed[row.request or 0], entries[row.row][0][2]), numbers)
+            request = next(numbers)
+            group.accepted["sealed"].append((request, sealed[row.request or 0]))
             group.accepted["spent"].append((row.row, hashed, expires))
             group.accepted["reservation"].append((row.key, row.row))
-            group.accepted["entry"].append((next(log), *entries[row.row][0][:2], secret, row.row))
             group.accepted["exchange"].append(_as_accepted(row, request))
+            _log(group.accepted, next(log), entries[row.row][0], row.row)
         for row, _ in some:
-            reply, secret = _number(group.finished, (sealed[row.reply or 0], entries[row.row][1][2]), numbers)
-            group.finished["entry"].append((next(log), *entries[row.row][1][:2], secret, row.row))
+            reply = next(numbers)
+            group.finished["sealed"].append((reply, sealed[row.reply or 0]))
             row.reply = reply
             group.changes.append(rows.moving(row))
+            _log(group.finished, next(log), entries[row.row][1], row.row)
         yield group
 
 
-def _number(into: dict[str, list[tuple[Any, ...]]], sealed: Iterable[bytes], numbers: Iterator[int]) -> list[int]:
-    given = []
-    for data in sealed:
-        given.append(next(numbers))
-        into["sealed"].append((given[-1], data))
-    return given
+def _log(into: dict[str, list[tuple[Any, ...]]], number: int, entry: tuple[Any, ...], exchange: int) -> None:
+    *shown, secret = entry
+    into["entry"].append((number, *shown, exchange))
+    into["secret"].append((number, secret))
 
 
 def _as_accepted(row: Row, request: int) -> tuple[Any, ...]:

@@ -44,7 +44,7 @@ Ended = Annotated[str, typer.Option("--state", help="How it ended: done or faile
 Effect = Annotated[str, typer.Option("--effect", help="Whether it took effect: done or none.")]
 States = Annotated[list[str] | None, typer.Option("--state", help="Only in this state; may be given several times.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="At most so many.")]
-Before = Annotated[str | None, typer.Option("--before", help="The page after this id.")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="A further page, as the page before it names it.")]
 
 
 class Desk:
@@ -85,7 +85,7 @@ def listed(page: dict[str, Any], as_json: bool, none: str) -> None:
         )
     Console(soft_wrap=False, width=None if Console().is_terminal else 200).print(table)
     if page["next"]:
-        typer.echo(f"more: --before {page['next']}")
+        typer.echo(f"more: --cursor {page['next']}")
 
 
 def shown(exchange: dict[str, Any], as_json: bool) -> None:
@@ -111,12 +111,27 @@ def list_exchanges(
     state: States = None,
     agency: Annotated[str | None, typer.Option("--agency", help="Only of this agency.")] = None,
     service: Annotated[str | None, typer.Option("--service", help="Only of this service.")] = None,
+    code: Annotated[str | None, typer.Option("--code", help="Only what ended with this problem code.")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Only what was accepted from this time on.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only what was accepted up to this time.")] = None,
+    business_key: Annotated[str | None, typer.Option("--business-key", help="Only with this business key.")] = None,
     limit: Limit = 50,
-    before: Before = None,
+    cursor: Cursor = None,
     as_json: AsJson = False,
 ) -> None:
-    """List exchanges, newest first."""
-    query = {"reason": reason, "limit": limit, "state": state, "agency": agency, "service": service, "before": before}
+    """List the exchanges that fit every option, newest first. Times are those of RFC 3339, 2026-03-01T09:00:00Z."""
+    query = {
+        "reason": reason,
+        "limit": limit,
+        "state": state,
+        "agency": agency,
+        "service": service,
+        "code": code,
+        "since": since,
+        "until": until,
+        "business_key": business_key,
+        "cursor": cursor,
+    }
     page = Desk(url, bus, operator, key, keys).act("GET", "", {n: v for n, v in query.items() if v is not None})
     listed(page, as_json, "no such exchange")
 
@@ -131,10 +146,12 @@ def show(
     operator: Operator,
     key: Key,
     keys: BusKeys,
+    body: Annotated[bool, typer.Option("--body", help="Show request and reply instead, as JSON.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one exchange and its time line; never its body."""
-    shown(Desk(url, bus, operator, key, keys).act("GET", f"/{exchange}", {"reason": reason}), as_json)
+    """Show one exchange and its time line. With --body, which needs the role inspector, what was asked and answered."""
+    path = f"/{exchange}/body" if body else f"/{exchange}"
+    shown(Desk(url, bus, operator, key, keys).act("GET", path, {"reason": reason}), as_json or body)
 
 
 @exchanges.command("resolve")
@@ -164,11 +181,11 @@ def list_dead_letters(
     key: Key,
     keys: BusKeys,
     limit: Limit = 50,
-    before: Before = None,
+    cursor: Cursor = None,
     as_json: AsJson = False,
 ) -> None:
     """List what is held, newest first."""
-    query = {"reason": reason, "limit": limit, "state": "held"} | ({"before": before} if before else {})
+    query = {"reason": reason, "limit": limit, "state": "held"} | ({"cursor": cursor} if cursor else {})
     listed(Desk(url, bus, operator, key, keys).act("GET", "", query), as_json, "nothing is held")
 
 

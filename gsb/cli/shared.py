@@ -7,6 +7,7 @@ trusted, 8 no outcome yet.
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +36,9 @@ def shown(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    """As JSON, in which what a terminal would obey is escaped."""
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    typer.echo("".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text))
 
 
 def signing_key(path: Path) -> PrivateKey:

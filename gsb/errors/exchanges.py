@@ -94,6 +94,13 @@ class AgreementEnded(Problem, code="agreement_ended", status=403):
     """
 
 
+class ReplyGone(Problem, code="reply_gone", status=410):
+    """The outcome of this exchange is older than the bus keeps bodies.
+
+    The outcome's state and effect are told, its body is not there any more. The exchange is not performed again.
+    """
+
+
 # --- operators ----------------------------------------------------------------------------------------------
 
 

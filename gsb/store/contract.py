@@ -4,6 +4,11 @@ A crash inside a verb leaves either all of it or nothing. Concurrent calls may b
 arguments are durations in seconds: the store's own clock decides what is due, leased or expired, so that nodes need
 not agree on theirs. Bodies, requests and the secrets of entries are encrypted by the store, per record.
 
+What has grown older than its age (``Ages``, given to a store when it is made) is told to nobody from that moment, and
+deleted soon after, by the store itself and in pieces so small that no call is delayed by more than one. There is no
+verb for it: it depends on nothing but the store's clock, only the store knows when it has nothing better to do, and
+what nobody has to ask for cannot be forgotten.
+
 A database that cannot be read or written raises ``StoreUnavailable`` (gsb.errors); a commit whose fate is not known
 raises it too, and the caller must then say nothing that depends on either fate.
 """
@@ -16,9 +21,44 @@ from typing import Literal, Protocol
 
 from gsb.model import FINAL, Effect, Entry, Exchange, Outcome, Record, State, Took
 
+DAY = 86_400.0
+
 
 class StoreUnfit(Exception):
     """The store cannot be opened, and why: another process has it, its version is unknown, its key is another."""
+
+
+class CursorUnfit(ValueError):
+    """A cursor that this store has not made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """For how many seconds after its outcome what an exchange leaves behind is kept; one without an outcome has no age.
+
+    Entries and their secrets have none either. Raises ValueError unless the exchange itself outlives the others: it
+    tells a repeat under a kept key, and who asks for a body that is gone, how it ended.
+    """
+
+    bodies: float = 30 * DAY
+    """Request and body of the outcome, deleted together."""
+    keys: float = 30 * DAY
+    """The reservation of the idempotency key."""
+    exchanges: float = 365 * DAY
+    """State, effect, time line and everything by which it can be found."""
+
+    def __post_init__(self) -> None:
+        if self.exchanges <= max(self.bodies, self.keys):
+            raise ValueError("exchanges must be kept longer than bodies and keys")
+
+
+@dataclass(frozen=True, slots=True)
+class Business:
+    """By what the service's own people know an exchange, such as the number of an employee."""
+
+    value: str
+    personal: bool
+    """Whether it may lie in the store only as a keyed hash, another one for each service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +79,7 @@ class NewExchange:
     """Digest of method, target, purpose, sub, case and body: what a repeat must equal."""
     record: Record
     entry: Entry
+    business: Business | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +141,29 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which exchanges to list, newest first. Empty fields do not narrow; ``before`` is the last id of a page."""
+    """Which exchanges to list, newest first. Empty fields do not narrow."""
 
     agency: str | None = None
     service: str | None = None
     states: frozenset[State] = frozenset()
     code: str | None = None
     since: float | None = None
+    """The first moment of acceptance, in seconds since the epoch; like ``until`` it counts."""
     until: float | None = None
-    before: str | None = None
+    business: str | None = None
+    """The business key, whether it was stored as a hash or not."""
+    cursor: str | None = None
+    """``Page.next`` of the page before."""
     limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the exchanges that a query finds, newest first, without bodies and entries."""
+
+    exchanges: tuple[Exchange, ...]
+    next: str | None
+    """Opaque; None on the last page."""
 
 
 class Store(Protocol):
@@ -166,10 +220,15 @@ class Store(Protocol):
         """
 
     async def exchange(self, exchange: str) -> Exchange | None:
-        """The exchange with its outcome (body decrypted) and entries."""
+        """The exchange with its outcome (body decrypted) and entries. None when there is none, or none any more;
+        ``gone`` when its bodies are too old to be told."""
 
-    async def search(self, query: Query) -> Sequence[Exchange]:
-        """Exchanges without bodies and entries, newest first."""
+    async def record(self, exchange: str) -> Record | None:
+        """The request of an exchange; None when there is no such exchange or it is ``gone``."""
+
+    async def search(self, query: Query) -> Page:
+        """A page of what the query finds; every combination of its fields goes along an index. What is accepted or
+        deleted between two pages makes no other exchange appear twice or be left out. Raises CursorUnfit."""
 
     async def standing(self) -> Mapping[State, int]:
         """How many exchanges are waiting, held and unknown; a state in which there is none may be missing. Made to be

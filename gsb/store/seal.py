@@ -13,17 +13,27 @@ import binascii
 import hashlib
 import hmac
 import os
+import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from gsb.model import Decision, Record
+from gsb.store.contract import Business, CursorUnfit
 
 VERSION = b"\x01"
 KEY_SIZE = 32
 _SALT = 16
 _HEAD = len(VERSION) + _SALT
-
+_CLEAR = 128
+"""Characters of a business key that may lie in an index as it is."""
+_CURSOR = re.compile("[A-Za-z0-9_-]{32}")
+_POSITION = struct.Struct(">dQ")
 
 KEYCHECK, RECORD, REPLY, SECRET = (number.to_bytes(12, "big") for number in (1, 2, 3, 4))
 """The kinds of what is sealed. Each is the nonce itself, so it never changes and no two are alike."""
@@ -55,6 +65,33 @@ def read_key(path: Path) -> bytes:
     if len(key) != KEY_SIZE:
         raise KeyFileUnfit(f"{path}: the store's key must be {KEY_SIZE} bytes in base64url, not {len(key)}")
     return key
+
+
+def pack(record: Record) -> bytes:
+    """A record as the plain text that is sealed."""
+    decision = record.decision
+    head = {
+        "key_id": record.key_id,
+        "agreement": decision.agreement,
+        "digest": decision.agreement_digest,
+        "purpose": decision.purpose,
+        "fields": decision.fields,
+        "sub": record.sub,
+        "case": record.case,
+        "trace": record.traceparent,
+    }
+    return orjson.dumps(head) + b"\n" + record.body
+
+
+def unpack(packed: bytes) -> Record:
+    """Raises ValueError for what ``pack`` cannot have made."""
+    first, _, body = packed.partition(b"\n")
+    head: dict[str, Any] = orjson.loads(first)
+    try:
+        decision = Decision(head["agreement"], head["digest"], head["purpose"], tuple(head["fields"]))
+        return Record(body, head["key_id"], decision, head["sub"], head["case"], head["trace"])
+    except (KeyError, TypeError) as error:
+        raise ValueError("a record has other members") from error
 
 
 class Seal:
@@ -104,3 +141,28 @@ class Seal:
         name = issuer.encode()
         message = len(name).to_bytes(4, "big") + name + value.encode()
         return hashlib.blake2b(message, digest_size=16, key=self._hashes, person=use).digest()
+
+    def business(self, service: str, business: Business) -> str | bytes:
+        """A business key as it is stored: a hash when it is personal, or too long for an index."""
+        if business.personal or len(business.value) > _CLEAR:
+            return self.hash(service, business.value, b"business")
+        return business.value
+
+    def cursor(self, accepted_at: float, row: int) -> str:
+        """A place in a list as opaque text that nobody else can make."""
+        position = _POSITION.pack(accepted_at, row)
+        return base64.urlsafe_b64encode(position + self._mark(position)).decode()
+
+    def read_cursor(self, cursor: str) -> tuple[float, int]:
+        """The place of which a cursor tells. Raises CursorUnfit for one that was not made with this key."""
+        if not _CURSOR.fullmatch(cursor):
+            raise CursorUnfit("not the form of a cursor")
+        data = base64.urlsafe_b64decode(cursor)
+        position, mark = data[: _POSITION.size], data[_POSITION.size :]
+        if not hmac.compare_digest(mark, self._mark(position)):
+            raise CursorUnfit("not a cursor of this store")
+        accepted_at, row = _POSITION.unpack(position)
+        return accepted_at, row
+
+    def _mark(self, position: bytes) -> bytes:
+        return self.hash("", position.hex(), b"cursor")[:8]

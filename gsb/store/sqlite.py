@@ -13,24 +13,34 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
-
-import orjson
+from typing import Literal, cast
 
 from gsb.errors import Replayed, StoreUnavailable
-from gsb.model import Decision, Effect, Entry, Exchange, Outcome, Record, State
+from gsb.model import Effect, Entry, Exchange, Outcome, Record, State
 from gsb.store import sqlite_batch as batch
 from gsb.store import sqlite_reads as reads
 from gsb.store import sqlite_rows as rows
 from gsb.store import standing
-from gsb.store.contract import Attempt, Begun, Due, NewExchange, Query, Reservation, Ruling, StoreUnfit
-from gsb.store.seal import KEYCHECK, RECORD, REPLY, SECRET, Seal, Unreadable
+from gsb.store.contract import (
+    Ages,
+    Attempt,
+    Begun,
+    Business,
+    Due,
+    NewExchange,
+    Page,
+    Query,
+    Reservation,
+    Ruling,
+    StoreUnfit,
+)
+from gsb.store.seal import KEYCHECK, RECORD, REPLY, SECRET, Seal, Unreadable, pack, unpack
 from gsb.store.sqlite_batch import Jti, SealedEntry
 from gsb.store.sqlite_writer import Committed, Writer, untold
 from gsb.store.standing import Lease, Row, Task
 
-DAY = 86_400.0
 FRESH = 1_024
 FRESH_BODY = 65_536
 """Exchanges just accepted that are remembered, since most begin at once, and the largest body among them in bytes."""
@@ -39,9 +49,8 @@ FRESH_BODY = 65_536
 class SqliteStore:
     """See ``gsb.store.contract.Store``. All calls come from the event loop in which it was opened.
 
-    ``keys_kept``: seconds after its outcome for which an exchange keeps its idempotency key. ``steady`` gives seconds
-    that only grow, whatever becomes of the ``clock``. ``committed`` is told of each commit how many calls it held and
-    how many seconds it took, in the thread that writes.
+    ``steady`` gives seconds that only grow, whatever becomes of the ``clock``. ``committed`` is told of each commit how
+    many calls it held and how many seconds it took, in the thread that writes.
     """
 
     def __init__(
@@ -49,13 +58,13 @@ class SqliteStore:
         path: Path,
         key: bytes,
         *,
-        keys_kept: float = 30 * DAY,
+        ages: Ages | None = None,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
         committed: Committed = untold,
     ) -> None:
         self._committed, self._steady = committed, steady
-        self._path, self._seal, self._kept, self._clock = path, Seal(key), keys_kept, clock
+        self._path, self._seal, self._ages, self._clock = path, Seal(key), ages or Ages(), clock
         self._leases: dict[str, Lease] = {}
         self._fresh: dict[str, tuple[NewExchange, float]] = {}
         self._lock: int | None = None
@@ -69,7 +78,7 @@ class SqliteStore:
         try:
             _prepare(self._path, self._seal)
             self._reader = rows.connect(self._path, writes=False)
-            self._open_writer = Writer(self._path, self._leases, self._clock, self._steady, self._kept, self._committed)
+            self._open_writer = Writer(self._path, self._leases, self._clock, self._steady, self._ages, self._committed)
         except sqlite3.Error as error:
             self._let_go()
             raise StoreUnfit(f"{self._path}: the store cannot be opened: {error}") from error
@@ -115,13 +124,13 @@ class SqliteStore:
         if key is None:
             return None
         with reads.reading():
-            row = reads.owner(self._db, self._seal.hash(issuer, key, b"key"), now - self._kept)
+            row = reads.owner(self._db, self._seal.hash(issuer, key, b"key"), now - self._ages.keys)
         return None if row is None else self._reservation(row.id, row.fingerprint)
 
     async def accept(self, new: NewExchange) -> Reservation | None:
         owner, decision = new.id.encode(), new.record.decision
         record, secret = self._seal.seal(
-            {RECORD: (_pack(new.record), owner), SECRET: (new.entry.secret, new.entry.leaf)}
+            {RECORD: (pack(new.record), owner), SECRET: (new.entry.secret, new.entry.leaf)}
         )
         answer = await self._writer.ask(
             batch.Accept(
@@ -133,6 +142,7 @@ class SqliteStore:
                 decision.agreement,
                 self._seal.mask(new.fingerprint, new.id),
                 new.expires_in,
+                None if new.business is None else self._seal.business(new.service, new.business),
                 None if new.key is None else self._seal.hash(new.agency, new.key, b"key"),
                 self._jti(new.agency, new.jti, new.jti_lives),
                 record,
@@ -203,7 +213,7 @@ class SqliteStore:
         if sealed is None:
             return None
         try:
-            return _unpack(self._seal.open(sealed, RECORD, row.id.encode()))
+            return unpack(self._seal.open(sealed, RECORD, row.id.encode()))
         except ValueError:
             return None
 
@@ -242,29 +252,59 @@ class SqliteStore:
 
     # --- reading ------------------------------------------------------------------------------------------
 
+    def _known(self, exchange: str) -> Row | None:
+        """The exchange, as far as it is young enough to be told."""
+        row = reads.exchange(self._db, exchange, self._leases)
+        return None if row is None else standing.aged(row, self._ages, self._clock())
+
     async def exchange(self, exchange: str) -> Exchange | None:
         with reads.reading():
-            row = reads.exchange(self._db, exchange, self._leases)
-            if row is None:
+            if (row := self._known(exchange)) is None:
                 return None
             sealed = reads.sealed(self._db, row.reply)
             entries = reads.entries(self._db, row.row)
+        if row.reply is not None and sealed is None:
+            row.request = row.reply = None  # deleted since the row was read
         try:
             body = b"" if sealed is None else self._seal.open(sealed, REPLY, exchange.encode())
         except Unreadable as error:
             raise StoreUnavailable from error
         return standing.told(row, body, entries)
 
-    async def search(self, query: Query) -> Sequence[Exchange]:
-        return await asyncio.to_thread(self._search, query, dict(self._leases))
+    async def record(self, exchange: str) -> Record | None:
+        with reads.reading():
+            row = self._known(exchange)
+            sealed = None if row is None else reads.sealed(self._db, row.request)
+        try:
+            return None if sealed is None else unpack(self._seal.open(sealed, RECORD, exchange.encode()))
+        except ValueError as error:
+            raise StoreUnavailable from error
 
-    def _search(self, query: Query, leases: dict[str, Lease]) -> list[Exchange]:
+    async def search(self, query: Query) -> Page:
+        before = None if query.cursor is None else reads.Position(*self._seal.read_cursor(query.cursor))
+        return await asyncio.to_thread(self._search, query, before, dict(self._leases))
+
+    def _search(self, query: Query, before: reads.Position | None, leases: dict[str, Lease]) -> Page:
+        now = self._clock()
         with reads.reading():
             db = rows.connect(self._path, writes=False)
             try:
-                return [standing.told(row) for row in reads.search(db, query, leases)]
+                wanted = reads.Wanted(query, self._businesses(db, query), before, leases)
+                young = (row for row in reads.search(db, wanted) if standing.aged(row, self._ages, now) is not None)
+                found = list(islice(young, query.limit + 1))
             finally:
                 db.close()
+        shown = found[: query.limit]
+        more = len(found) > query.limit and bool(shown)
+        cursor = self._seal.cursor(shown[-1].accepted_at, shown[-1].row) if more else None
+        return Page(tuple(standing.told(row) for row in shown), cursor)
+
+    def _businesses(self, db: sqlite3.Connection, query: Query) -> list[str | bytes] | None:
+        if query.business is None:
+            return None
+        among = reads.services(db) if query.service is None else [query.service]
+        hashed = (self._seal.business(service, Business(query.business, personal=True)) for service in among)
+        return [query.business, *hashed]
 
     async def standing(self) -> Mapping[State, int]:
         return await asyncio.to_thread(self._standing)
@@ -294,39 +334,13 @@ def _begun(task: Task, exchange: Exchange, maybe_sent: bool, record: Record | No
 
 
 def _row_of(new: NewExchange, accepted_at: float) -> Row:
-    """What was written at acceptance, as far as beginning needs it."""
+    """What was written at acceptance, as far as beginning needs it; the numbers of rows are not known."""
     decision, expires_at = new.record.decision, accepted_at + new.expires_in
     due_at = min(accepted_at + standing.FIRST_GAP, expires_at)
     return Row(
         0, new.id, new.agency, new.service, new.effect, decision.purpose, decision.agreement, b"", accepted_at,
-        None, None, State.ACCEPTED, expires_at, due_at,
+        None, 0, None, State.ACCEPTED, expires_at, due_at,
     )  # fmt: skip
-
-
-def _pack(record: Record) -> bytes:
-    decision = record.decision
-    head = {
-        "key_id": record.key_id,
-        "agreement": decision.agreement,
-        "digest": decision.agreement_digest,
-        "purpose": decision.purpose,
-        "fields": decision.fields,
-        "sub": record.sub,
-        "case": record.case,
-        "trace": record.traceparent,
-    }
-    return orjson.dumps(head) + b"\n" + record.body
-
-
-def _unpack(packed: bytes) -> Record:
-    """Raises ValueError for what ``_pack`` cannot have made."""
-    first, _, body = packed.partition(b"\n")
-    head: dict[str, Any] = orjson.loads(first)
-    try:
-        decision = Decision(head["agreement"], head["digest"], head["purpose"], tuple(head["fields"]))
-        return Record(body, head["key_id"], decision, head["sub"], head["case"], head["trace"])
-    except (KeyError, TypeError) as error:
-        raise ValueError("a record has other members") from error
 
 
 def _own(path: Path) -> int:

@@ -40,6 +40,9 @@ class Memory:
         """Ask the database again. What was spent stays so."""
         self.open: dict[str, Row] = {}
         self.last = {name: _last(db, name) for name in ("spent", "sealed", "entry", "exchange")}
+        # An exchange leaves its entries behind when it is deleted: no other may be given its number.
+        owned = "SELECT coalesce(max(exchange), 0) FROM entry WHERE exchange IS NOT NULL"
+        self.last["exchange"] = max(self.last["exchange"], db.execute(owned).fetchone()[0])
         for hashed, expires in db.execute("SELECT hash, expires FROM spent"):
             self.spent.add(hashed, expires)
 
@@ -76,7 +79,8 @@ class Batch:
         self.set_back = False
         """Something was refused because the clock was set back."""
         self.sealed: list[tuple[int, bytes]] = []
-        self.entries: list[tuple[int, bytes, bytes, int, int | None]] = []
+        self.entries: list[tuple[int, bytes, bytes, int | None]] = []
+        self.secrets: list[tuple[int, bytes]] = []
         self.created: dict[str, Row] = {}
         self.changed: dict[str, Row] = {}
         self._known: dict[str, Row] = {}
@@ -132,8 +136,9 @@ class Batch:
 
     def enter(self, entry: SealedEntry, exchange: int | None) -> None:
         """Add an entry; the order of the rows is the order of the log."""
-        secret = self.keep(entry.secret)
-        self.entries.append((self._next("entry"), entry.leaf, entry.content, secret, exchange))
+        number = self._next("entry")
+        self.entries.append((number, entry.leaf, entry.content, exchange))
+        self.secrets.append((number, entry.secret))
 
     def _next(self, table: str) -> int:
         self.last[table] += 1
@@ -156,8 +161,9 @@ class Batch:
         rows.insert(self.db, "spent", spent)
         rows.insert(self.db, "sealed", self.sealed)
         rows.insert(self.db, "entry", self.entries)
+        rows.insert(self.db, "secret", self.secrets)
         rows.insert(self.db, "reservation", [(key, row.row) for key, row in self.reservations.items()])
-        return sum(len(item[1]) for item in self.sealed) + 12 * rows.PAGE
+        return sum(len(item[1]) for item in (*self.sealed, *self.secrets)) + 12 * rows.PAGE
 
     @property
     def empty(self) -> bool:
@@ -213,6 +219,7 @@ class Accept(_Plain):
     agreement: str
     fingerprint: bytes
     expires_in: float
+    business: str | bytes | None
     key: bytes | None
     jti: Jti
     record: bytes
@@ -236,6 +243,7 @@ class Accept(_Plain):
             self.agreement,
             self.fingerprint,
             now,
+            self.business,
             batch.keep(self.record),
             self.key,
             State.ACCEPTED,

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from gsb.errors import StoreUnavailable
 from gsb.model import Entry, State
@@ -20,10 +21,14 @@ from gsb.store import standing
 from gsb.store.contract import Query
 from gsb.store.standing import Lease, Row
 
-_UNINDEXED = frozenset({State.ACCEPTED, State.RUNNING})
+_IN_A_MOMENT = frozenset({State.ACCEPTED, State.RUNNING})
 """States that the index of states leaves out because most exchanges pass them in a moment; they have a due time."""
+_MAY_BE_LEASED = frozenset({State.ACCEPTED, State.WAITING, State.RUNNING})
+"""States in which an exchange may have been written that runs by a lease in memory."""
 _PIECE = 200
-"""Rows fetched at a time while filtering."""
+"""Rows read at a time at most."""
+Test = tuple[str, tuple[Any, ...]]
+"""A condition of SQL and the values of its question marks."""
 
 
 @contextmanager
@@ -64,38 +69,6 @@ def entries(db: sqlite3.Connection, exchange_row: int) -> tuple[Entry, ...]:
     return tuple(Entry(content, leaf, b"") for content, leaf in found)
 
 
-def search(db: sqlite3.Connection, query: Query, leases: Mapping[str, Lease]) -> list[Row]:
-    """Newest first. Each state asked for is a scan of its own along an index; the scans are merged.
-
-    With a lease that only memory holds an exchange is running, whatever was written last.
-    """
-    scans = [_scan(db, query, [], [])]
-    if query.states:
-        scans = [_of_state(db, query, state) for state in sorted(query.states)]
-        if State.RUNNING in query.states and leases:
-            ids = list(leases)
-            marks = ", ".join("?" * len(ids))
-            scans.append(_scan(db, query, [f"id IN ({marks})", "state != 'running'"], ids))
-    merged = heapq.merge(*scans, key=lambda row: (-row.accepted_at, -row.row))
-    return list(islice(_shown(merged, query, leases), query.limit))
-
-
-def _shown(found: Iterator[Row], query: Query, leases: Mapping[str, Lease]) -> Iterator[Row]:
-    last = 0
-    for row in found:
-        standing.apply(row, leases.get(row.id))
-        if row.row != last and (not query.states or row.state in query.states):
-            yield row
-        last = row.row
-
-
-def _of_state(db: sqlite3.Connection, query: Query, state: State) -> Iterator[Row]:
-    tests = ["state = ?", "due_at IS NOT NULL"] if state in _UNINDEXED else ["state = ?"]
-    if state not in _UNINDEXED and state is not State.DONE:
-        tests.append("state NOT IN ('accepted', 'running', 'done')")  # lets the partial index be used
-    return _scan(db, query, tests, [state])
-
-
 def standing_still(db: sqlite3.Connection) -> dict[State, int]:
     """How many are waiting, held and unknown, counted on the index of states alone."""
     found = db.execute(
@@ -105,20 +78,125 @@ def standing_still(db: sqlite3.Connection) -> dict[State, int]:
     return {State(state): count for state, count in found}
 
 
-def _scan(db: sqlite3.Connection, query: Query, tests: list[str], values: list[Any]) -> Iterator[Row]:
-    tests, values = list(tests), list(values)
-    for test, value in (
-        ("agency = ?", query.agency),
-        ("service = ?", query.service),
-        ("code = ?", query.code),
-        ("accepted_at >= ?", query.since),
-        ("accepted_at <= ?", query.until),
-        ("(accepted_at, row) < (SELECT accepted_at, row FROM exchange WHERE id = ?)", query.before),
-    ):
-        if value is not None:
-            tests.append(test)
-            values.append(value)
-    where = "WHERE " + " AND ".join(tests) if tests else ""
-    cursor = db.execute(" ".join([rows.SELECT, where, "ORDER BY accepted_at DESC, row DESC"]), values)
-    while piece := cursor.fetchmany(_PIECE):
-        yield from map(rows.row_of, piece)
+# --- searching
+
+
+class Position(NamedTuple):
+    """Where an exchange stands in every list: by the time of its acceptance, then in the order of arrival."""
+
+    accepted_at: float
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A query whose business key and cursor are understood."""
+
+    query: Query
+    businesses: Sequence[str | bytes] | None
+    """The forms in which the business key may have been stored."""
+    before: Position | None
+    leases: Mapping[str, Lease]
+
+    def tests(self) -> Iterator[Test]:
+        """What every row must pass, but for its state."""
+        query, until, before = self.query, self.query.until, self.before
+        if until is not None and before is not None:
+            # A scan begins at one upper bound only, so it is given the lower one of the two.
+            until, before = (None, before) if before.accepted_at <= until else (until, None)
+        for test, value in (
+            ("agency = ?", query.agency),
+            ("service = ?", query.service),
+            ("code = ?", query.code),
+            ("accepted_at >= ?", query.since),
+            ("accepted_at <= ?", until),
+        ):
+            if value is not None:
+                yield test, (value,)
+        if before is not None:
+            yield "(accepted_at, row) < (?, ?)", before
+
+
+def services(db: sqlite3.Connection, agency: str | None = None) -> list[str]:
+    """The services of which there are exchanges, of this agency or of any; each is found by one step in an index."""
+    index, of = ("exchange_agency", "agency = ? AND") if agency is not None else ("exchange_service", "")
+    step = " ".join(["SELECT min(service) FROM exchange INDEXED BY", index, "WHERE", of, "service > ?"])
+    given = [] if agency is None else [agency]
+    found = [""]
+    while (last := db.execute(step, [*given, found[-1]]).fetchone()[0]) is not None:
+        found.append(last)
+    return found[1:]
+
+
+def search(db: sqlite3.Connection, wanted: Wanted) -> Iterator[Row]:
+    """Newest first. What is asked for is cut into scans that each go along an index in that order, and are merged.
+
+    Only the places of rows are merged; a row is read when its turn comes. With a lease that only memory holds an
+    exchange is running, whatever was written last.
+    """
+    states, piece, last = wanted.query.states, min(wanted.query.limit + 1, _PIECE), None
+    merged = heapq.merge(*_scans(db, wanted), reverse=True)
+    while places := list(islice(merged, piece)):
+        found = rows.numbered(db, {place.row for place in places})
+        for place in places:
+            row = found.get(place.row)
+            if row is None or place == last:
+                continue  # deleted meanwhile, or found by two scans
+            last = place
+            standing.apply(row, wanted.leases.get(row.id))
+            if not states or row.state in states:
+                yield row
+
+
+def _scans(db: sqlite3.Connection, wanted: Wanted) -> Iterator[Iterator[Position]]:
+    query, tests = wanted.query, list(wanted.tests())
+    if wanted.businesses is not None:
+        for each in wanted.businesses:
+            yield _scan(db, "exchange_business", [("business = ?", (each,)), *tests, *_written(query.states)])
+    elif query.code is not None:
+        yield _scan(db, "exchange_code", [*tests, *_written(query.states)])
+    elif query.states:
+        for state in sorted(query.states):
+            yield from _of_state(db, wanted, state, tests)
+    else:
+        yield from _of_parties(db, query, tests)
+
+
+def _written(states: frozenset[State]) -> list[Test]:
+    """In which states that are shown so can have been written."""
+    if not states:
+        return []
+    written = states | _MAY_BE_LEASED if State.RUNNING in states else states
+    return [(f"state IN ({', '.join('?' * len(written))})", tuple(sorted(written)))]
+
+
+def _of_state(db: sqlite3.Connection, wanted: Wanted, state: State, tests: list[Test]) -> Iterator[Iterator[Position]]:
+    tests = [*tests, ("state = ?", (state,))]
+    if state is State.DONE:
+        yield from _of_parties(db, wanted.query, tests)
+    elif state in _IN_A_MOMENT:
+        yield _scan(db, "exchange_due", [*tests, ("due_at IS NOT NULL", ())])
+    else:
+        # SQLite must be told that the index, which holds only some states, holds this one.
+        yield _scan(db, "exchange_state", [*tests, ("state NOT IN ('accepted', 'running', 'done')", ())])
+    if state is State.RUNNING and wanted.leases:
+        leased = f"id IN ({', '.join('?' * len(wanted.leases))})"
+        yield _scan(db, "exchange_id", [*wanted.tests(), (leased, tuple(wanted.leases))])
+
+
+def _of_parties(db: sqlite3.Connection, query: Query, tests: list[Test]) -> Iterator[Iterator[Position]]:
+    if query.agency is None:
+        yield _scan(db, "exchange_accepted" if query.service is None else "exchange_service", tests)
+    elif query.service is not None:
+        yield _scan(db, "exchange_agency", tests)
+    else:
+        for service in services(db, query.agency):
+            yield _scan(db, "exchange_agency", [*tests, ("service = ?", (service,))])
+
+
+def _scan(db: sqlite3.Connection, index: str, tests: Sequence[Test]) -> Iterator[Position]:
+    chosen = ["SELECT accepted_at, row FROM exchange INDEXED BY", index]
+    where = ["WHERE", " AND ".join(test for test, _ in tests)] if tests else []
+    values = [value for _, some in tests for value in some]
+    order = "ORDER BY accepted_at DESC, row DESC"
+    return map(Position._make, db.execute(" ".join([*chosen, *where, order]), values))

@@ -1,9 +1,10 @@
 """The tables of the SQLite store, how a connection is opened, and how many rows go in by one statement.
 
 What is written in arrival order is cheap and what has a random key touches a page of its own, so everything has an
-integer row in arrival order, and only idempotency keys are looked up by a hash. Sealed bytes lie in a table of their
-own: a row whose body lay in it would be rewritten whole at each change. It knows the layout, not the rules. A crash
-leaves what SQLite's journal makes of it: whole transactions.
+integer row in arrival order, and only idempotency and business keys are looked up by a hash. Sealed bytes lie in tables
+of their own: a row whose body lay in it would be rewritten whole at each change. What ages lies apart from the secrets
+of entries, which do not: so deleting frees whole pages, which are used again. It knows the layout, not the rules. A
+crash leaves what SQLite's journal makes of it: whole transactions.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import fields
 from functools import cache
-from itertools import chain
+from itertools import accumulate, chain, takewhile
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gsb.model import Effect, State
+from gsb.store.contract import Ages
 from gsb.store.standing import Row
 
-VERSION = 1
+VERSION = 2
 """Of the layout, in ``user_version``."""
 APPLICATION = 0x67736201
 """In ``application_id``: marks the file as a store of the bus."""
@@ -30,34 +32,37 @@ SCHEMA = """
 CREATE TABLE keycheck(row INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
 CREATE TABLE spent(row INTEGER PRIMARY KEY, hash BLOB NOT NULL, expires REAL NOT NULL);
 CREATE TABLE sealed(row INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
-CREATE TABLE entry(
-    row INTEGER PRIMARY KEY, leaf BLOB NOT NULL, content BLOB NOT NULL, secret INTEGER, exchange INTEGER
-);
+CREATE TABLE secret(row INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
+CREATE TABLE entry(row INTEGER PRIMARY KEY, leaf BLOB NOT NULL, content BLOB NOT NULL, exchange INTEGER);
 CREATE INDEX entry_exchange ON entry(exchange) WHERE exchange IS NOT NULL;
 CREATE TABLE reservation(hash BLOB PRIMARY KEY, exchange INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE exchange(
     row INTEGER PRIMARY KEY, id TEXT NOT NULL, agency TEXT NOT NULL, service TEXT NOT NULL, effect TEXT NOT NULL,
     purpose TEXT NOT NULL, agreement TEXT NOT NULL, fingerprint BLOB NOT NULL, accepted_at REAL NOT NULL,
-    request INTEGER, key BLOB, state TEXT NOT NULL, expires_at REAL NOT NULL, due_at REAL, attempt INTEGER NOT NULL,
-    maybe_sent INTEGER NOT NULL, nudges INTEGER NOT NULL, lease_until REAL, began_at REAL, reason TEXT,
-    finished_at REAL, reply INTEGER, status INTEGER, took TEXT, code TEXT, content_type TEXT, fields BLOB,
+    business BLOB, request INTEGER, key BLOB, state TEXT NOT NULL, expires_at REAL NOT NULL, due_at REAL,
+    attempt INTEGER NOT NULL, maybe_sent INTEGER NOT NULL, nudges INTEGER NOT NULL, lease_until REAL, began_at REAL,
+    reason TEXT, finished_at REAL, reply INTEGER, status INTEGER, took TEXT, code TEXT, content_type TEXT, fields BLOB,
     agreement_digest TEXT
 );
 CREATE UNIQUE INDEX exchange_id ON exchange(id);
 CREATE INDEX exchange_accepted ON exchange(accepted_at);
-CREATE INDEX exchange_agency ON exchange(agency, accepted_at);
+CREATE INDEX exchange_agency ON exchange(agency, service, accepted_at);
 CREATE INDEX exchange_service ON exchange(service, accepted_at);
-CREATE INDEX exchange_state ON exchange(state, accepted_at) WHERE state NOT IN ('accepted', 'running', 'done');
-CREATE INDEX exchange_code ON exchange(code, accepted_at) WHERE code IS NOT NULL;
-CREATE INDEX exchange_due ON exchange(due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX exchange_kept ON exchange(finished_at) WHERE key IS NOT NULL AND finished_at IS NOT NULL;
+CREATE INDEX exchange_state ON exchange(state, accepted_at, row, agency, service, code)
+    WHERE state NOT IN ('accepted', 'running', 'done');
+CREATE INDEX exchange_code ON exchange(code, accepted_at, row, agency, service, state) WHERE code IS NOT NULL;
+CREATE INDEX exchange_business ON exchange(business, accepted_at) WHERE business IS NOT NULL;
+CREATE INDEX exchange_due ON exchange(due_at, state, accepted_at, agency, service) WHERE due_at IS NOT NULL;
+CREATE INDEX exchange_keys ON exchange(finished_at) WHERE finished_at IS NOT NULL AND key IS NOT NULL;
+CREATE INDEX exchange_bodies ON exchange(finished_at) WHERE finished_at IS NOT NULL AND request IS NOT NULL;
+CREATE INDEX exchange_bare ON exchange(finished_at) WHERE finished_at IS NOT NULL AND key IS NULL AND request IS NULL;
 """
 
 COLUMNS = tuple(field.name for field in fields(Row))
 MOVING = COLUMNS[COLUMNS.index("key") :]
 """What may change after an exchange was accepted."""
 SELECT = " ".join(["SELECT", ", ".join("exchange." + name for name in COLUMNS), "FROM exchange "])
-TABLES = {"spent": 3, "sealed": 2, "entry": 5, "exchange": len(COLUMNS), "reservation": 2}
+TABLES = {"spent": 3, "sealed": 2, "secret": 2, "entry": 4, "exchange": len(COLUMNS), "reservation": 2}
 """The tables that batches write, with the number of their columns, in the order of writing."""
 
 _MOST = 64
@@ -166,38 +171,83 @@ def update_exchanges(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
 
 def exchanges(db: sqlite3.Connection, ids: Collection[str]) -> list[Row]:
     """Those of these exchanges that are known."""
-    return [row for some in _pieces(ids) for row in map(row_of, db.execute(*_among("WHERE id IN", some)))]
+    return _found(db, "WHERE id IN", ids)
+
+
+def numbered(db: sqlite3.Connection, numbers: Collection[int]) -> dict[int, Row]:
+    """Those of these rows of exchanges that are there, by their numbers."""
+    return {row.row: row for row in _found(db, "WHERE row IN", numbers)}
 
 
 def reserved(db: sqlite3.Connection, hashes: Collection[bytes]) -> dict[bytes, Row]:
     """The exchanges to which these keys belong, by the hash of the key."""
     where = "JOIN reservation ON reservation.exchange = exchange.row WHERE reservation.hash IN"
-    found = [row for some in _pieces(hashes) for row in map(row_of, db.execute(*_among(where, some)))]
-    return {row.key: row for row in found if row.key is not None}
+    return {row.key: row for row in _found(db, where, hashes) if row.key is not None}
 
 
-def _pieces(values: Collection[Any]) -> Iterable[list[Any]]:
-    start, every = 0, list(values)
+def _found(db: sqlite3.Connection, where: str, values: Collection[Any]) -> list[Row]:
+    start, every, found = 0, list(values), []
     for size in _portions(len(every)):
-        yield every[start : start + size]
+        among = db.execute(SELECT + where + _marks(size, 1), every[start : start + size])
+        found += [row_of(row) for row in among]
         start += size
+    return found
 
 
-def _among(where: str, values: list[Any]) -> tuple[str, list[Any]]:
-    return SELECT + where + _marks(len(values), 1), values
+# --- deleting what has reached its age
+
+TOKENS, KEYS, BODIES, EXCHANGES = 1_000, 100, 100, 100
+BODY_BYTES = 256 * 1024
+"""What is deleted at once at most: a piece takes a few milliseconds. A body that is larger goes alone."""
 
 
-def purge(db: sqlite3.Connection, spent_before: float, finished_before: float, tokens: int, keys: int) -> bool:
-    """Delete some of what has run out, in one transaction if there is any. True: there may be more."""
+class Piece(NamedTuple):
+    """What one call of ``purge`` has done."""
+
+    more: bool
+    """Whether there may be more to delete."""
+    written: int
+    """About how many bytes of pages went into the journal."""
+
+
+def purge(db: sqlite3.Connection, now: float, ages: Ages, spent_before: float) -> Piece:
+    """Delete some of what has run out, in one transaction if there is any; jtis that did so before ``spent_before``."""
     oldest = "SELECT row FROM (SELECT row, expires FROM spent ORDER BY row LIMIT ?) WHERE expires <= ?"
-    spent = db.execute(oldest, (tokens, spent_before)).fetchall()
-    kept = "SELECT key, row FROM exchange WHERE key IS NOT NULL AND finished_at <= ? ORDER BY finished_at LIMIT ?"
-    ended = db.execute(kept, (finished_before, keys)).fetchall()
-    if not spent and not ended:
-        return False
+    spent = db.execute(oldest, (TOKENS, spent_before)).fetchall()
+    keys = _ended(db, "key, row", "exchange_keys WHERE key IS NOT NULL", now - ages.keys, KEYS)
+    dressed = _ended(db, _BODIES, "exchange_bodies WHERE request IS NOT NULL", now - ages.bodies, BODIES)
+    bodies, size = _some_bodies(dressed)
+    # What still has a key or bodies waits for them to be deleted before it.
+    bare = "exchange_bare WHERE key IS NULL AND request IS NULL"
+    exchanges = _ended(db, "row", bare, now - ages.exchanges, EXCHANGES)
+    if not (spent or keys or bodies or exchanges):
+        return Piece(more=False, written=0)
     db.execute("BEGIN IMMEDIATE")
     db.executemany("DELETE FROM spent WHERE row = ?", spent)
-    db.executemany("DELETE FROM reservation WHERE hash = ? AND exchange = ?", ended)
-    db.executemany("UPDATE exchange SET key = NULL WHERE row = ?", [(row,) for _, row in ended])
+    db.executemany("DELETE FROM reservation WHERE hash = ? AND exchange = ?", keys)
+    db.executemany("UPDATE exchange SET key = NULL WHERE row = ?", [(row,) for _, row in keys])
+    db.executemany("DELETE FROM sealed WHERE row IN (?, ?)", [both for _, _, *both in bodies])
+    db.executemany("UPDATE exchange SET request = NULL, reply = NULL WHERE row = ?", [(row,) for row, *_ in bodies])
+    db.executemany("DELETE FROM exchange WHERE row = ?", exchanges)
     db.execute("COMMIT")
-    return len(spent) == tokens or len(ended) == keys
+    full = len(spent) == TOKENS or len(keys) == KEYS or len(dressed) == BODIES or len(exchanges) == EXCHANGES
+    more = full or len(bodies) < len(dressed)
+    return Piece(more, size + (len(keys) + len(exchanges) + 24) * PAGE)
+
+
+_BODIES = (
+    "row, (SELECT coalesce(sum(length(bytes)), 0) FROM sealed WHERE sealed.row IN (request, reply)), request, reply"
+)
+
+
+def _ended(db: sqlite3.Connection, columns: str, index: str, before: float, most: int) -> list[tuple[Any, ...]]:
+    """Of exchanges that have ended, those that did so first."""
+    chosen = ["SELECT", columns, "FROM exchange INDEXED BY", index, "AND finished_at <= ?"]
+    return db.execute(" ".join([*chosen, "ORDER BY finished_at LIMIT ?"]), (before, most)).fetchall()
+
+
+def _some_bodies(found: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], int]:
+    """As many as are not too large together, but one at least; and how large they are."""
+    sizes = list(takewhile(lambda size: size <= BODY_BYTES, accumulate(row[1] for row in found)))
+    some = found[: max(1, len(sizes))]
+    return some, sum(row[1] for row in some)

@@ -2,8 +2,9 @@
 
 No timer: a lone call is committed at once, and under load the groups grow by themselves. When the disk fails, the
 transaction is rolled back before anybody is answered, so that its fate is known, and the next group tries anew.
-Checkpoints of the journal run in a thread of their own, so that they do not stall commits. A crash loses only what
-nobody was told of.
+Between two transactions what has reached its age is deleted, piece by piece with pauses, so that exchanges hardly
+notice. Checkpoints of the journal run in a thread of their own, so that they do not stall commits. A crash loses only
+what nobody was told of.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from gsb.errors import Problem, StoreUnavailable
 from gsb.store import sqlite_rows as rows
+from gsb.store.contract import Ages
 from gsb.store.sqlite_batch import Ask, Batch, Memory
 from gsb.store.standing import Lease
 from gsb.trouble import Trouble
@@ -30,8 +32,9 @@ GROUP = 256
 CHECKPOINT = 32 * 1024 * 1024
 """Bytes of journal, estimated, after which it is carried over into the database."""
 PURGE_EVERY = 1.0
-PURGE_TOKENS, PURGE_KEYS = 1_000, 200
-"""Seconds between two looks for what has run out, and rows deleted at each: a piece takes a few milliseconds."""
+PURGE_PAUSE = 0.05
+"""Seconds between two looks for what has reached its age, and between two pieces while there is more: then deleting
+takes up about a tenth of the time at most, whatever has piled up."""
 
 _log = logging.getLogger(__name__)
 
@@ -98,11 +101,11 @@ class Writer:
         leases: Mapping[str, Lease],
         clock: Callable[[], float],
         steady: Callable[[], float],
-        keys_kept: float,
+        ages: Ages,
         committed: Committed = untold,
     ) -> None:
         self._committed, self._steady = committed, steady
-        self._path, self._leases, self._clock, self._kept = path, leases, clock, keys_kept
+        self._path, self._leases, self._clock, self._ages = path, leases, clock, ages
         self._queue: SimpleQueue[list[Asked] | None] = SimpleQueue()
         self._asked: list[Asked] = []
         self._thread = threading.Thread(target=self._work, name="gsb-store")
@@ -120,6 +123,8 @@ class Writer:
         self.memory = Memory(self._db, steady)
         self._journal = 0
         self._purged_at = -PURGE_EVERY
+        self._next_piece: float | None = None
+        """When to delete more, by the monotonic clock; None when there is nothing more to delete now."""
         self._open = True
         self._taken: list[Asked] = []
         self._last = False
@@ -155,20 +160,23 @@ class Writer:
     def _work(self) -> None:
         while self._take():
             asked, self._taken = self._taken[:GROUP], self._taken[GROUP:]
-            answers = self._commit([ask for ask, _ in asked])
-            self._loop.call_soon_threadsafe(_answer, asked, answers)
+            if asked:
+                answers = self._commit([ask for ask, _ in asked])
+                self._loop.call_soon_threadsafe(_answer, asked, answers)
             self._tidy()
         if self._db is not None:
             self._db.close()
 
     def _take(self) -> bool:
-        """Everything that was asked so far; waits if there is nothing. False when there will be nothing any more."""
+        """Everything that was asked so far; waits if there is nothing, but not beyond the time of the next piece to
+        delete. False when there will be nothing any more."""
+        pause = None if self._next_piece is None else max(0.0, self._next_piece - time.monotonic())
         with suppress(Empty):
             while True:
-                more = self._queue.get(block=not (self._taken or self._last))
+                more = self._queue.get(not (self._taken or self._last), pause)
                 self._last = more is None
                 self._taken += more or ()
-        return bool(self._taken)
+        return bool(self._taken) or not self._last
 
     def _commit(self, asks: Sequence[Ask]) -> list[Any]:
         try:
@@ -192,7 +200,7 @@ class Writer:
         db, began = self._connected(), time.perf_counter()
         try:
             db.execute("BEGIN IMMEDIATE")
-            batch = Batch(db, self.memory, self._leases, self._clock(), self._kept)
+            batch = Batch(db, self.memory, self._leases, self._clock(), self._ages.keys)
             batch.load([id_ for ask in asks for id_ in ask.ids()], [key for ask in asks for key in ask.hashes()])
             answers = [_decide(ask, batch) for ask in asks]
             self._journal += batch.write()
@@ -218,15 +226,17 @@ class Writer:
     def _settle(self) -> None:
         """Undo a transaction that failed, so that its fate is known; by closing the connection if need be."""
         self.memory.open.clear()
-        db = self._db
-        if db is None:
-            return
         try:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+            if self._db is not None and self._db.in_transaction:
+                self._db.execute("ROLLBACK")
         except sqlite3.Error:
-            self._db = None
-            with suppress(sqlite3.Error):
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the connection; the next transaction opens another."""
+        db, self._db = self._db, None
+        with suppress(sqlite3.Error):
+            if db is not None:
                 db.close()
 
     def _tidy(self) -> None:
@@ -240,7 +250,8 @@ class Writer:
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._not_tidied.is_over()
         except Exception as error:
-            self._settle()
+            # Another connection is sure to wait for the disk again, whatever became of this one's settings.
+            self._let_go()
             self._not_tidied.is_there(f"what has run out cannot be deleted ({error}): it stays in {self._path}")
         if self._journal > CHECKPOINT:
             self._journal = 0
@@ -248,11 +259,18 @@ class Writer:
 
     def _purge(self, db: sqlite3.Connection, now: float) -> None:
         steady = self._steady()
-        if steady < self._purged_at + PURGE_EVERY:
+        if self._next_piece is None and steady < self._purged_at + PURGE_EVERY:
+            return
+        if self._next_piece is not None and time.monotonic() < self._next_piece:
             return
         spent_before = min(now, self.memory.spent.forget(now))
-        full = rows.purge(db, spent_before, now - self._kept, PURGE_TOKENS, PURGE_KEYS)
-        self._purged_at = -PURGE_EVERY if full else steady
+        # What a power cut brings back is deleted again, so nobody waits for the disk.
+        db.execute("PRAGMA synchronous=NORMAL")
+        piece = rows.purge(db, now, self._ages, spent_before)
+        db.execute("PRAGMA synchronous=FULL")
+        self._journal += piece.written
+        self._purged_at = steady
+        self._next_piece = time.monotonic() + PURGE_PAUSE if piece.more else None
 
 
 def _decide(ask: Ask, batch: Batch) -> Any:

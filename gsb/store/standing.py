@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import orjson
 
 from gsb.model import FINAL, Effect, Entry, Exchange, Outcome, State, Took
-from gsb.store.contract import Attempt, Due, Ruling
+from gsb.store.contract import Ages, Attempt, Due, Ruling
 
 FIRST_GAP = 2.0
 LAST_GAP = 300.0
@@ -38,8 +38,10 @@ class Row:
     fingerprint: bytes
     """Masked: it is a digest of personal data."""
     accepted_at: float
+    business: str | bytes | None
+    """The business key, as a keyed hash if it is personal."""
     request: int | None
-    """Where the sealed record lies."""
+    """Where the sealed record lies; None once it is gone, and the body of the outcome with it."""
     key: bytes | None
     """Keyed hash of the idempotency key, as long as it is reserved."""
     state: State
@@ -195,6 +197,17 @@ def _before_expiry(row: Row, at: float, now: float) -> float:
     return at
 
 
+def aged(row: Row, ages: Ages, now: float) -> Row | None:
+    """The row without what has reached its age, deleted already or not; None when the exchange itself has."""
+    if row.finished_at is None:
+        return row
+    if row.finished_at <= now - ages.exchanges:
+        return None
+    if row.finished_at <= now - ages.bodies:
+        row.request = row.reply = None
+    return row
+
+
 def told(row: Row, body: bytes = b"", entries: tuple[Entry, ...] = ()) -> Exchange:
     """The row as everybody else sees it."""
     return Exchange(
@@ -213,6 +226,7 @@ def told(row: Row, body: bytes = b"", entries: tuple[Entry, ...] = ()) -> Exchan
         row.began_at,
         _outcome(row, body),
         entries,
+        row.request is None,
     )
 
 

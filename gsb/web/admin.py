@@ -1,17 +1,19 @@
 """The administrative acts, on the operations port: signed by an operator, with a role and a reason, each an entry.
 
-Bodies are not shown here, only what an exchange's time line says.
+What an exchange's time line says is for observers; bodies are for inspectors alone.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qsl
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gsb import handout, strictjson
 from gsb.admit import declared_json
@@ -24,6 +26,7 @@ from gsb.errors import (
     Fault,
     OperatorRequired,
     ReasonMissing,
+    ReplyGone,
     RoleMissing,
     StateConflict,
 )
@@ -31,7 +34,7 @@ from gsb.evidence.entry import Fact, make_entry
 from gsb.model import JSON_TYPE, PROBLEM_TYPE, Answer, Call, Effect, Exchange, Outcome, Signed, State, Took
 from gsb.problem import document
 from gsb.schema import pointer_of
-from gsb.store.contract import Query, Ruling
+from gsb.store.contract import CursorUnfit, Query, Ruling
 from gsb.web.callers import for_caller
 
 PAGE = 500
@@ -39,12 +42,25 @@ REPLAY_EXPIRES = 3_600.0
 Model = TypeVar("Model", bound=BaseModel)
 
 
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def seconds(text: Any) -> float:
+    """A time (RFC 3339, section 5.6) in seconds since the epoch."""
+    if not isinstance(text, str) or not RFC3339.fullmatch(text):
+        raise ValueError("must be a time such as 2026-03-01T09:00:00Z")
+    return datetime.fromisoformat(text.upper()).timestamp()
+
+
+Moment = Annotated[float, BeforeValidator(seconds)]
+
+
 class _Act(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class Look(_Act):
-    """Query of ``GET /admin/exchanges/{id}``."""
+    """Query of ``GET /admin/exchanges/{id}`` and of its ``body``."""
 
     reason: str = ""
 
@@ -57,9 +73,10 @@ class Filter(_Act):
     service: str | None = None
     state: list[State] = []
     code: str | None = None
-    since: float | None = None
-    until: float | None = None
-    before: str | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    business_key: str | None = None
+    cursor: str | None = None
     limit: int = Field(default=50, ge=1, le=PAGE)
 
 
@@ -94,31 +111,34 @@ class Act:
 
 
 async def search(bus: Bus, call: Call) -> Answer:
-    """``GET /admin/exchanges``: newest first; ``next`` is the query's ``before`` for the page after."""
+    """``GET /admin/exchanges``: newest first; ``next`` is the query's ``cursor`` for the page after."""
 
     async def act(signed: Signed) -> Answer:
         wanted = parsed(Filter, query_of(call))
         allowed = allow(bus, signed, "search", "observer", wanted.reason)
+        try:
+            page = await bus.store.search(as_query(wanted))
+        except CursorUnfit:
+            raise ActInvalid(faults=[Fault("/cursor", "is none that a page of this bus has named")]) from None
         await bus.store.note(make_entry("act", bus.clock(), allowed.entry_facts(), allowed.evidence({})))
-        found = await bus.store.search(
-            Query(
-                agency=wanted.agency,
-                service=wanted.service,
-                states=frozenset(wanted.state),
-                code=wanted.code,
-                since=wanted.since,
-                until=wanted.until,
-                before=wanted.before,
-                limit=wanted.limit,
-            )
-        )
-        page = {
-            "exchanges": [shown(bus, exchange) for exchange in found],
-            "next": found[-1].id if len(found) == wanted.limit else None,
-        }
-        return Answer(200, orjson.dumps(page), JSON_TYPE)
+        body = {"exchanges": [shown(bus, exchange) for exchange in page.exchanges], "next": page.next}
+        return Answer(200, orjson.dumps(body), JSON_TYPE)
 
     return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
+
+
+def as_query(wanted: Filter) -> Query:
+    return Query(
+        agency=wanted.agency,
+        service=wanted.service,
+        states=frozenset(wanted.state),
+        code=wanted.code,
+        since=wanted.since,
+        until=wanted.until,
+        business=wanted.business_key,
+        cursor=wanted.cursor,
+        limit=wanted.limit,
+    )
 
 
 async def show(bus: Bus, call: Call, exchange: str) -> Answer:
@@ -132,6 +152,32 @@ async def show(bus: Bus, call: Call, exchange: str) -> Answer:
         return Answer(200, orjson.dumps(shown(bus, known)), JSON_TYPE)
 
     return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
+
+
+async def body(bus: Bus, call: Call, exchange: str) -> Answer:
+    """``GET /admin/exchanges/{id}/body``: what was asked and answered, each byte for byte inside one JSON object."""
+
+    async def act(signed: Signed) -> Answer:
+        wanted = parsed(Look, query_of(call))
+        allowed = allow(bus, signed, "inspect", "inspector", wanted.reason)
+        known = await existing(bus, exchange)
+        record = await bus.store.record(exchange)
+        if record is None or known.gone:
+            raise ReplyGone(extra=handout.facts(known))
+        facts = {**allowed.entry_facts(exchange), "agency": known.agency, "service": known.service}
+        await bus.store.note(make_entry("act", bus.clock(), facts, allowed.evidence({})))
+        bodies = {"exchange": known.id, "state": known.state, "request": orjson.Fragment(record.body)}
+        return Answer(200, orjson.dumps(bodies | {"reply": answered(known.outcome)}), JSON_TYPE)
+
+    return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
+
+
+def answered(outcome: Outcome | None) -> dict[str, Any] | None:
+    """The outcome with its body; None while there is none."""
+    if outcome is None:
+        return None
+    said = orjson.Fragment(outcome.body) if outcome.body else None
+    return {"status": outcome.status, "content_type": outcome.content_type, "body": said}
 
 
 async def resolve(bus: Bus, call: Call, exchange: str) -> Answer:
@@ -206,8 +252,8 @@ def allow(bus: Bus, signed: Signed, name: str, role: Role, reason: str) -> Act:
     operator = bus.catalogue.operators.get(signed.issuer)
     if operator is None:
         raise OperatorRequired
-    # An operator may also look: whoever ends an exchange must be able to see it.
-    if not {role, "operator"} & {*operator.roles}:
+    # An operator may also look: whoever ends an exchange must be able to see it. Its bodies are another matter.
+    if not ({role, "operator"} if role == "observer" else {role}) & {*operator.roles}:
         raise RoleMissing(extra={"role": role})
     if not 4 <= len(reason.strip()) <= 500:
         raise ReasonMissing

@@ -100,6 +100,7 @@ OPERATIONS = (
     route("GET", "/metrics", metrics),
     route("GET", "/admin/exchanges", admin.search),
     route("GET", "/admin/exchanges/{id}", admin.show),
+    route("GET", "/admin/exchanges/{id}/body", admin.body),
     route("POST", "/admin/exchanges/{id}/resolve", admin.resolve),
     route("POST", "/admin/exchanges/{id}/close", admin.close),
     route("POST", "/admin/exchanges/{id}/replay", admin.replay),

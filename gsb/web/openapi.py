@@ -29,7 +29,7 @@ ANY = (400, 413, 415, 500, 503)
 """Statuses that any call may get."""
 SIGNED = (*ANY, 401, 409)
 """Statuses that any signed call may get."""
-OUTCOME = (403, 422, 502, 504)
+OUTCOME = (403, 410, 422, 502, 504)
 """Statuses that an outcome may have when it is asked for again."""
 ABOUT = (
     "Signed requests to government systems, by wire profile 1. Signed, this document describes what you may use, with "

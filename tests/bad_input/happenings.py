@@ -25,10 +25,12 @@ from tests.bad_input.case import Case, Step
 from tests.bad_input.draft import Draft, body, header, put, text_of
 from tests.bad_input.judge import held
 from tests.bad_input.stage import (
+    BODY,
     CLOSE,
     LISTING,
     NOTE,
     READ,
+    READING,
     REPLY,
     RULINGS,
     WRITE,
@@ -246,6 +248,29 @@ async def stopping(root: Path) -> set[str]:
     return seen
 
 
+async def too_old(root: Path) -> set[str]:
+    """The bodies of an exchange have reached their age; the exchange and its key have not."""
+    deployment = deployment_of(root)
+    deployment.gsb["retention"] = {"bodies_days": 10}
+    async with stage_in(root, deployment) as stage:
+        asked = stage.draft(WRITE)
+        again = put(key=asked.key, body=asked.body)
+        heard = await stage.send(asked)
+        assert heard is not None
+        assert heard.status == 200
+        await furnish(stage)
+        stage.clock.now += 11 * 86_400
+        ended = ("done", "done")
+        seen = {
+            await _hear(stage, Case("bus", "value", "old", spoil, "reply_gone", kind, members=ABOUT, exchange=about))
+            for spoil, kind, about in ((put(), REPLY, ended), (again, WRITE, ended), (put(), BODY, None))
+        }
+        shown = await stage.send(stage.draft(READING))
+        assert shown is not None
+        assert (shown.status, orjson.loads(shown.body)["effect"]) == (200, "done")
+    return seen
+
+
 class Mistaken(SqliteStore):
     """A store with a defect: the one kind of trouble that nobody foresaw."""
 
@@ -327,6 +352,7 @@ TROUBLES: dict[str, Trouble] = {
     "too many calls of one agency at once": too_many_of_one,
     "a request that does not come to its end": too_slow,
     "a node that stops": stopping,
+    "an outcome that is too old": too_old,
     "a defect of the bus": a_defect,
     "a full disk": a_full_disk,
 }

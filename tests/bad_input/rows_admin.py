@@ -10,12 +10,29 @@ from urllib.parse import quote
 from tests.bad_input.case import Case, Step, Way
 from tests.bad_input.draft import GONE, Draft, Spoil, body, put, text_of
 from tests.bad_input.rows_http import NOBODYS
-from tests.bad_input.stage import ACT, CLOSE, REPLAY, RESOLVE, RULINGS, SHOW, Stage
+from tests.bad_input.stage import ACT, BODY, CLOSE, REPLAY, RESOLVE, RULINGS, SHOW, Stage
 
 NO_TEXT: tuple[Any, ...] = (None, True, 7, 1.5, [], ["done"], {})
 NO_NUMBER: tuple[Any, ...] = (None, True, "60", "canary", [], [60], {})
 BAD_REASONS = ("", "abc", "   ", "  a  ", "canary" * 84)
-RIGHT_OF = {SHOW: None, ACT: None, RESOLVE: "state_conflict", CLOSE: "state_conflict", REPLAY: "state_conflict"}
+BAD_TIMES = (
+    *("", "canary", "0", "1e9", "nan", "inf", "2026-01-01", "2026-01-01T00:00:00", "2026-01-01 00:00:00Z"),
+    *("2026-02-30T00:00:00Z", "2026-01-01T24:00:01Z", "2026-01-01T00:00:00+25:00", "2026-01-01T00:00:00Zcanary"),
+)
+TIMES = (
+    "2026-01-01T00:00:00Z",
+    "2026-01-01t00:00:00.123456789z",
+    "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:59-23:59",
+)
+RIGHT_OF = {
+    SHOW: None,
+    ACT: None,
+    BODY: None,
+    RESOLVE: "state_conflict",
+    CLOSE: "state_conflict",
+    REPLAY: "state_conflict",
+}
 """What right parameters meet on the stage's exchange, which is final."""
 
 
@@ -39,12 +56,16 @@ QUERY: dict[str, tuple[Row, ...]] = {
         Row("service", None, (), (), right=("canary", "", "registry/note/v1")),
         Row("state", None, (), ("", "canary", "DONE", "done,held"), place="/state/0", right=("done",)),
         Row("code", None, (), (), right=("canary", "")),
-        Row("since", None, (), ("", "canary", "nan", "inf", "-inf", "2026-01-01T00:00:00Z"), right=("0", "1e9", "1.5")),
-        Row("until", None, (), ("", "canary", "nan", "inf", "1e999"), right=("0", "-1", "1e300")),
-        Row("before", None, (), (), right=("canary", "")),
+        Row("since", None, (), BAD_TIMES, right=TIMES),
+        Row("until", None, (), BAD_TIMES, right=TIMES),
+        Row("business_key", None, (), (), right=("canary", "", "\u00e4" * 100)),
+        Row("cursor", None, (), ("", "canary", NOBODYS, "A" * 32, "A" * 31 + "=", "\u00e4" * 32)),
         Row("limit", None, (), ("", "canary", "0", "-1", "501", "1.5", "9" * 30), right=("1", "500")),
     ),
-    SHOW: (Row("reason", "reason_missing", (), BAD_REASONS, "reason_missing", right=("abcd",)),),
+    **{
+        kind: (Row("reason", "reason_missing", (), BAD_REASONS, "reason_missing", right=("abcd",)),)
+        for kind in (SHOW, BODY)
+    },
 }
 """Parameters in the query; everything there is text, so that no type is wrong."""
 ENDING = (
@@ -52,7 +73,7 @@ ENDING = (
     Row("state", "act_invalid", NO_TEXT, ("", "canary", "expired", "refused", "running", "DONE")),
     Row("effect", "act_invalid", NO_TEXT, ("", "canary", "repeatable", "DONE")),
 )
-BODY: dict[str, tuple[Row, ...]] = {
+RULED: dict[str, tuple[Row, ...]] = {
     RESOLVE: ENDING,
     CLOSE: ENDING,
     REPLAY: (
@@ -122,7 +143,7 @@ def admin_cases() -> Iterator[Case]:
             yield from query_cases(kind, row)
         more = asked(kind, ("reason", "a canary reason"), ("more", "canary"))
         yield Case("other parameters", "value", "not known", more, "act_invalid", kind, pointers=("/more",))
-    for kind, rows in BODY.items():
+    for kind, rows in RULED.items():
         for row in rows:
             yield from body_cases(kind, row)
         yield from _whole_cases(kind)
@@ -140,12 +161,20 @@ def _whole_cases(kind: str) -> Iterator[Case]:
 
 
 def _who_cases() -> Iterator[Case]:
-    for kind in (ACT, SHOW, RESOLVE, CLOSE, REPLAY):
+    for kind in (ACT, SHOW, BODY, RESOLVE, CLOSE, REPLAY):
         yield Case("who", "value", "an agency", put(), "operator_required", kind, before=_as("payroll"))
     for kind in (RESOLVE, CLOSE, REPLAY):
-        needed = {"role": "operator"}
-        yield Case("who", "value", "an observer", put(), "role_missing", kind, members=needed, before=_as("otto"))
-    for kind in (SHOW, RESOLVE, CLOSE, REPLAY):
+        operator = {"role": "operator"}
+        yield Case("who", "value", "an observer", put(), "role_missing", kind, members=operator, before=_as("otto"))
+    for kind, needed in ((ACT, "observer"), (SHOW, "observer"), (RESOLVE, "operator")):
+        inspector = _as("ines")
+        yield Case(
+            "who", "value", "an inspector", put(), "role_missing", kind, members={"role": needed}, before=inspector
+        )
+    yield Case(
+        "who", "value", "an operator", put(), "role_missing", BODY, members={"role": "inspector"}, before=_as("olive")
+    )
+    for kind in (SHOW, BODY, RESOLVE, CLOSE, REPLAY):
         yield Case("which", "value", "of nobody", _another, "exchange_unknown", kind)
     for kind in (RESOLVE, CLOSE):
         ending = body(RULINGS[kind] | {"effect": "none"})

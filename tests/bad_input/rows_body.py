@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.bad_input.case import Case, Way
 from tests.bad_input.draft import Draft, Spoil, all_of, body, claims, header, put, text_of
-from tests.bad_input.stage import ACT, FORM, FORM_BODY, LISTING, READ, READING, RESOLVE, SHOW, SUBJECT, WRITE
+from tests.bad_input.stage import ACT, BODY, FORM, FORM_BODY, LISTING, READ, READING, RESOLVE, SHOW, SUBJECT, WRITE
 
 LIMIT = 524_288
 RIGHT = text_of(FORM_BODY)
@@ -223,7 +223,7 @@ BULLETS = {
 
 
 def bodiless_cases() -> Iterator[Case]:
-    for kind in (READING, LISTING, ACT, SHOW):
+    for kind in (READING, LISTING, ACT, SHOW, BODY):
         with_body = all_of(body(b"{}"), header("Content-Type", b"application/json"))
         yield Case("type", "value", "a body where none is taken", with_body, "bad_request", kind)
         yield Case("type", "right", "a type without a body", header("Content-Type", b"text/plain"), None, kind)

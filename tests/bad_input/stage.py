@@ -22,6 +22,7 @@ from gsb.bus import Refusals
 from gsb.catalogue import Catalogue, build
 from gsb.jwk import PrivateKey, read_private
 from gsb.model import Exchange, State
+from gsb.node import ages_of
 from gsb.store.contract import Store
 from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore
@@ -42,7 +43,7 @@ WRITE, MARK, READ, FORM, NOWHERE, UNGRANTED, RATED = (
     "service with a budget",
 )
 READING, REPLY, LISTING = "reading", "reply", "listing"
-ACT, SHOW, RESOLVE, CLOSE, REPLAY = "search", "show", "resolve", "close", "replay"
+ACT, SHOW, BODY, RESOLVE, CLOSE, REPLAY = "search", "show", "body", "resolve", "close", "replay"
 SERVICES = {
     WRITE: "registry/note/v1",
     MARK: "registry/mark/v1",
@@ -56,7 +57,7 @@ SERVICES = {
 SUBJECT = "P-7777"
 CANARIES = (b"canary", SUBJECT.encode())
 """Stand in claims, keys, bodies and paths of the calls; whatever the bus says or logs must not hold them."""
-SEARCH = "/admin/exchanges?reason=a+canary+reason"
+REASON = "?reason=a+canary+reason"
 NOTE: dict[str, Any] = {"id": SUBJECT, "text": "canary text"}
 FORM_BODY: dict[str, Any] = {
     "id": SUBJECT,
@@ -189,7 +190,8 @@ class Stage:
             draft = self._draft("POST", f"{target}/{kind}", operator=True)
             draft.body, draft.headers["Content-Type"] = text_of(RULINGS[kind]), [b"application/json"]
             return draft
-        return self._draft("GET", {ACT: SEARCH, SHOW: f"{target}?reason=a+canary+reason"}[kind], operator=True)
+        targets = {ACT: "/admin/exchanges", SHOW: target, BODY: f"{target}/body"}
+        return self._draft("GET", targets[kind] + REASON, operator=True)
 
     def _service(self, kind: str) -> Draft:
         draft = self._draft("POST", f"/services/{SERVICES[kind]}")
@@ -200,7 +202,7 @@ class Stage:
 
     def _draft(self, method: str, target: str, *, operator: bool = False) -> Draft:
         deployment = self.deployment
-        owner = "olive" if operator else "payroll"
+        owner = "payroll" if not operator else "ines" if "/body?" in target else "olive"
         return Draft(
             port=deployment.operations_port if operator else deployment.port,
             base_url=deployment.operations_url if operator else deployment.bus_url,
@@ -267,7 +269,8 @@ async def stage_in(
     clock = Clock()
 
     def make_store(catalogue: Catalogue) -> Store:
-        return kind_of_store(catalogue.folder / "store.db", read_key(catalogue.folder / "store.key"), clock=clock)
+        ages, key = ages_of(catalogue.gsb.retention), read_key(catalogue.folder / "store.key")
+        return kind_of_store(catalogue.folder / "store.db", key, ages=ages, clock=clock)
 
     log = Log()
     puppet().reset()

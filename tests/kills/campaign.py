@@ -161,7 +161,8 @@ class Campaign:
     async def _in_flight(self) -> int:
         """Unfinished exchanges that were accepted in the life that just ended."""
         async with self._stored() as store:
-            return len(await store.search(Query(states=IN_FLIGHT, since=self._started_at, limit=1_000)))
+            page = await store.search(Query(states=IN_FLIGHT, since=self._started_at, limit=1_000))
+            return len(page.exchanges)
 
     @asynccontextmanager
     async def _stored(self) -> AsyncIterator[SqliteStore]:

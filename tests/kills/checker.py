@@ -133,10 +133,11 @@ async def _repeated(client: Client, op: Op) -> list[Finding]:
 async def everything(store: Store) -> list[Exchange]:
     """Every exchange of the store, with its entries."""
     found: list[Exchange] = []
-    before = None
-    while page := await store.search(Query(before=before, limit=500)):
-        found += [whole for each in page if (whole := await store.exchange(each.id)) is not None]
-        before = page[-1].id
+    cursor, last = None, False
+    while not last:
+        page = await store.search(Query(cursor=cursor, limit=500))
+        found += [whole for each in page.exchanges if (whole := await store.exchange(each.id)) is not None]
+        cursor, last = page.next, page.next is None
     return found
 
 

@@ -38,7 +38,7 @@ THE_BUS = "(the bus)"
 CONSUMER = "payroll"
 PROVIDER = "hrmis-agency"
 AGENCIES = ("payroll", "audit-office", "hrmis-agency", "tax-agency")
-OPERATORS = {"olive": ["observer", "operator"], "otto": ["observer"]}
+OPERATORS = {"olive": ["observer", "operator"], "otto": ["observer"], "ines": ["inspector"]}
 
 Table = dict[str, Any]
 

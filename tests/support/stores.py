@@ -8,9 +8,10 @@ from typing import Protocol
 
 from gsb.evidence.entry import make_entry
 from gsb.model import Decision, Effect, Entry, Outcome, Record, State, new_id
-from gsb.store.contract import Attempt, Begun, NewExchange, Store
+from gsb.store.contract import DAY, Ages, Attempt, Begun, NewExchange, Query, Store
 
 LEASE = 30.0
+AGES = Ages(bodies=10 * DAY, keys=30 * DAY, exchanges=90 * DAY)
 
 
 class Clock:
@@ -32,7 +33,7 @@ class Clock:
 
 
 class Maker(Protocol):
-    """Makes stores on one place; ``keys_kept`` is 30 days."""
+    """Makes stores on one place, with the ages that are ``AGES``."""
 
     clock: Clock
 
@@ -89,6 +90,18 @@ async def unknown(store: Store, effect: Effect = Effect.ONCE) -> tuple[NewExchan
     attempt = (await begun(store, made.id)).attempt
     assert await store.hold(attempt, State.UNKNOWN, "timed_out", entry())
     return made, attempt
+
+
+async def ids(store: Store, query: Query | None = None) -> list[str]:
+    """The ids on the first page of what a query finds."""
+    return [one.id for one in (await store.search(query or Query())).exchanges]
+
+
+async def done(store: Store, effect: Effect = Effect.ONCE, outcome: Outcome = DONE, **changes: object) -> NewExchange:
+    """An exchange that was accepted, begun and finished."""
+    made = await accepted(store, effect, **changes)
+    assert await store.finish((await begun(store, made.id)).attempt, outcome, entry("outcome"))
+    return made
 
 
 async def state_of(store: Store, exchange: str) -> State:
