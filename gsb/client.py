@@ -55,6 +55,8 @@ WAIT = 60.0
 """Seconds for which a bus is trusted to hold a call that does not say how long."""
 GRACE = 15.0
 """Seconds beyond the wait asked for after which a call without any answer is given up and repeated."""
+LEAST = 1.0
+"""Seconds that an HTTP call has at least: given less, what it says would be about the hurry and not about the bus."""
 PAUSE = 0.05
 PAUSE_MAX = 5.0
 """Seconds between repeats where the bus does not say: they double from the first to the second."""
@@ -136,7 +138,8 @@ class Client:
         ``body`` is JSON's value, or bytes that are sent as they are. Without ``idempotency_key`` a random one is used,
         so that every repeat within this call leads to the same exchange. ``wait`` asks the bus to hold each HTTP
         call at most so many seconds; ``respond_async`` returns the 202 at once instead of following it. ``timeout``
-        bounds everything, in seconds; the exchange lives on. Raises BusProblem, OutcomePending, ReplyUntrusted or
+        bounds everything, in seconds, but for the last HTTP call, which has one second at least; the exchange lives
+        on. Raises BusProblem, OutcomePending, ReplyUntrusted or
         Unreachable.
         """
         if wait is not None and respond_async:
@@ -238,7 +241,7 @@ class Client:
 
     async def _tried(self, ask: Ask, budget: _Budget) -> Result | Unreachable | ReplyUntrusted:
         try:
-            return await self._send(ask, min(ask.patience, max(budget.left, 0.001)))
+            return await self._send(ask, min(ask.patience, max(budget.left, LEAST)))
         except (Unreachable, ReplyUntrusted) as error:
             return error
 
