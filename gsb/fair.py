@@ -107,9 +107,10 @@ class Gate:
         """Take a turn if the agency may have one at once; then ``leave`` must follow, else ``wait``."""
         member = self._member(agency)
         wanted = member.working + len(member.waiting) + 1
-        if wanted <= self._limits().calm:
+        limits = self._limits()
+        if wanted <= limits.calm:
             self._note(agency)
-        return not member.waiting and self._give(agency, member, wanted)
+        return not member.waiting and self._give(agency, member, wanted, limits)
 
     async def wait(self, agency: str) -> None:
         """Returns when it is the agency's turn; ``leave`` must follow."""
@@ -146,7 +147,7 @@ class Gate:
         while member.waiting and member.waiting[0].done():
             member.waiting.popleft()  # who waited was cancelled
         wanted = member.working + len(member.waiting)
-        served = bool(member.waiting) and self._give(agency, member, wanted)
+        served = bool(member.waiting) and self._give(agency, member, wanted, self._limits())
         if served:
             member.waiting.popleft().set_result(None)
         if member.waiting:
@@ -154,9 +155,8 @@ class Gate:
             return served
         return True
 
-    def _give(self, agency: str, member: _Member, wanted: int) -> bool:
+    def _give(self, agency: str, member: _Member, wanted: int, limits: Limits) -> bool:
         """Give the agency, which wants so many turns in all, one more if it may have it."""
-        limits = self._limits()
         if self._working >= limits.turns:
             return False
         if wanted <= limits.calm:

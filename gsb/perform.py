@@ -41,10 +41,14 @@ async def perform(bus: Bus, exchange: str, system: str, agency: str) -> None:
     if begun is None:
         return
     trace.set(child_trace(begun.record.traceparent if begun.record else None))
-    with bus.metrics.service(begun.exchange.service).performing.track_inprogress():
+    performing = bus.metrics.service(begun.exchange.service).performing
+    performing.inc()
+    try:
         verdict = await judge(bus, begun)  # 2 to 4 adapter, reply schema, granted fields
         if verdict is not None and await settle(bus, begun, verdict):  # 5 finish
             await bus.broker.wake(exchange)  # 6 wake
+    finally:
+        performing.dec()
 
 
 async def judge(bus: Bus, begun: Begun) -> Verdict | None:

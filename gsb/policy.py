@@ -166,7 +166,12 @@ def _same(kept: Collection[Any], values: Collection[Any]) -> bool:
 
 def released(value: Any, fields: Sequence[str]) -> tuple[str, ...]:
     """Those of the granted fields that a value has: names only, for the record of what left the bus."""
-    return tuple(field for field in fields if _has(value, field_tree((field,))))
+    return tuple(field for field, tree in _trees(tuple(fields)) if _has(value, tree))
+
+
+@lru_cache(maxsize=4096)
+def _trees(fields: tuple[str, ...]) -> tuple[tuple[str, FieldTree | None], ...]:
+    return tuple((field, field_tree((field,))) for field in fields)
 
 
 def _has(value: Any, tree: FieldTree | None) -> bool:
