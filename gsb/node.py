@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
@@ -30,10 +31,15 @@ from gsb.store.contract import DAY, Ages, Store
 from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore
 from gsb.sweep import BATCH, INTERVAL, sweep
+from gsb.trouble import Trouble
 from gsb.web.app import API, OPERATIONS, Edge
 
 log = logging.getLogger("gsb.node")
 
+NO_DESCRIPTORS = (
+    "no file can be opened ({}): new connections are closed without an answer, and systems cannot be reached; allow "
+    "the process more open files (ulimit -n, LimitNOFILE=) or lower limits.connections; service resumes by itself"
+)
 
 
 class Node:
@@ -62,6 +68,7 @@ class Node:
         self._lets_go_at = float("inf")
         """When what still runs is broken off, in seconds of the event loop's clock; in the past: nothing begins."""
         self._swapped = asyncio.Event()
+        self._no_descriptors = Trouble(log, "files and connections can be opened again")
         self.reloader = Reloader(self.bus, folder, reload or asyncio.Event(), self._swapped.set)
         self.failed = asyncio.Event()
         """Set when a part of the node ended by itself: it should be stopped and started anew."""
@@ -188,10 +195,19 @@ class Node:
                 found = await sweep(self.bus)
                 await self.bus.refusals.flush()
             except StoreUnavailable:
-                log.error("the sweeper cannot reach the store")
-                found = 0
+                found = 0  # the store has told it
+            self._descriptors()
             if found < BATCH:
                 await asyncio.sleep(INTERVAL)
+
+    def _descriptors(self) -> None:
+        """Tell when files, and so connections, cannot be opened: what refuses connections then says nothing."""
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            self._no_descriptors.is_there(NO_DESCRIPTORS.format(error.strerror))
+        else:
+            self._no_descriptors.is_over()
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         catalogue = self.bus.catalogue

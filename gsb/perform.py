@@ -28,16 +28,20 @@ log = logging.getLogger("gsb.exchange")
 LEASE_MARGIN = 20.0
 """Seconds by which a lease outlives its adapter's time-out, so that the outcome is written before it runs out."""
 UNKNOWN_SYSTEM_LEASE = 30.0
-FINISH_RETRIES = (0.1, 0.4, 1.5, 3.0, 5.0, None)
-"""Pauses, in seconds, between tries to write what is known already: together shorter than the lease's margin."""
+FINISH_RETRIES = (0.1, 0.4, 1.5, 3.0, *[5.0] * 719, None)
+"""Pauses, in seconds, between tries to write what is known already: an hour, in which a full disk is noticed."""
 
 
 async def perform(bus: Bus, exchange: str, system: str, agency: str) -> None:
-    """Carry the agency's exchange as far as it can go now. Raises StoreUnavailable; then the lease decides."""
+    """Carry the agency's exchange as far as it can go now. Raises StoreUnavailable when an outcome could not be written
+    for too long; then the lease decides."""
     info = bus.catalogue.systems.get(system)
     lease = (info.timeout if info else UNKNOWN_SYSTEM_LEASE) + LEASE_MARGIN
-    async with bus.gate.turn(agency):
-        begun = await bus.store.begin(exchange, lease)  # 1 begin
+    try:
+        async with bus.gate.turn(agency):
+            begun = await bus.store.begin(exchange, lease)  # 1 begin
+    except StoreUnavailable:
+        begun = None  # it stays due
     if begun is None:
         return
     trace.set(child_trace(begun.record.traceparent if begun.record else None))
@@ -115,8 +119,8 @@ async def find(bus: Bus, begun: Begun, service: ServiceInfo, record: Record) -> 
 
 
 async def settle(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
-    """Write the verdict; whether it was taken. What a core system did must not be lost to a moment's trouble with the
-    store, so writing is tried again while the lease lasts; after that the lease decides."""
+    """Write the verdict; whether it was taken. What a core system did must not be lost to a trouble of the store, so
+    writing is tried again. The lease may run out meanwhile; a write is then unknown until this ends it."""
     for pause in FINISH_RETRIES:
         try:
             async with bus.gate.turn(begun.exchange.agency):
@@ -185,7 +189,7 @@ def exchange_entry(
 def tell(bus: Bus, begun: Begun, verdict: Verdict) -> None:
     """One log line and one count of an exchange that has ended or stands still; none for a try that is repeated."""
     exchange, meter = begun.exchange, bus.metrics.service(begun.exchange.service)
-    seconds = bus.clock() - exchange.accepted_at
+    seconds = max(bus.clock() - exchange.accepted_at, 0.0)  # the clock may have been set back
     facts: dict[str, object] = {
         "exchange": exchange.id,
         "agency": exchange.agency,

@@ -1,7 +1,8 @@
-"""``gsb serve`` where it cannot start: one line that says why, exit 2, and nothing else."""
+"""``gsb serve``: what it takes, and, where it cannot start, one line that says why, exit 2, and nothing else."""
 
 from __future__ import annotations
 
+import resource
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,3 +44,14 @@ async def test_an_address_that_is_taken(tmp_path: Path) -> None:
         said = await refusal(deployment)
     assert said.startswith("gsb: cannot start: ")
     assert f"('127.0.0.1', {taken.port})" in said
+
+
+async def test_it_may_open_as_many_files_as_it_can_allow_itself(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft > 256, "the test lowers what the node is given"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        async with running_node(tmp_path) as node:
+            assert resource.prlimit(node.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

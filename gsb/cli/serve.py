@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +31,7 @@ def serve(
 ) -> None:
     """Run the bus from DIR. Logs JSON lines to standard error; SIGTERM drains and exits 0; SIGHUP reloads."""
     log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    take_descriptors()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             as_asked = runner.run(_serve(folder))
@@ -39,6 +42,13 @@ def serve(
     except (OSError, StoreUnavailable, StoreUnfit, ValueError) as error:
         raise fail(f"cannot start: {error}") from error
     raise typer.Exit(0 if as_asked else 1)
+
+
+def take_descriptors() -> None:
+    """Let the process open as many files as it may allow itself: what it is given may be less than its connections."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # some systems have no such number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _serve(folder: Path) -> bool:

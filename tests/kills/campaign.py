@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,10 @@ class Campaign:
         self.sabotage: str | None = None
         self.power: PowerCut | None = None
         """With it, every death of the node is that of the whole machine."""
+        self.module = "tests.kills.node"
+        """What is run."""
+        self.environment: dict[str, str] = {}
+        """Added to the node's."""
         self.deployment = deployment
         self.load = load
         self.operator = operator
@@ -89,11 +93,12 @@ class Campaign:
 
     async def start(self, point: str | None = None) -> None:
         """Start the node, to die at ``point`` as soon as it is told; check what was acknowledged in its last life."""
-        command = [sys.executable, "-m", "tests.kills.node", str(self.deployment.folder)]
+        command = [sys.executable, "-m", self.module, str(self.deployment.folder)]
         command += ["--crash", point] if point else []
         command += ["--sabotage", self.sabotage] if self.sabotage else []
         command += ["--checkpoint", str(SMALL_JOURNAL)] if self.power and not self.sabotage else []
-        self._node = RunningNode(self.deployment, command, self.power.environment if self.power else None)
+        environment = self.environment | (self.power.environment if self.power else {})
+        self._node = RunningNode(self.deployment, command, environment)
         self._started_at = time.time()
         await self._node.start()
         await self.check(self._to_check)
@@ -128,8 +133,12 @@ class Campaign:
         self._to_check = list(self.load.ops)
 
     async def end(self) -> None:
-        """Start the node without another death, let everything end, stop it, and hold all of it to every promise."""
+        """Start the node without another death, and conclude."""
         await self.start()
+        await self.conclude()
+
+    async def conclude(self) -> None:
+        """Let everything end, stop the node, and hold all of it to every promise."""
         self.load.stop()
         await self._within(ENDS_WITHIN, self.load.settled(), "not every call came to its end")
         await self.check(self.load.ops)
@@ -196,8 +205,8 @@ class Campaign:
 
 
 @asynccontextmanager
-async def campaign(tmp_path: Path, *, seed: int = 1) -> AsyncIterator[Campaign]:
-    """Core system, agency and operator, at work; the node is started by whoever kills it."""
+async def campaign(tmp_path: Path, *, seed: int = 1, clock: Callable[[], float] = time.time) -> AsyncIterator[Campaign]:
+    """Core system, agency and operator, at work; the node is started by whoever kills it. ``clock`` is the agency's."""
     async with AsyncExitStack() as stack:
         (port,) = free_ports(1)
         effects = tmp_path / "effects.jsonl"
@@ -207,8 +216,8 @@ async def campaign(tmp_path: Path, *, seed: int = 1) -> AsyncIterator[Campaign]:
         deployment = ledger(tmp_path, core.url)
         deployment.write()
         at = Reachable(deployment)
-        client = await stack.enter_async_context(at.client(pause=briefly))
-        desk = await stack.enter_async_context(at.operator())
+        client = await stack.enter_async_context(at.client(pause=briefly, clock=clock))
+        desk = await stack.enter_async_context(at.operator(clock=clock))
         operator = Operator(desk, effects)
         battle = Campaign(deployment, effects, Load(client, seed), operator, seed)
         stack.push_async_callback(battle.close)

@@ -20,6 +20,10 @@ EVERY = 0.5
 """Seconds between two looks at what stands still."""
 
 
+HARMLESS = ("state_conflict", "replayed", "store_unavailable", "token_expired", "token_not_yet_valid")
+"""Answers after which the operator looks again: somebody was faster, or the bus is in trouble, or its clock is set."""
+
+
 class Operator:
     """``acts`` counts what it did, by name."""
 
@@ -53,7 +57,7 @@ class Operator:
             try:
                 await self._round()
             except BusProblem as problem:
-                if problem.code not in ("state_conflict", "replayed"):
+                if problem.code not in HARMLESS:
                     raise
             except ClientError:
                 pass  # the node is dead at the moment

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,8 @@ FULL = 24
 PATIENCE = 150.0
 """Seconds within which every call must come to its end, restarts included."""
 PAUSE = 0.7
+MOVED = ("token_expired", "token_not_yet_valid")
+"""What a call is told that was on its way while the clock was set: it is signed anew."""
 MOODS = {"fine": 86, "busy": 4, "down": 3, "broken": 3, "refuse": 4}
 
 
@@ -73,8 +76,8 @@ def ended(result: Result) -> Ended | None:
 
 async def ask(client: Client, op: Op, *, at_once: bool) -> Result:
     """One call under the op's key. Problems are answers too; raises the client's other errors."""
-    try:
-        return await client.call(
+    return await answered(
+        lambda: client.call(
             f"ledger/{op.service}/v1",
             op.body,
             purpose=PURPOSE,
@@ -82,8 +85,18 @@ async def ask(client: Client, op: Op, *, at_once: bool) -> Result:
             respond_async=at_once,
             timeout=PATIENCE,
         )
-    except BusProblem as problem:
-        return problem.result
+    )
+
+
+async def answered(work: Callable[[], Awaitable[Result]]) -> Result:
+    """What the call is told, a problem too."""
+    while True:
+        try:
+            return await work()
+        except BusProblem as problem:
+            if problem.code not in MOVED:
+                return problem.result
+        await briefly(PAUSE)
 
 
 class Load:
@@ -173,10 +186,7 @@ class Load:
             op.failure = None if end else f"the last word was {result.status} {result.body}"
 
     async def _follow(self, exchange: str) -> Result:
-        try:
-            return await self.client.follow(exchange, timeout=PATIENCE)
-        except BusProblem as problem:
-            return problem.result
+        return await answered(lambda: self.client.follow(exchange, timeout=PATIENCE))
 
 
 async def briefly(seconds: float) -> None:
