@@ -34,6 +34,7 @@ ROWS = """
     web.server web.callers web.services web.shapes web.openapi web.docs web.exchanges web.admin web.app
     node bench.store bench.place bench.instant bench.load bench.floor bench.served bench.steps bench.sync
         bench.crowd.late bench.crowd.place bench.crowd.flood bench.crowd.fairness bench.crowd.strain bench.memory
+        bench.search.fill bench.search.measure
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top cli.main
     manual.markdown manual.profile manual.deployment manual.commands manual.pages manual.__main__
 """

@@ -15,6 +15,7 @@ from gsb.bench import store as store_bench
 from gsb.bench import sync as sync_bench
 from gsb.bench.crowd import fairness as fairness_bench
 from gsb.bench.crowd import strain as strain_bench
+from gsb.bench.search import measure as search_bench
 
 bench = typer.Typer(help="Measure, by ratios within one run.", no_args_is_help=True)
 
@@ -28,6 +29,16 @@ def store(
 ) -> None:
     """Accept and finish exchanges through the store, against the same rows written raw to SQLite."""
     raise typer.Exit(asyncio.run(store_bench.main(folder, exchanges=exchanges, in_flight=in_flight, pairs=pairs)))
+
+
+@bench.command("search")
+def search(
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where to write, about 1 KB an exchange.")] = None,
+    exchanges: Annotated[int, typer.Option("--exchanges", min=1_000, help="Exchanges in the store.")] = 1_000_000,
+    times: Annotated[int, typer.Option("--times", min=2, help="Queries of each kind.")] = 50,
+) -> None:
+    """A page of every kind of query among a million exchanges: at most 50 ms in the median."""
+    raise typer.Exit(_run(search_bench.main(folder, exchanges=exchanges, times=times)))
 
 
 @bench.command("floor")
