@@ -64,13 +64,13 @@ def body(size: int) -> Record:
 
 async def settle(store: Store) -> None:
     """When a call is answered, whatever was deleted after the one before it has been."""
-    for _ in range(6):
+    for _ in range(12):
         await store.spend("(test)", new().id, 1)
 
 
 async def test_the_store_stays_flat_under_steady_load(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty days of the same load, each kind with another age; entries, which stay, are left out of the count."""
-    monkeypatch.setattr(sqlite_writer, "PURGE_PAUSE", 0.0)
+    monkeypatch.setattr(sqlite_writer, "PURGE_REST", 0.0)
     store = await place.open(Ages(2 * DAY, 3 * DAY, 5 * DAY))
     sizes = []
     for day in range(20):
@@ -144,10 +144,11 @@ async def test_what_has_piled_up_is_deleted_in_pieces_with_pauses(
     assert await asyncio.to_thread(over.wait, 20)
     left = [counts for _, _, counts in pieces]
     assert left[-1] == (0, 0, 0)
-    assert len(left) > 3
+    assert len(left) > 10
     for before, after in pairwise([(500, 250, 250), *left]):
-        assert all(was - now <= most for was, now, most in zip(before, after, (200, 100, 100), strict=True))
-    assert all(later[0] - earlier[1] >= sqlite_writer.PURGE_PAUSE for earlier, later in pairwise(pieces))
+        assert all(was - now <= most for was, now, most in zip(before, after, (50, 25, 25), strict=True))
+    for (began, ended, _), (again, *_) in pairwise(pieces):
+        assert again - ended >= sqlite_writer.PURGE_REST * (ended - began)
 
 
 async def test_large_bodies_go_one_by_one(place: Place) -> None:

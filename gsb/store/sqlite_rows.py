@@ -196,9 +196,10 @@ def _found(db: sqlite3.Connection, where: str, values: Collection[Any]) -> list[
 
 # --- deleting what has reached its age
 
-TOKENS, KEYS, BODIES, EXCHANGES = 1_000, 100, 100, 100
+TOKENS, KEYS, BODIES, EXCHANGES = 250, 25, 25, 25
 BODY_BYTES = 256 * 1024
-"""What is deleted at once at most: a piece takes a few milliseconds. A body that is larger goes alone."""
+"""What is deleted at once at most: a piece takes a few milliseconds, since each key and each exchange lies on pages of
+its own. A body that is larger goes alone."""
 
 
 class Piece(NamedTuple):
