@@ -19,6 +19,7 @@ from gsb.model import Effect, Record
 from gsb.store import sqlite_rows, sqlite_writer
 from gsb.store.contract import DAY, Ages, Business, Store
 from gsb.store.sqlite import SqliteStore
+from gsb.store.sqlite_rows import PIECE
 from tests.support.stores import AGES, DONE, Clock, done, new
 
 KEY = bytes(range(32))
@@ -64,13 +65,13 @@ def body(size: int) -> Record:
 
 async def settle(store: Store) -> None:
     """When a call is answered, whatever was deleted after the one before it has been."""
-    for _ in range(12):
+    for _ in range(20):
         await store.spend("(test)", new().id, 1)
 
 
 async def test_the_store_stays_flat_under_steady_load(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twenty days of the same load, each kind with another age; entries, which stay, are left out of the count."""
-    monkeypatch.setattr(sqlite_writer, "PURGE_REST", 0.0)
+    monkeypatch.setattr(sqlite_writer, "PURGE_CALLS", 0)
     store = await place.open(Ages(2 * DAY, 3 * DAY, 5 * DAY))
     sizes = []
     for day in range(20):
@@ -146,9 +147,29 @@ async def test_what_has_piled_up_is_deleted_in_pieces_with_pauses(
     assert left[-1] == (0, 0, 0)
     assert len(left) > 10
     for before, after in pairwise([(500, 250, 250), *left]):
-        assert all(was - now <= most for was, now, most in zip(before, after, (50, 25, 25), strict=True))
+        assert all(was - now <= most for was, now, most in zip(before, after, (2 * PIECE, PIECE, PIECE), strict=True))
     for (began, ended, _), (again, *_) in pairwise(pieces):
-        assert again - ended >= sqlite_writer.PURGE_REST * (ended - began)
+        assert again - ended >= max(sqlite_writer.PURGE_QUIET, sqlite_writer.PURGE_REST * (ended - began))
+
+
+async def test_while_calls_come_no_more_is_deleted_than_they_bring(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await place.open()
+    for _ in range(5):
+        await asyncio.gather(*(done(store) for _ in range(50)))
+    await place.close()
+    place.clock.pass_(AGES.exchanges)
+    monkeypatch.setattr(sqlite_writer, "PURGE_QUIET", 3_600.0)
+    store = await place.open()
+    await store.spend("(test)", "first", 1)
+    left = []
+    for number in range(3 * sqlite_writer.PURGE_CALLS):
+        await store.spend("(test)", f"{number}", 1)
+        left.append(place.ask(KINDS)[1])
+    assert left[:10] == [250 - PIECE] * 10
+    assert left[-1] in (250 - 3 * PIECE, 250 - 4 * PIECE)
+    assert sorted(set(left), reverse=True) == list(range(250 - PIECE, left[-1] - 1, -PIECE))
 
 
 async def test_large_bodies_go_one_by_one(place: Place) -> None:

@@ -117,11 +117,19 @@ class Wanted:
             yield "(accepted_at, row) < (?, ?)", before
 
 
-def services(db: sqlite3.Connection, agency: str | None = None) -> list[str]:
-    """The services of which there are exchanges, of this agency or of any; each is found by one step in an index."""
-    index, of = ("exchange_agency", "agency = ? AND") if agency is not None else ("exchange_service", "")
-    step = " ".join(["SELECT min(service) FROM exchange INDEXED BY", index, "WHERE", of, "service > ?"])
-    given = [] if agency is None else [agency]
+def services(db: sqlite3.Connection) -> list[str]:
+    """The services of which there are exchanges."""
+    return _distinct(db, "SELECT min(service) FROM exchange INDEXED BY exchange_parties WHERE service > ?")
+
+
+def _agencies(db: sqlite3.Connection, service: str) -> list[str]:
+    """The agencies of which there are exchanges with this service."""
+    step = "SELECT min(agency) FROM exchange INDEXED BY exchange_parties WHERE service = ? AND agency > ?"
+    return _distinct(db, step, service)
+
+
+def _distinct(db: sqlite3.Connection, step: str, *given: str) -> list[str]:
+    """Each value is found by one step from the one before it, however many exchanges have it."""
     found = [""]
     while (last := db.execute(step, [*given, found[-1]]).fetchone()[0]) is not None:
         found.append(last)
@@ -185,13 +193,16 @@ def _of_state(db: sqlite3.Connection, wanted: Wanted, state: State, tests: list[
 
 
 def _of_parties(db: sqlite3.Connection, query: Query, tests: list[Test]) -> Iterator[Iterator[Position]]:
-    if query.agency is None:
-        yield _scan(db, "exchange_accepted" if query.service is None else "exchange_service", tests)
-    elif query.service is not None:
-        yield _scan(db, "exchange_agency", tests)
+    """One index of both parties, since each costs every exchange: what is not asked for is gone through."""
+    if query.agency is None and query.service is None:
+        yield _scan(db, "exchange_accepted", tests)
+    elif query.agency is None:
+        for agency in _agencies(db, query.service or ""):
+            yield _scan(db, "exchange_parties", [*tests, ("agency = ?", (agency,))])
     else:
-        for service in services(db, query.agency):
-            yield _scan(db, "exchange_agency", [*tests, ("service = ?", (service,))])
+        among = services(db) if query.service is None else [query.service]
+        for service in among:
+            yield _scan(db, "exchange_parties", [*tests, ("service = ?", (service,))])
 
 
 def _scan(db: sqlite3.Connection, index: str, tests: Sequence[Test]) -> Iterator[Position]:

@@ -46,8 +46,7 @@ CREATE TABLE exchange(
 );
 CREATE UNIQUE INDEX exchange_id ON exchange(id);
 CREATE INDEX exchange_accepted ON exchange(accepted_at);
-CREATE INDEX exchange_agency ON exchange(agency, service, accepted_at);
-CREATE INDEX exchange_service ON exchange(service, accepted_at);
+CREATE INDEX exchange_parties ON exchange(service, agency, accepted_at);
 CREATE INDEX exchange_state ON exchange(state, accepted_at, row, agency, service, code)
     WHERE state NOT IN ('accepted', 'running', 'done');
 CREATE INDEX exchange_code ON exchange(code, accepted_at, row, agency, service, state) WHERE code IS NOT NULL;
@@ -196,10 +195,10 @@ def _found(db: sqlite3.Connection, where: str, values: Collection[Any]) -> list[
 
 # --- deleting what has reached its age
 
-TOKENS, KEYS, BODIES, EXCHANGES = 250, 25, 25, 25
+TOKENS, PIECE = 250, 12
 BODY_BYTES = 256 * 1024
-"""What is deleted at once at most: a piece takes a few milliseconds, since each key and each exchange lies on pages of
-its own. A body that is larger goes alone."""
+"""What is deleted at once at most: so many jtis, and of so many exchanges the keys, the bodies and the rest. A piece
+takes a millisecond or two, since each key and each exchange lies on pages of its own. A larger body goes alone."""
 
 
 class Piece(NamedTuple):
@@ -215,12 +214,12 @@ def purge(db: sqlite3.Connection, now: float, ages: Ages, spent_before: float) -
     """Delete some of what has run out, in one transaction if there is any; jtis that did so before ``spent_before``."""
     oldest = "SELECT row FROM (SELECT row, expires FROM spent ORDER BY row LIMIT ?) WHERE expires <= ?"
     spent = db.execute(oldest, (TOKENS, spent_before)).fetchall()
-    keys = _ended(db, "key, row", "exchange_keys WHERE key IS NOT NULL", now - ages.keys, KEYS)
-    dressed = _ended(db, _BODIES, "exchange_bodies WHERE request IS NOT NULL", now - ages.bodies, BODIES)
+    keys = _ended(db, "key, row", "exchange_keys WHERE key IS NOT NULL", now - ages.keys)
+    dressed = _ended(db, _BODIES, "exchange_bodies WHERE request IS NOT NULL", now - ages.bodies)
     bodies, size = _some_bodies(dressed)
     # What still has a key or bodies waits for them to be deleted before it.
     bare = "exchange_bare WHERE key IS NULL AND request IS NULL"
-    exchanges = _ended(db, "row", bare, now - ages.exchanges, EXCHANGES)
+    exchanges = _ended(db, "row", bare, now - ages.exchanges)
     if not (spent or keys or bodies or exchanges):
         return Piece(more=False, written=0)
     db.execute("BEGIN IMMEDIATE")
@@ -231,7 +230,7 @@ def purge(db: sqlite3.Connection, now: float, ages: Ages, spent_before: float) -
     db.executemany("UPDATE exchange SET request = NULL, reply = NULL WHERE row = ?", [(row,) for row, *_ in bodies])
     db.executemany("DELETE FROM exchange WHERE row = ?", exchanges)
     db.execute("COMMIT")
-    full = len(spent) == TOKENS or len(keys) == KEYS or len(dressed) == BODIES or len(exchanges) == EXCHANGES
+    full = len(spent) == TOKENS or PIECE in (len(keys), len(dressed), len(exchanges))
     more = full or len(bodies) < len(dressed)
     return Piece(more, size + (len(keys) + len(exchanges) + 24) * PAGE)
 
@@ -241,10 +240,10 @@ _BODIES = (
 )
 
 
-def _ended(db: sqlite3.Connection, columns: str, index: str, before: float, most: int) -> list[tuple[Any, ...]]:
+def _ended(db: sqlite3.Connection, columns: str, index: str, before: float) -> list[tuple[Any, ...]]:
     """Of exchanges that have ended, those that did so first."""
     chosen = ["SELECT", columns, "FROM exchange INDEXED BY", index, "AND finished_at <= ?"]
-    return db.execute(" ".join([*chosen, "ORDER BY finished_at LIMIT ?"]), (before, most)).fetchall()
+    return db.execute(" ".join([*chosen, "ORDER BY finished_at LIMIT ?"]), (before, PIECE)).fetchall()
 
 
 def _some_bodies(found: list[tuple[Any, ...]]) -> tuple[list[tuple[Any, ...]], int]:

@@ -32,9 +32,13 @@ GROUP = 256
 CHECKPOINT = 32 * 1024 * 1024
 """Bytes of journal, estimated, after which it is carried over into the database."""
 PURGE_EVERY = 1.0
+"""Seconds between two looks for what has reached its age."""
+PURGE_QUIET = 0.005
 PURGE_REST = 4.0
-"""Seconds between two looks for what has reached its age; and, while there is more, how many times as long as a piece
-took the pause after it is: deleting takes up a fifth of the time at most, whatever has piled up."""
+PURGE_CALLS = 2 * rows.PIECE
+"""While there is more, a piece is deleted when nobody has asked for anything for so many seconds, and for so many times
+as long as the last piece took. When that does not come, it is deleted after so many calls: an exchange takes two at
+least, so steady load is kept up with, and what has piled up is left for quiet times."""
 
 _log = logging.getLogger(__name__)
 
@@ -124,7 +128,9 @@ class Writer:
         self._journal = 0
         self._purged_at = -PURGE_EVERY
         self._next_piece: float | None = None
-        """When to delete more, by the monotonic clock; None when there is nothing more to delete now."""
+        """From when on to delete more in quiet times, by the monotonic clock; None when there is nothing more now."""
+        self._calls = 0
+        """How many there were since something was deleted."""
         self._open = True
         self._taken: list[Asked] = []
         self._last = False
@@ -160,17 +166,18 @@ class Writer:
     def _work(self) -> None:
         while self._take():
             asked, self._taken = self._taken[:GROUP], self._taken[GROUP:]
+            self._calls += len(asked)
             if asked:
                 answers = self._commit([ask for ask, _ in asked])
                 self._loop.call_soon_threadsafe(_answer, asked, answers)
-            self._tidy()
+            self._tidy(quiet=not asked)
         if self._db is not None:
             self._db.close()
 
     def _take(self) -> bool:
-        """Everything that was asked so far; waits if there is nothing, but not beyond the time of the next piece to
-        delete. False when there will be nothing any more."""
-        pause = None if self._next_piece is None else max(0.0, self._next_piece - time.monotonic())
+        """Everything that was asked so far; waits if there is nothing, while there is more to delete only until it is
+        quiet. False when there will be nothing any more."""
+        pause = None if self._next_piece is None else max(PURGE_QUIET, self._next_piece - time.monotonic())
         with suppress(Empty):
             while True:
                 more = self._queue.get(not (self._taken or self._last), pause)
@@ -239,12 +246,12 @@ class Writer:
             if db is not None:
                 db.close()
 
-    def _tidy(self) -> None:
+    def _tidy(self, *, quiet: bool) -> None:
         """Between two transactions, after everybody was answered."""
         if self._db is None:
             return
         try:
-            self._purge(self._db, self._clock())
+            self._purge(self._db, self._clock(), quiet=quiet)
             if self._checkpointer.carried:
                 self._checkpointer.carried = False
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -257,22 +264,26 @@ class Writer:
             self._journal = 0
             self._checkpointer.wake()
 
-    def _purge(self, db: sqlite3.Connection, now: float) -> None:
+    def _purge(self, db: sqlite3.Connection, now: float, *, quiet: bool) -> None:
         steady = self._steady()
         if self._next_piece is None and steady < self._purged_at + PURGE_EVERY:
             return
-        if self._next_piece is not None and time.monotonic() < self._next_piece:
+        if self._next_piece is not None and not quiet and self._calls < PURGE_CALLS:
             return
         spent_before = min(now, self.memory.spent.forget(now))
         began = time.monotonic()
         # What a power cut brings back is deleted again, so nobody waits for the disk.
+        careful = rows.pragma(db, "synchronous")
         db.execute("PRAGMA synchronous=NORMAL")
-        piece = rows.purge(db, now, self._ages, spent_before)
-        db.execute("PRAGMA synchronous=FULL")
+        try:
+            piece = rows.purge(db, now, self._ages, spent_before)
+        finally:
+            db.execute(f"PRAGMA synchronous={careful}")
         self._journal += piece.written
         self._purged_at = steady
         ended = time.monotonic()
         self._next_piece = ended + PURGE_REST * (ended - began) if piece.more else None
+        self._calls = 0
 
 
 def _decide(ask: Ask, batch: Batch) -> Any:
