@@ -298,8 +298,9 @@ class Line:
             wrong = Broken("the adapter refused with a code that its manifest does not declare")
         else:
             wrong = Broken(f"{type(error).__name__} escaped the adapter")
-        # A mistake of its code, so whoever mends it is told the place, which no evidence shows them.
-        log.error("adapter broke its contract", exc_info=error, extra={"facts": {"system": self.name}})
+        # A mistake of its code, so whoever mends it is told the place, which no evidence shows them. A warning, since a
+        # caller can bring it about again and again, and errors are for what the bus itself cannot do.
+        log.warning("adapter broke its contract", exc_info=error, extra={"facts": {"system": self.name}})
         return wrong
 
     def _answered(self, passage: Passage) -> None:

@@ -98,7 +98,7 @@ def test_the_smallest_deployment_is_right(tmp_path: Path) -> None:
         command = [GSB if program == "gsb" else program, *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "nothing wrong; 2 agencies, 0 operators, 1 systems, 1 services, 1 agreements" in done.stdout
+    assert "nothing wrong; agencies 2, operators 0, systems 1, services 1, agreements 1" in done.stdout
 
 
 def test_every_metric_stands_in_the_table() -> None:

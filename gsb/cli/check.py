@@ -54,5 +54,5 @@ def summary(catalogue: Catalogue) -> str:
         "services": len(catalogue.services),
         "agreements": len(catalogue.agreements),
     }
-    held = ", ".join(f"{count} {things}" for things, count in counts.items())
+    held = ", ".join(f"{things} {count}" for things, count in counts.items())
     return f"nothing wrong; {held}; digest {catalogue.digest[:16]}"
