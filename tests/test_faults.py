@@ -19,14 +19,17 @@ import aiohttp
 import pytest
 
 from gsb.jws import sign_request
-from gsb.model import new_id
+from gsb.model import Effect, new_id
 from gsb.sdk.errors import Unavailable
 from gsb.sdk.http import Http
-from tests.kills.campaign import Campaign, campaign
+from gsb.store import sqlite_writer
+from gsb.store.sqlite import SqliteStore
+from tests.kills.campaign import SMALL_JOURNAL, Campaign, campaign
 from tests.kills.checker import Finding
 from tests.kills.deployment import PURPOSE
 from tests.kills.stepped import STEPS, Steps
 from tests.support.node import RunningNode, running_node
+from tests.support.stores import new
 
 pytestmark = pytest.mark.slow
 
@@ -258,6 +261,21 @@ async def test_a_system_that_cannot_be_reached_for_want_of_descriptors_was_sent_
         with pytest.raises(Unavailable) as raised:
             await http.request("POST", f"http://{host}:{port}/", json={})
         assert raised.value.sent is True
+
+
+async def test_a_journal_is_carried_over_though_there_are_no_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "CHECKPOINT", SMALL_JOURNAL)
+    store = SqliteStore(tmp_path / "store.db", bytes(32))
+    await store.open()
+    free = os.dup(0)
+    os.close(free)
+    with limited(os.getpid(), resource.RLIMIT_NOFILE, free):
+        for _ in range(60):
+            await asyncio.gather(*(store.accept(new(Effect.NONE)) for _ in range(8)))
+    assert (tmp_path / "store.db-wal").stat().st_size < 8 * SMALL_JOURNAL
+    await store.close()
 
 
 HOURS = 7_200.0

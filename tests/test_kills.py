@@ -23,6 +23,8 @@ pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("GSB_KILLS", "20"))
 COMMITS = ("accept", "begin", "finish", "postpone", "hold")
+TRIES = 3
+"""Deaths at one point at most, until one has met a crowd; a death that did not is checked, but not counted."""
 POINTS = [f"{verb}.{moment}" for verb in COMMITS for moment in ("before", "after")]
 FURTHER = [f"{verb}.during" for verb in COMMITS] + ["resolve.before", "resolve.after", "resolve.during"]
 """Crash points for when there are more deaths than the usual."""
@@ -52,11 +54,13 @@ async def test_nothing_acknowledged_is_lost_and_nothing_acts_twice(
 ) -> None:
     async with campaign(tmp_path) as battle:
         for number, point in enumerate(deaths(KILLS), start=1):
-            death = await battle.kill(point)
-            tell(f"kill {number:3}/{KILLS}  {death}")
-            assert battle.findings == []
-            assert death.calls >= CROWD, death
-            assert death.exchanges >= CROWD, death
+            for _ in range(TRIES):
+                death = await battle.kill(point)
+                tell(f"kill {number:3}/{KILLS}  {death}")
+                assert battle.findings == []
+                if min(death.calls, death.exchanges) >= CROWD:
+                    break
+            assert min(death.calls, death.exchanges) >= CROWD, death
         await battle.end()
         ops = battle.load.ops
         states = Counter(op.ended.state for op in ops if op.ended)

@@ -63,6 +63,8 @@ class Checkpointer:
 
     def __init__(self, path: Path, steady: Callable[[], float]) -> None:
         self._path = path
+        # Open as long as the store is: when there are no descriptors left, the journal must not grow.
+        self._db = rows.connect(path, writes=True)
         self._trouble = Trouble(_log, "the store's journal is carried over again", steady)
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="gsb-checkpoint")
@@ -83,17 +85,14 @@ class Checkpointer:
     def _work(self) -> None:
         while self._wake.get():
             try:
-                db = rows.connect(self._path, writes=True)
-                try:
-                    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                finally:
-                    db.close()
+                self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 self.carried = True
                 self._trouble.is_over()
             except sqlite3.Error as error:
                 self._trouble.is_there(
                     f"the store's journal cannot be carried over ({error}): it grows, beside {self._path}"
                 )
+        self._db.close()
 
 
 class Writer:
