@@ -203,7 +203,9 @@ async def test_only_public_services_are_shown_to_anybody(tmp_path: Path, session
     deployment = puppet_deployment(tmp_path)
     deployment.files[f"services/{READ}.toml"]["public"] = True
     async with node_in_process(tmp_path, deployment) as node, session.get(f"{node.url}/services") as answer:
-        assert [each["service"] for each in (await answer.json())["services"]] == [READ]
+        told = await answer.json()
+        assert [each["service"] for each in told["services"]] == [READ]
+        assert told["kept"] == {"keys_days": 30, "bodies_days": 30, "exchanges_days": 365}
 
 
 async def test_an_exchange_is_followed_through_its_links(node: InProcess) -> None:

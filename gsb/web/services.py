@@ -25,17 +25,23 @@ class Offer:
 async def listing(bus: Bus, call: Call) -> Answer:
     """``GET /services``"""
     if call.signature is None:
-        public = [described(offer.service) for offer in offered(bus)]
-        return Answer(200, orjson.dumps({"services": public}), JSON_TYPE)
+        return listed(bus, [described(offer.service) for offer in offered(bus)])
 
     async def act(signed: Signed) -> Answer:
         usable = [
             described(offer.service) | {"grants": [granted(grant) for grant in offer.grants]}
             for offer in usable_by(bus, signed.issuer)
         ]
-        return Answer(200, orjson.dumps({"services": usable}), JSON_TYPE)
+        return listed(bus, usable)
 
     return await for_caller(bus, call, act, bus.catalogue.gsb.bus.base_urls)
+
+
+def listed(bus: Bus, services: list[dict[str, Any]]) -> Answer:
+    """The services, and for how long the bus keeps what callers may want again: promise 2 wants it published."""
+    ages = bus.catalogue.gsb.retention
+    kept = {"keys_days": ages.keys_days, "bodies_days": ages.bodies_days, "exchanges_days": ages.exchanges_days}
+    return Answer(200, orjson.dumps({"services": services, "kept": kept}), JSON_TYPE)
 
 
 def offered(bus: Bus) -> list[Offer]:

@@ -143,11 +143,15 @@ _SERVICE = obj(
     },
     {"grants": array(_GRANT) | {"description": "Yours, in force now; only in answers to signed calls."}},
 )
+_KEPT = obj(
+    {name: {"type": "integer", "minimum": 1} for name in ("keys_days", "bodies_days", "exchanges_days")},
+    description="Days after the outcome for which keys, bodies and what became of an exchange are kept.",
+)
 SCHEMAS: Mapping[str, Shape] = {
     "Problem": _PROBLEM,
     "Pending": obj({"exchange": _EXCHANGE, "state": _STATE, "links": _LINKS}),
     "Exchange": _SHOWN,
-    "Services": obj({"services": array(_SERVICE)}),
+    "Services": obj({"services": array(_SERVICE), "kept": _KEPT}),
     "Keys": obj({"keys": array(obj({"kty": _TEXT, "kid": _TEXT}))}, description="A JWK Set (RFC 7517)."),
 }
 
