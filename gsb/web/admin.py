@@ -5,6 +5,7 @@ What an exchange's time line says is for observers; bodies are for inspectors al
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ def seconds(text: Any) -> float:
 
 
 Moment = Annotated[float, BeforeValidator(seconds)]
+
+log = logging.getLogger("gsb.exchange")
 
 
 class _Act(BaseModel):
@@ -235,6 +238,8 @@ async def rule(bus: Bus, act: Act, known: Exchange, ruling: Ruling) -> Answer:
         raise StateConflict(extra={"exchange": known.id, "state": known.state})
     if outcome is not None:
         bus.metrics.service(known.service).ended(outcome.state, bus.clock() - known.accepted_at)
+        told = {"exchange": known.id, **facts, "code": outcome.code, "operator": act.operator.issuer}
+        log.info("exchange ended", extra={"facts": told})
     await bus.broker.wake(known.id)
     return Answer(200, orjson.dumps(shown(bus, await existing(bus, known.id))), JSON_TYPE)
 
