@@ -28,7 +28,7 @@ def store(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Interleaved pairs of runs.")] = 5,
 ) -> None:
     """Accept and finish exchanges through the store, against the same rows written raw to SQLite."""
-    raise typer.Exit(asyncio.run(store_bench.main(folder, exchanges=exchanges, in_flight=in_flight, pairs=pairs)))
+    raise typer.Exit(_run(store_bench.main(folder, exchanges=exchanges, in_flight=in_flight, pairs=pairs)))
 
 
 @bench.command("search")
