@@ -43,6 +43,9 @@ LOOK = 0.2
 """Seconds between two looks at the ledger's file, which another process writes."""
 SMALL_JOURNAL = 1024 * 1024
 """Bytes after which the store carries its journal over when the power may go: every few commits."""
+LARGE_JOURNAL = 1024 * 1024 * 1024
+"""Bytes that no life writes. Carrying the journal over synchronises it, whatever ``synchronous`` says: a store that
+was built wrongly would have lost nothing if it died just after that."""
 IN_FLIGHT = frozenset({State.ACCEPTED, State.RUNNING, State.WAITING})
 
 
@@ -96,7 +99,7 @@ class Campaign:
         command = [sys.executable, "-m", self.module, str(self.deployment.folder)]
         command += ["--crash", point] if point else []
         command += ["--sabotage", self.sabotage] if self.sabotage else []
-        command += ["--checkpoint", str(SMALL_JOURNAL)] if self.power and not self.sabotage else []
+        command += ["--checkpoint", str(LARGE_JOURNAL if self.sabotage else SMALL_JOURNAL)] if self.power else []
         environment = self.environment | (self.power.environment if self.power else {})
         self._node = RunningNode(self.deployment, command, environment)
         self._started_at = time.time()

@@ -9,7 +9,8 @@ is told. It waits for SIGUSR1 first, and then until enough exchanges of this pro
 ``--sabotage`` takes a promise away: ``reservation`` (a key belongs to nobody), ``lease`` (``begin`` grants to
 everybody, always), ``off`` or ``normal`` (SQLite's ``synchronous`` is that and not FULL). The tests must notice each.
 
-``--checkpoint`` lets the store carry its journal over so often that deaths meet it; else no life is long enough.
+``--checkpoint`` says after how many bytes the store carries its journal over: few, so that deaths meet it (else no life
+is long enough), or more than a life writes.
 """
 
 from __future__ import annotations
