@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gsb.bench import store as bench
-from gsb.store import sqlite_rows
+from gsb.store.sqlite import rows as sqlite_rows
 
 
 def on_disk(folder: Path) -> Path:

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from gsb.errors import TABLE
-from gsb.web.docs import STYLE
+from gsb.web.reference.docs import STYLE
 from tests.support.deployment import PERSON, Deployment, standard
 from tests.support.node import InProcess, node_in_process
 from tests.support.reading import read

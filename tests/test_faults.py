@@ -22,8 +22,8 @@ from gsb.jws import sign_request
 from gsb.model import Effect, new_id
 from gsb.sdk.errors import Unavailable
 from gsb.sdk.http import Http
-from gsb.store import sqlite_writer
 from gsb.store.sqlite import SqliteStore
+from gsb.store.sqlite import writer as sqlite_writer
 from tests.kills.campaign import SMALL_JOURNAL, Campaign, campaign
 from tests.kills.checker import Finding
 from tests.kills.deployment import PURPOSE

@@ -12,8 +12,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from gsb.errors import TABLE
 from gsb.schema import Schema
-from gsb.web import openapi
 from gsb.web.app import API, find_route
+from gsb.web.reference import openapi
 from gsb.web.services import usable_by
 from tests.support.bus import bus_of
 from tests.support.deployment import PERSON, Deployment, standard

@@ -23,15 +23,16 @@ ROWS = """
     config load installed
     keys policy limits projection fair
     evidence.entry
-    store.contract store.seal store.spent store.standing store.sqlite_rows store.sqlite_reads store.sqlite_batch
-        store.sqlite_writer store.sqlite
+    store.contract store.seal store.spent store.standing store.sqlite.rows store.sqlite.reads store.sqlite.batch
+        store.sqlite.writer store.sqlite.store store.sqlite
     broker.contract broker.local
     material lint catalogue check
     breaker runtime
     bus
     handout verdict
     admit perform sweep reload
-    web.server web.callers web.services web.shapes web.openapi web.docs web.exchanges web.admin web.app
+    web.server web.callers web.services web.reference.shapes web.reference.openapi web.reference.docs
+        web.exchanges web.admin web.app
     node bench.store bench.place bench.instant bench.load bench.floor bench.served bench.steps bench.sync
         bench.crowd.late bench.crowd.place bench.crowd.flood bench.crowd.fairness bench.crowd.strain bench.memory
         bench.search.fill bench.search.measure
@@ -45,7 +46,7 @@ MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_FILES = 400, 40, 10
 BLIND = {
     "gsb/installed.py": "importing foreign code",
     "gsb/runtime.py": "running foreign code",
-    "gsb/store/sqlite_writer.py": "the writer thread, which hands every error to those who wait",
+    "gsb/store/sqlite/writer.py": "the writer thread, which hands every error to those who wait",
     "gsb/node.py": "the worker loop, which survives one exchange",
     "gsb/reload.py": "building another catalogue, which runs foreign code beside a node that works",
     "gsb/web/app.py": "the edge, which answers every error as a problem",

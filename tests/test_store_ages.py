@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from gsb.model import Effect, Record
-from gsb.store import sqlite_rows, sqlite_writer
 from gsb.store.contract import DAY, Ages, Business, Store
 from gsb.store.sqlite import SqliteStore
-from gsb.store.sqlite_rows import PIECE
+from gsb.store.sqlite import rows as sqlite_rows
+from gsb.store.sqlite import writer as sqlite_writer
+from gsb.store.sqlite.rows import PIECE
 from tests.support.stores import AGES, DONE, Clock, done, new
 
 KEY = bytes(range(32))

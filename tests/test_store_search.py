@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from gsb.model import State
-from gsb.store import sqlite_reads, sqlite_rows
 from gsb.store.contract import Query
 from gsb.store.sqlite import SqliteStore
+from gsb.store.sqlite import reads as sqlite_reads
+from gsb.store.sqlite import rows as sqlite_rows
 from gsb.store.standing import Lease
 from tests.support.stores import done
 

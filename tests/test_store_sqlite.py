@@ -18,10 +18,11 @@ import pytest
 
 from gsb.errors import Replayed, StoreUnavailable
 from gsb.model import Effect, State
-from gsb.store import sqlite_rows, sqlite_writer
 from gsb.store.contract import DAY, Attempt, NewExchange, Query, Ruling, Store, StoreUnfit, ended
 from gsb.store.sqlite import SqliteStore
-from gsb.store.sqlite_batch import Ask
+from gsb.store.sqlite import rows as sqlite_rows
+from gsb.store.sqlite import writer as sqlite_writer
+from gsb.store.sqlite.batch import Ask
 from tests.store_contract import StoreContract
 from tests.support.stores import AGES, DONE, LEASE, Clock, accepted, begun, entry, files, ids, new
 
@@ -302,7 +303,8 @@ VERBS = ("accept", "begin", "finish", "postpone", "hold", "resolve", "due", "not
 CHILD = """
 import asyncio, json, os, signal, sys
 from pathlib import Path
-from gsb.store import sqlite_batch, sqlite_writer
+from gsb.store.sqlite import batch as sqlite_batch
+from gsb.store.sqlite import writer as sqlite_writer
 from gsb.store.sqlite import SqliteStore
 from tests.test_store_sqlite import KEY, act, prepare
 

@@ -6,8 +6,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from gsb.store import sqlite_reads, sqlite_rows
 from gsb.store.sqlite import SqliteStore
+from gsb.store.sqlite import reads as sqlite_reads
+from gsb.store.sqlite import rows as sqlite_rows
 from tests.support.stores import accepted
 
 KEY = os.urandom(32)

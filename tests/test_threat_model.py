@@ -22,7 +22,7 @@ import pytest
 
 from gsb.client import BusProblem, Client
 from gsb.jwk import ALGORITHMS
-from gsb.store import sqlite_rows
+from gsb.store.sqlite import rows as sqlite_rows
 from gsb.web.app import API, OPERATIONS
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ
 from tests.support.deployment import standard

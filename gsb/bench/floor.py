@@ -30,8 +30,8 @@ from gsb.evidence.entry import make_entry
 from gsb.jwk import PrivateKey, PublicKey, read_private, read_public, to_base64url
 from gsb.model import JSON_TYPE, Call, Effect, Entry, Signed, State, new_id
 from gsb.schema import Schema
-from gsb.store import sqlite_rows as rows
 from gsb.store.seal import RECORD, REPLY, SECRET, Seal, read_key
+from gsb.store.sqlite import rows
 from gsb.store.standing import Row
 
 DIGEST = "a" * 64

@@ -25,9 +25,8 @@ from typing import Any
 
 from gsb.evidence.entry import make_entry
 from gsb.model import Decision, Effect, Entry, Outcome, Record, State, new_id
-from gsb.store import sqlite_rows as rows
 from gsb.store.contract import NewExchange
-from gsb.store.sqlite import SqliteStore
+from gsb.store.sqlite import SqliteStore, rows
 from gsb.store.standing import Row
 
 COLLECT_AFTER = 10_000

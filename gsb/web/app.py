@@ -23,7 +23,8 @@ from gsb.handout import leaf_text
 from gsb.metrics import CONTENT_TYPE
 from gsb.model import JSON_TYPE, PROBLEM_TYPE, Answer, Call, Exchange
 from gsb.problem import problem_answer
-from gsb.web import admin, docs, exchanges, openapi, services
+from gsb.web import admin, exchanges, services
+from gsb.web.reference import docs, openapi
 from gsb.web.server import make_server, new_instance, read_call, respond
 
 log = logging.getLogger("gsb.web")

@@ -31,8 +31,9 @@ import uvloop
 from gsb.catalogue import Catalogue
 from gsb.metrics import Metrics
 from gsb.node import Node, open_sqlite, run
-from gsb.store import sqlite_rows, sqlite_writer
 from gsb.store.contract import Begun, NewExchange, Reservation, Store
+from gsb.store.sqlite import rows as sqlite_rows
+from gsb.store.sqlite import writer as sqlite_writer
 from gsb.telemetry import log_to_stderr
 
 CROWD = 16

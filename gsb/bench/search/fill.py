@@ -16,9 +16,9 @@ from random import SystemRandom
 from typing import NamedTuple
 
 from gsb.model import Effect, State, Took, new_id
-from gsb.store import sqlite_rows as rows
 from gsb.store.contract import DAY, Business
 from gsb.store.seal import Seal
+from gsb.store.sqlite import rows
 from gsb.store.standing import Row
 
 AGENCIES = [f"agency-{number:02}" for number in range(40)]

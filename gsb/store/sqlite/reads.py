@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from gsb.errors import StoreUnavailable
 from gsb.model import Entry, State
-from gsb.store import sqlite_rows as rows
 from gsb.store import standing
 from gsb.store.contract import Query
+from gsb.store.sqlite import rows
 from gsb.store.standing import Lease, Row
 
 _IN_A_MOMENT = frozenset({State.ACCEPTED, State.RUNNING})

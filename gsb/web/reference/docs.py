@@ -23,8 +23,8 @@ from gsb.projection import granted, whole
 from gsb.schema import escape
 from gsb.web import services
 from gsb.web.callers import for_caller
+from gsb.web.reference.shapes import EFFECTS
 from gsb.web.services import Offer
-from gsb.web.shapes import EFFECTS
 
 HTML_TYPE = "text/html; charset=utf-8"
 STYLE = """

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Protocol
 
 from gsb.errors import Replayed, StoreUnavailable
 from gsb.model import FINAL, Effect, Outcome, State
-from gsb.store import sqlite_rows as rows
 from gsb.store import standing
 from gsb.store.contract import Attempt, Due, Ruling
 from gsb.store.spent import Spent
+from gsb.store.sqlite import rows
 from gsb.store.standing import Lease, Row
 
 OPEN = 4_096

@@ -1,7 +1,7 @@
 """The store on SQLite: one process, one file, no server.
 
 Reads and sealing happen in the event loop, on a connection that only reads; everything that writes goes to one thread
-that commits in groups (``gsb.store.sqlite_writer``). A lease of an ``effect = none`` exchange is only kept in memory,
+that commits in groups (``gsb.store.sqlite.writer``). A lease of an ``effect = none`` exchange is only kept in memory,
 since a crash ends it harmlessly. After a crash the file and its journal hold exactly what was committed.
 """
 
@@ -19,9 +19,6 @@ from typing import Literal, cast
 
 from gsb.errors import Replayed, StoreUnavailable
 from gsb.model import Effect, Entry, Exchange, Outcome, Record, State
-from gsb.store import sqlite_batch as batch
-from gsb.store import sqlite_reads as reads
-from gsb.store import sqlite_rows as rows
 from gsb.store import standing
 from gsb.store.contract import (
     Ages,
@@ -37,8 +34,9 @@ from gsb.store.contract import (
     StoreUnfit,
 )
 from gsb.store.seal import KEYCHECK, RECORD, REPLY, SECRET, Seal, Unreadable, pack, unpack
-from gsb.store.sqlite_batch import Jti, SealedEntry
-from gsb.store.sqlite_writer import Committed, Writer, untold
+from gsb.store.sqlite import batch, reads, rows
+from gsb.store.sqlite.batch import Jti, SealedEntry
+from gsb.store.sqlite.writer import Committed, Writer, untold
 from gsb.store.standing import Lease, Row, Task
 
 FRESH = 1_024

@@ -21,9 +21,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from gsb.errors import Problem, StoreUnavailable
-from gsb.store import sqlite_rows as rows
 from gsb.store.contract import Ages
-from gsb.store.sqlite_batch import Ask, Batch, Memory
+from gsb.store.sqlite import rows
+from gsb.store.sqlite.batch import Ask, Batch, Memory
 from gsb.store.standing import Lease
 from gsb.trouble import Trouble
 

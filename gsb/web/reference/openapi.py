@@ -19,8 +19,8 @@ from gsb.projection import granted as granted_schema
 from gsb.projection import whole
 from gsb.web import services
 from gsb.web.callers import for_caller
+from gsb.web.reference.shapes import EFFECTS, KEY, OUTCOME_HEADERS, Shape, codes_by_status, components, json_of, ref
 from gsb.web.services import Offer
-from gsb.web.shapes import EFFECTS, KEY, OUTCOME_HEADERS, Shape, codes_by_status, components, json_of, ref
 
 KEYS_TYPE = "application/jwk-set+json"
 PROFILE = "1"

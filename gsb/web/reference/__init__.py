@@ -1,0 +1,1 @@
+"""The API described to its callers: OpenAPI, and pages to read."""
