@@ -23,8 +23,8 @@ ROWS = """
     config load installed
     keys policy limits projection fair
     evidence.entry
-    store.contract store.seal store.spent store.standing store.sqlite.rows store.sqlite.reads store.sqlite.batch
-        store.sqlite.writer store.sqlite.store store.sqlite
+    store.logs store.contract store.seal store.spent store.standing
+        store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer store.sqlite.store store.sqlite
     broker.contract broker.local
     material lint catalogue check
     breaker runtime

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from gsb.model import FINAL, Effect, Entry, Exchange, Outcome, Record, State, Took
+from gsb.store.logs import LogStore
 
 DAY = 86_400.0
 
@@ -80,6 +81,8 @@ class NewExchange:
     record: Record
     entry: Entry
     business: Business | None = None
+    subject: str | None = None
+    """Whom the request is about; it may lie in the store only as a keyed hash, the same for every service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,8 @@ class Query:
     until: float | None = None
     business: str | None = None
     """The business key, whether it was stored as a hash or not."""
+    subject: str | None = None
+    """Whom the requests are about, in any service. Exchanges that were erased are not found by it."""
     cursor: str | None = None
     """``Page.next`` of the page before."""
     limit: int = 50
@@ -166,8 +171,9 @@ class Page:
     """Opaque; None on the last page."""
 
 
-class Store(Protocol):
-    """The verbs. ``Replayed`` (gsb.errors) is raised wherever a jti was spent before by the same issuer."""
+class Store(LogStore, Protocol):
+    """The verbs; those of the evidence log are in ``gsb.store.logs``. ``Replayed`` (gsb.errors) is raised wherever a
+    jti was spent before by the same issuer."""
 
     async def open(self) -> None:
         """Open or create the database. Raises StoreUnfit, and changes nothing, for one of an unknown version, one that
@@ -221,7 +227,7 @@ class Store(Protocol):
 
     async def exchange(self, exchange: str) -> Exchange | None:
         """The exchange with its outcome (body decrypted) and entries. None when there is none, or none any more;
-        ``gone`` when its bodies are too old to be told."""
+        ``gone`` when its bodies are too old to be told, or erased."""
 
     async def record(self, exchange: str) -> Record | None:
         """The request of an exchange; None when there is no such exchange or it is ``gone``."""
