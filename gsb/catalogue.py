@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from gsb import config
 from gsb.keys import BusKeys, Registry
 from gsb.lint import lint
@@ -100,6 +102,8 @@ class Catalogue:
     agreements: Mapping[str, config.Agreement]
     keys: Registry
     bus_keys: BusKeys
+    log_key: Ed25519PrivateKey
+    """With which checkpoints are signed."""
     policy: Policy
     digest: str
     """SHA-256, in hex, over every file that took part, but for private keys and secrets."""
@@ -111,7 +115,7 @@ def build(folder: Path) -> Catalogue:
     material, wrong = read_material(tables)
     findings += wrong
     findings += lint(tables, material, time.time())
-    if findings or tables.gsb is None:
+    if findings or tables.gsb is None or material.log is None:
         raise ConfigInvalid(findings)
     services = {name: _service(name, tables, tables.gsb, material) for name in tables.services}
     return Catalogue(
@@ -124,6 +128,7 @@ def build(folder: Path) -> Catalogue:
         agreements=MappingProxyType(dict(tables.agreements)),
         keys=Registry(material.keys),
         bus_keys=BusKeys(material.bus),
+        log_key=material.log,
         policy=Policy(_grants(tables)),
         digest=_digest({**tables.contents, **material.contents}),
     )

@@ -142,6 +142,37 @@ class StoreTable(Table):
     """File with the store's key, made by ``gsb keygen --store``. Without it bodies and evidence cannot be read."""
 
 
+ORIGIN = r"^[a-z0-9.:-]+(/[A-Za-z0-9._~-]+)*$"
+"""What the evidence log may be called: a URL without its scheme (c2sp.org/tlog-checkpoint); no space and no plus, which
+part the name of a key from the key (c2sp.org/signed-note)."""
+
+
+class LogTable(Table):
+    """Where the evidence log lies, who signs it, and how far it may fall behind."""
+
+    path: File
+    """Folder of its files, one folder in it for each year; it is made where its parent exists. They can be made again
+    from the store; that the store was never rolled back, only they can show."""
+    key: File
+    """The log's own private key, a JWK made by ``gsb keygen --alg Ed25519``. It signs nothing but checkpoints."""
+    origin: str | None = Field(default=None, pattern=ORIGIN, max_length=200)
+    """The log's name, to which the year is appended. None: host and path of the first base URL, and ``/log``."""
+    every: float = Field(default=1.0, gt=0, le=10)
+    """Seconds after which what was committed stands in a published checkpoint, at most, while the log keeps up."""
+    idle: float = Field(default=600.0, ge=1, le=86_400)
+    """Seconds after which an unchanged checkpoint is published again, so that silence can be told from failure."""
+    behind_entries: int = Field(default=100_000, ge=1)
+    """Entries committed and not yet published above which new exchanges are answered 503 ``recorder_behind``."""
+    behind_seconds: float = Field(default=30.0, gt=0)
+    """Age of the oldest such entry above which they are."""
+
+    @model_validator(mode="after")
+    def _keeps_up(self) -> Self:
+        if self.behind_seconds <= self.every:
+            raise ValueError("behind_seconds must be more than every, or the log is behind while it keeps up")
+        return self
+
+
 class Retention(Table):
     """How long what exchanges leave behind is kept, in days after the outcome; what has no outcome is kept whole.
 
@@ -222,6 +253,7 @@ class Gsb(Table):
     bus: Bus
     listen: Listen = Listen()
     store: StoreTable
+    log: LogTable
     retention: Retention = Retention()
     broker: BrokerTable = BrokerTable()
     limits: Limits = Limits()
@@ -230,6 +262,13 @@ class Gsb(Table):
     """Folder of the services' schemas."""
     reload: Literal["signal", "watch"] = "signal"
     """When a running node takes up changes of these files: at SIGHUP, or also by itself as soon as they are still."""
+
+    @property
+    def log_origin(self) -> str:
+        """The name of the evidence log, without the year."""
+        if self.log.origin is not None:
+            return self.log.origin
+        return self.bus.base_urls[0].partition("://")[2] + "/log"
 
 
 class Agency(Table):

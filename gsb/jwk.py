@@ -109,6 +109,14 @@ def read_private(data: bytes) -> PrivateKey:
     return key
 
 
+def read_ed25519(data: bytes) -> tuple[PrivateKey, ed25519.Ed25519PrivateKey]:
+    """Read a private JWK of the kind that signs checkpoints, which are no JWS. Raises ``KeyUnfit``."""
+    key = read_private(data)
+    if key.algorithm not in ("Ed25519", "EdDSA"):
+        raise KeyUnfit(f"The key is for {key.algorithm}, and a log is signed with Ed25519.")
+    return key, _okp_private(_members(data))
+
+
 def generate(algorithm: str) -> bytes:
     """A new private JWK for this algorithm, as JSON with ``kid``, ``alg`` and ``use``. Raises ``KeyUnfit``."""
     if algorithm == "ES256":
@@ -274,7 +282,11 @@ def _read_okp(jwk: Mapping[str, Any]) -> Read:
 
 
 def _sign_okp(jwk: Mapping[str, Any]) -> Callable[[bytes], bytes]:
-    return ed25519.Ed25519PrivateKey.from_private_bytes(_octets(jwk, "d", 32)).sign
+    return _okp_private(jwk).sign
+
+
+def _okp_private(jwk: Mapping[str, Any]) -> ed25519.Ed25519PrivateKey:
+    return ed25519.Ed25519PrivateKey.from_private_bytes(_octets(jwk, "d", 32))
 
 
 def _okp_members(key: ed25519.Ed25519PrivateKey) -> dict[str, str]:

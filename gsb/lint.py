@@ -6,14 +6,16 @@ id for known when there is a file of that name. Adapters are imported here, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gsb.config import Agreement, Gsb, Service, Tls, is_loopback
+from gsb.config import ORIGIN, Agreement, Gsb, Service, Tls, is_loopback
 from gsb.installed import Loaded, installed, load_adapter
-from gsb.load import Finding, Tables, suggest, validate
+from gsb.load import KINDS, Finding, Tables, suggest, validate
 from gsb.material import Material, dotted, shown
 from gsb.schema import Schema
 from gsb.store.seal import KeyFileUnfit, read_key
@@ -26,6 +28,7 @@ def lint(tables: Tables, material: Material, now: float) -> list[Finding]:
         findings += _bus(tables, tables.gsb)
         findings += _signing(material, now)
         findings += _store(tables, tables.gsb)
+        findings += _log(tables, tables.gsb)
         findings += _adapters(tables, tables.gsb)
         findings += _schemas(tables, tables.gsb, material)
     findings += _belonging(tables)
@@ -80,6 +83,34 @@ def _store(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
         read_key(gsb.store.key)
     except KeyFileUnfit as error:
         yield Finding("gsb.toml", "store.key", f"{error}; gsb keygen --store makes one")
+
+
+def _log(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
+    """The log's folder holds a log and nothing else: it is written to without looking, and read by whoever checks."""
+    path = gsb.log.path.resolve()
+    if not path.parent.is_dir():
+        yield Finding("gsb.toml", "log.path", f"there is no folder {shown(gsb.log.path.parent, tables.folder)}")
+    elif path.exists() and not path.is_dir():
+        yield Finding("gsb.toml", "log.path", f"{shown(gsb.log.path, tables.folder)} is no folder")
+    for name, other in _others(tables, gsb):
+        if other == path or path in other.parents or (name in _READ and path.is_relative_to(other)):
+            yield Finding("gsb.toml", "log.path", f"is a folder of {name} too; the log needs a folder of its own")
+    if gsb.reload == "watch" and path.is_relative_to(tables.folder):
+        text = 'lies in the deployment\'s folder, where reload = "watch" looks at every file each second'
+        yield Finding("gsb.toml", "log.path", f"{text}; a log has thousands")
+    if not re.fullmatch(ORIGIN, gsb.log_origin):
+        yield Finding("gsb.toml", "log.origin", f"is missing: a log cannot be called {gsb.log_origin}")
+
+
+_READ = ("schemas", *KINDS)
+"""Folders in which nothing else may lie: whatever is in them is read."""
+
+
+def _others(tables: Tables, gsb: Gsb) -> Iterator[tuple[str, Path]]:
+    yield "the deployment", tables.folder
+    yield "the store", gsb.store.path.resolve()
+    yield "schemas", gsb.schemas.resolve()
+    yield from ((kind, tables.folder / kind) for kind in KINDS)
 
 
 # --- systems and services

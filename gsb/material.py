@@ -1,7 +1,7 @@
 """Reads and compiles what the tables of a deployment name: public and private keys, schemas.
 
-Whatever cannot be used is a finding and left out of the result. It keeps no secret but the bus's private keys, whose
-content stands in no finding. What the keys and schemas are good for is not judged here.
+Whatever cannot be used is a finding and left out of the result. It keeps no secret but the private keys of bus and log,
+whose content stands in no finding. What the keys and schemas are good for is not judged here.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from gsb import strictjson
 from gsb.config import KeyFile
 from gsb.errors import BodyMalformed
-from gsb.jwk import KeyUnfit, PrivateKey, PublicKey, read_private, read_public
+from gsb.jwk import KeyUnfit, PrivateKey, PublicKey, read_ed25519, read_private, read_public
 from gsb.keys import Life
 from gsb.load import Finding, Tables
 from gsb.schema import Schema, SchemaError
@@ -31,6 +33,8 @@ class Material:
     """Owner, key and life of each key of an agency or operator."""
     schemas: Mapping[str, Schema] = field(default_factory=dict)
     """By ``<service>/request`` and ``<service>/reply``."""
+    log: Ed25519PrivateKey | None = None
+    """With which checkpoints are signed."""
     contents: Mapping[str, bytes] = field(default_factory=dict)
     """The public files as they were read: ``schemas/<service>/request.json`` and ``keys/<owner>/<kid>``."""
 
@@ -42,9 +46,11 @@ def read_material(tables: Tables) -> tuple[Material, list[Finding]]:
     for kind, owners in (("agencies", tables.agencies), ("operators", tables.operators)):
         for owner, table in owners.items():
             reader.read_keys(f"{kind}/{owner}.toml", owner, table.keys)
+    # After all others: a key that is a message key too is then wrong here, and not there.
+    reader.read_log()
     for service in tables.services:
         reader.read_schemas(service)
-    material = Material(tuple(reader.bus), tuple(reader.keys), reader.schemas, reader.contents)
+    material = Material(tuple(reader.bus), tuple(reader.keys), reader.schemas, reader.log, reader.contents)
     return material, reader.findings
 
 
@@ -56,6 +62,7 @@ class _Reader:
         self.findings: list[Finding] = []
         self.bus: list[Ours] = []
         self.keys: list[Theirs] = []
+        self.log: Ed25519PrivateKey | None = None
         self.schemas: dict[str, Schema] = {}
         self.contents: dict[str, bytes] = {}
 
@@ -81,6 +88,20 @@ class _Reader:
             if self._is_new(file, where, key.kid):
                 self.keys.append((owner, key, Life.of(table)))
                 self.contents[f"keys/{owner}/{key.kid}"] = data
+
+    def read_log(self) -> None:
+        if self._tables.gsb is None:
+            return
+        path = self._tables.gsb.log.key
+        try:
+            key, signing = read_ed25519(path.read_bytes())
+        except OSError as error:
+            self._find("gsb.toml", "log.key", f"{self._shown(path)} cannot be read: {error.strerror}")
+        except KeyUnfit as error:
+            self._find("gsb.toml", "log.key", f"{error} gsb keygen --alg Ed25519 makes one")
+        else:
+            if self._is_new("gsb.toml", "log.key", key.kid):
+                self.log = signing
 
     def read_schemas(self, service: str) -> None:
         if self._tables.gsb is None:

@@ -37,7 +37,7 @@ WATCHED = (".toml", ".json", ".jwk")
 Cause = Literal["signal", "watch"]
 Mark = tuple[int, ...]
 """What tells two states of a file apart without reading it."""
-FIXED = (("bus", "id"), ("listen", None), ("store", None), ("retention", None), ("broker", None))
+FIXED = (("bus", "id"), ("listen", None), ("store", None), ("log", None), ("retention", None), ("broker", None))
 """Tables of gsb.toml that a running node cannot change, or of one only this setting."""
 
 

@@ -60,6 +60,15 @@ def repeat_key(deployment: Deployment) -> None:
     keys.append({"file": keys[0]["file"], "state": "revoked"})
 
 
+def message_key(deployment: Deployment) -> None:
+    deployment.gsb["log"]["key"] = str(deployment.key_file("payroll", "Ed25519"))
+
+
+def watch_the_log(deployment: Deployment) -> None:
+    deployment.gsb["reload"] = "watch"
+    deployment.gsb["log"]["path"] = "log"
+
+
 def tear(path: str) -> Bend:
     """A schema whose file is no strict JSON."""
 
@@ -127,6 +136,27 @@ CASES: list[tuple[Bend, str, str, str]] = [
     (set_gsb("store", path="nowhere/store.db"), "gsb.toml", "store.path", "there is no folder nowhere"),
     (set_gsb("store", key="no.key"), "gsb.toml", "store.key", "gsb keygen --store makes one"),
     (set_gsb("store", key="gsb.toml"), "gsb.toml", "store.key", "base64url"),
+    # the log
+    (set_gsb("log", key="no.key"), "gsb.toml", "log.key", "no.key cannot be read: No such file"),
+    (set_gsb("log", key="gsb.toml"), "gsb.toml", "log.key", "gsb keygen --alg Ed25519 makes one"),
+    (set_gsb("log", key="keys/bus.jwk.json"), "gsb.toml", "log.key", "for ES256, and a log is signed with Ed25519"),
+    (message_key, "gsb.toml", "log.key", "the same key stands in agencies/payroll.toml: keys.1.file"),
+    (set_gsb("log", path="nowhere/log"), "gsb.toml", "log.path", "there is no folder nowhere"),
+    (set_gsb("log", path="gsb.toml"), "gsb.toml", "log.path", "gsb.toml is no folder"),
+    (set_gsb("log", path="."), "gsb.toml", "log.path", "is a folder of the deployment too"),
+    (set_gsb("log", path=".."), "gsb.toml", "log.path", "is a folder of the deployment too"),
+    (set_gsb("log", path="agreements/log"), "gsb.toml", "log.path", "is a folder of agreements too"),
+    (set_gsb("log", path="schemas"), "gsb.toml", "log.path", "is a folder of schemas too"),
+    (set_gsb("log", path="store.db"), "gsb.toml", "log.path", "is a folder of the store too"),
+    (watch_the_log, "gsb.toml", "log.path", "looks at every file each second"),
+    (set_gsb("log", origin="the log"), "gsb.toml", "log.origin", "match pattern"),
+    (
+        lambda d: d.gsb["bus"].update(base_urls=[f"{d.bus_url}/a+b"]),
+        "gsb.toml",
+        "log.origin",
+        "a log cannot be called",
+    ),
+    (set_gsb("log", every=2, behind_seconds=2), "gsb.toml", "log", "behind_seconds must be more than every"),
     (set_gsb("limits", wait=50, wait_max=40), "gsb.toml", "limits", "wait must be at most wait_max"),
     (
         lambda d: d.gsb.update(retention={"bodies_days": 60, "exchanges_days": 60}),

@@ -11,7 +11,16 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from gsb import jwk
-from gsb.jwk import KeyUnfit, from_base64url, generate, read_private, read_public, to_base64url
+from gsb.jwk import (
+    KeyUnfit,
+    from_base64url,
+    generate,
+    public_of,
+    read_ed25519,
+    read_private,
+    read_public,
+    to_base64url,
+)
 
 # RFC 7515, appendix A.3.1, and RFC 8037, appendices A.1 and A.2.
 EC_KEY = {
@@ -278,6 +287,15 @@ def test_rsa_private_keys_are_whole_and_consistent(name: str) -> None:
 
 def test_rsa_keys_of_many_primes_are_refused() -> None:
     assert "two primes" in unfit(RSA_KEY | {"oth": []}, private=True)
+
+
+def test_a_key_of_a_log_is_one_that_signs_checkpoints() -> None:
+    key, signing = read_ed25519(orjson.dumps(OKP_KEY))
+    assert key.public.verify("Ed25519", b"a checkpoint", signing.sign(b"a checkpoint"))
+    with pytest.raises(KeyUnfit, match="for ES256, and a log is signed with Ed25519"):
+        read_ed25519(orjson.dumps(EC_KEY))
+    with pytest.raises(KeyUnfit, match="public key where a private one is wanted"):
+        read_ed25519(public_of(generate("Ed25519")))
 
 
 def test_no_key_for_an_algorithm_that_does_not_exist() -> None:

@@ -162,6 +162,7 @@ async def test_what_needs_a_restart_is_refused_by_name(node: InProcess, caplog: 
     gsb["bus"] |= {"id": "bus.other"}
     gsb["listen"] |= {"port": gsb["listen"]["operations_port"], "operations_port": gsb["listen"]["port"]}
     gsb["store"] |= {"path": "other.db"}
+    gsb["log"] |= {"idle": 60}
     gsb["retention"] = {"keys_days": 31}
     gsb["limits"] |= {"wait": 1}
     caplog.set_level(logging.INFO, "gsb.reload")
@@ -171,6 +172,7 @@ async def test_what_needs_a_restart_is_refused_by_name(node: InProcess, caplog: 
         "bus.id",
         "listen.operations_port",
         "listen.port",
+        "log.idle",
         "retention.keys_days",
         "store.path",
     ]

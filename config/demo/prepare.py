@@ -30,6 +30,7 @@ SIGNERS = {
     "payroll-agency": "ES256",
     "audit-office": "Ed25519",
     "duty-operator": "ES256",
+    "log": "Ed25519",
 }
 """Who signs in the demonstration, and how; the bus accepts all three algorithms of the wire profile."""
 

@@ -83,6 +83,9 @@ operations_port = {operations}
 [store]
 path = "store.db"
 key = "keys/store.key"
+[log]
+path = "log"
+key = "keys/log.jwk"
 [adapters]
 allow = ["{adapter}"]
 """
@@ -125,6 +128,7 @@ def lay_out(root: Path) -> Place:
         "gsb.toml": _GSB.format(bus=BUS, port=port, operations=operations, adapter=ADAPTER),
         "keys/bus.jwk": bus.decode(),
         "keys/store.key": new_key(),
+        "keys/log.jwk": jwk.generate("Ed25519").decode(),
         "keys/consumer.jwk": jwk.public_of(private).decode(),
         private_file(CONSUMER): private.decode(),
         f"agencies/{CONSUMER}.toml": 'name = "The one who asks"\nkeys = [{ file = "keys/consumer.jwk" }]\n',

@@ -35,6 +35,7 @@ if str(SITE) not in sys.path:
 
 BUS = "bus.test"
 THE_BUS = "(the bus)"
+THE_LOG = "(its log)"
 CONSUMER = "payroll"
 PROVIDER = "hrmis-agency"
 AGENCIES = ("payroll", "audit-office", "hrmis-agency", "tax-agency")
@@ -100,6 +101,7 @@ class Deployment:
         self.schemas: dict[str, Any] = {}
         """The schemas by the path of their file below ``schemas/``."""
         self.secrets = root / "private"
+        self.log_folder = root / "log"
         self.secrets.mkdir(parents=True, exist_ok=True)
         (self.folder / "keys").mkdir(parents=True, exist_ok=True)
         self.gsb = self._gsb()
@@ -111,6 +113,7 @@ class Deployment:
 
     def _gsb(self) -> Table:
         (self.folder / "keys" / "bus.jwk.json").write_bytes(_private(THE_BUS, "ES256"))
+        (self.folder / "keys" / "log.jwk.json").write_bytes(_private(THE_LOG, "Ed25519"))
         key = base64.urlsafe_b64encode(os.urandom(32)).rstrip(b"=")
         (self.folder / "store.key").write_bytes(key + b"\n")
         return {
@@ -122,6 +125,7 @@ class Deployment:
             },
             "listen": {"port": self.port, "operations_port": self.operations_port},
             "store": {"path": "store.db", "key": "store.key"},
+            "log": {"path": str(self.log_folder), "key": "keys/log.jwk.json"},
             "limits": {},
             "adapters": {"allow": []},
             "schemas": "schemas",
