@@ -24,7 +24,8 @@ ROWS = """
     keys policy limits projection fair
     evidence.entry
     store.logs store.contract store.seal store.spent store.standing
-        store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer store.sqlite.store store.sqlite
+        store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer
+        store.sqlite.opened store.sqlite.store store.sqlite
     broker.contract broker.local
     material lint catalogue check
     breaker runtime

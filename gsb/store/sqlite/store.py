@@ -8,8 +8,6 @@ since a crash ends it harmlessly. After a crash the file and its journal hold ex
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,12 +29,12 @@ from gsb.store.contract import (
     Query,
     Reservation,
     Ruling,
-    StoreUnfit,
 )
-from gsb.store.seal import KEYCHECK, RECORD, REPLY, SECRET, Seal, Unreadable, pack, unpack
+from gsb.store.seal import RECORD, REPLY, SECRET, Unreadable, pack, unpack
 from gsb.store.sqlite import batch, reads, rows
 from gsb.store.sqlite.batch import Jti, SealedEntry
-from gsb.store.sqlite.writer import Committed, Writer, untold
+from gsb.store.sqlite.opened import Opened
+from gsb.store.sqlite.writer import Committed, untold
 from gsb.store.standing import Lease, Row, Task
 
 FRESH = 1_024
@@ -44,7 +42,7 @@ FRESH_BODY = 65_536
 """Exchanges just accepted that are remembered, since most begin at once, and the largest body among them in bytes."""
 
 
-class SqliteStore:
+class SqliteStore(Opened):
     """See ``gsb.store.contract.Store``. All calls come from the event loop in which it was opened.
 
     ``steady`` gives seconds that only grow, whatever becomes of the ``clock``. ``committed`` is told of each commit how
@@ -61,57 +59,12 @@ class SqliteStore:
         steady: Callable[[], float] = time.monotonic,
         committed: Committed = untold,
     ) -> None:
-        self._committed, self._steady = committed, steady
-        self._path, self._seal, self._ages, self._clock = path, Seal(key), ages or Ages(), clock
-        self._leases: dict[str, Lease] = {}
+        super().__init__(path, key, ages or Ages(), clock, steady, committed)
         self._fresh: dict[str, tuple[NewExchange, float]] = {}
-        self._lock: int | None = None
-        self._open_writer: Writer | None = None
-        self._reader: sqlite3.Connection | None = None
-
-    # --- opening and closing ------------------------------------------------------------------------------
-
-    async def open(self) -> None:
-        self._lock = _own(self._path)
-        try:
-            _prepare(self._path, self._seal)
-            self._reader = rows.connect(self._path, writes=False)
-            self._open_writer = Writer(self._path, self._leases, self._clock, self._steady, self._ages, self._committed)
-        except sqlite3.Error as error:
-            self._let_go()
-            raise StoreUnfit(f"{self._path}: the store cannot be opened: {error}") from error
-        except StoreUnfit:
-            self._let_go()
-            raise
-        self._open_writer.start()
-
-    async def close(self) -> None:
-        writer, self._open_writer = self._open_writer, None
-        if writer is not None:
-            await writer.close()
-        self._let_go()
 
     def _let_go(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-        self._leases.clear()
+        super()._let_go()
         self._fresh.clear()
-
-    @property
-    def _writer(self) -> Writer:
-        if self._open_writer is None:
-            raise StoreUnavailable("the store is not open")
-        return self._open_writer
-
-    @property
-    def _db(self) -> sqlite3.Connection:
-        if self._reader is None:
-            raise StoreUnavailable("the store is not open")
-        return self._reader
 
     # --- accepting ----------------------------------------------------------------------------------------
 
@@ -157,10 +110,6 @@ class SqliteStore:
 
     def _jti(self, issuer: str, jti: str, lives: float) -> Jti:
         return Jti(self._seal.hash(issuer, jti, b"jti"), lives)
-
-    def _sealed(self, entry: Entry) -> SealedEntry:
-        (secret,) = self._seal.seal({SECRET: (entry.secret, entry.leaf)})
-        return SealedEntry(entry.leaf, entry.content, secret)
 
     def _sealed_with_reply(
         self, exchange: str, outcome: Outcome | None, entry: Entry
@@ -250,11 +199,6 @@ class SqliteStore:
 
     # --- reading ------------------------------------------------------------------------------------------
 
-    def _known(self, exchange: str) -> Row | None:
-        """The exchange, as far as it is young enough to be told."""
-        row = reads.exchange(self._db, exchange, self._leases)
-        return None if row is None else standing.aged(row, self._ages, self._clock())
-
     async def exchange(self, exchange: str) -> Exchange | None:
         with reads.reading():
             if (row := self._known(exchange)) is None:
@@ -339,42 +283,3 @@ def _row_of(new: NewExchange, accepted_at: float) -> Row:
         0, new.id, new.agency, new.service, new.effect, decision.purpose, decision.agreement, b"", accepted_at,
         None, 0, None, State.ACCEPTED, expires_at, due_at,
     )  # fmt: skip
-
-
-def _own(path: Path) -> int:
-    """A lock on a file beside the database, for as long as it stays open: one process owns the store."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise StoreUnfit(f"{path}: another process has this store open") from None
-    return lock
-
-
-def _prepare(path: Path, seal: Seal) -> None:
-    """Make a database without tables (a crash may leave one) a store; refuse any other that is not ours.
-
-    Raises StoreUnfit and sqlite3.Error.
-    """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    db = rows.connect(path, writes=True)
-    try:
-        if rows.pragma(db, "application_id") == 0 and rows.blank(db):
-            rows.create(db, *seal.seal({KEYCHECK: (b"store", b"")}))
-        _check(db, path, seal)
-    finally:
-        db.close()
-
-
-def _check(db: sqlite3.Connection, path: Path, seal: Seal) -> None:
-    version = rows.pragma(db, "user_version")
-    if rows.pragma(db, "application_id") != rows.APPLICATION:
-        raise StoreUnfit(f"{path}: this is not a store of the bus")
-    if version != rows.VERSION:
-        raise StoreUnfit(f"{path}: the store has version {version}, this program reads {rows.VERSION}")
-    try:
-        seal.open(db.execute("SELECT sealed FROM keycheck").fetchone()[0], KEYCHECK, b"")
-    except Unreadable:
-        raise StoreUnfit(f"{path}: the store was sealed with another key") from None
