@@ -25,6 +25,7 @@ FIELDS: dict[str, Any] = {
     "states": None,
     "code": "system_refused",
     "business": "E-1",
+    "subject": "S-1",
     "since": 1.0,
     "until": 2_000_000_000.0,
 }
@@ -52,7 +53,9 @@ async def test_every_combination_goes_along_an_index(
         query = Query(**given | ({"states": frozenset({state})} if state else {}))
         before = sqlite_reads.Position(1_900_000_000.0, 7) if further else None
         for plan in plans(db, query, before):
-            assert "SEARCH" in plan or not (further or {"agency", "service", "code", "business"} & given.keys()), plan
+            assert "SEARCH" in plan or not (
+                further or {"agency", "service", "code", "business", "subject"} & given.keys()
+            ), plan
             assert " INDEX " in plan or "PRIMARY KEY" in plan, plan
             # What is in flight, and so few, may be sorted.
             assert "TEMP B-TREE" not in plan or state in (State.ACCEPTED, State.RUNNING), plan
@@ -64,7 +67,8 @@ def plans(db: sqlite3.Connection, query: Query, before: sqlite_reads.Position | 
     leases = {"01a0c450-6c00-71b6-b1a8-e21f6124ae04": Lease(1, 2.0, 1.0)}
     asked: list[str] = []
     db.set_trace_callback(asked.append)
-    list(sqlite_reads.search(db, sqlite_reads.Wanted(query, businesses, before, leases)))
+    subject = None if query.subject is None else b"hashed"
+    list(sqlite_reads.search(db, sqlite_reads.Wanted(query, businesses, subject, before, leases)))
     sqlite_reads.services(db)
     db.set_trace_callback(None)
     assert asked
@@ -85,6 +89,8 @@ def plans(db: sqlite3.Connection, query: Query, before: sqlite_reads.Position | 
         (Query(code="c", states=frozenset({State.FAILED})), "COVERING INDEX exchange_code"),
         (Query(states=frozenset({State.RUNNING})), "COVERING INDEX exchange_due"),
         (Query(agency="a", service="s", business="b"), "exchange_business"),
+        (Query(agency="a", service="s", subject="b"), "exchange_subject"),
+        (Query(code="c", subject="b"), "exchange_subject"),
     ],
 )
 async def test_the_narrowest_index_is_used(db: sqlite3.Connection, query: Query, index: str) -> None:
@@ -96,7 +102,7 @@ async def test_a_further_page_begins_where_the_last_one_ended(db: sqlite3.Connec
     asked: list[str] = []
     db.set_trace_callback(asked.append)
     for until, at in ((2e9, 1.9e9), (1.8e9, 1.9e9)):
-        wanted = sqlite_reads.Wanted(Query(until=until), None, sqlite_reads.Position(at, 7), {})
+        wanted = sqlite_reads.Wanted(Query(until=until), None, None, sqlite_reads.Position(at, 7), {})
         list(sqlite_reads.search(db, wanted))
     scans = [each for each in asked if "INDEXED BY" in each]
     assert ["accepted_at <=" in each for each in scans] == [False, True]

@@ -160,8 +160,8 @@ class Floor:
         jti = self._seal.hash(CONSUMER, signed.jti, b"jti")
         reserved = None if key is None else self._seal.hash(CONSUMER, key, b"key")
         row = Row(
-            0, id_, CONSUMER, service, effect, PURPOSE, "all", jti + jti, now, None, None, reserved, State.ACCEPTED,
-            now + 3_600, now + 2,
+            0, id_, CONSUMER, service, effect, PURPOSE, "all", jti + jti, now, None, None, None, reserved,
+            State.ACCEPTED, now + 3_600, now + 2,
         )  # fmt: skip
         entry = make_entry("accepted", now, self._facts(row) | {"key": signed.key_id}, {"request": signed.jws})
         parts = {RECORD: (body, id_.encode()), SECRET: (entry.secret, entry.leaf)}

@@ -148,6 +148,10 @@ class Seal:
             return self.hash(service, business.value, b"business")
         return business.value
 
+    def subject(self, subject: str) -> bytes:
+        """Whom a request is about, as it is stored: a hash, the same for every service."""
+        return self.hash("", subject, b"subject")
+
     def cursor(self, accepted_at: float, row: int) -> str:
         """A place in a list as opaque text that nobody else can make."""
         position = _POSITION.pack(accepted_at, row)

@@ -40,6 +40,8 @@ class Row:
     accepted_at: float
     business: str | bytes | None
     """The business key, as a keyed hash if it is personal."""
+    subject: bytes | None
+    """Keyed hash of whom the request is about."""
     request: int | None
     """Where the sealed record lies; None once it is gone, and the body of the outcome with it."""
     key: bytes | None

@@ -91,7 +91,7 @@ def _exchanges(seal: Seal, count: int) -> Iterator[Row]:
 def _row(number: int, agency: str, service: str, at: float, business: str | bytes, kind: Ending | State) -> Row:
     row = Row(
         number, new_id(at), agency, service, Effect.NONE, "payroll", "agreement-1", b"f" * 32, at, business,
-        number, None, State.DONE, at + 3_600, None, 1,
+        None, number, None, State.DONE, at + 3_600, None, 1,
     )  # fmt: skip
     if isinstance(kind, Ending):
         row.state, row.code, row.status, row.took = kind.state, kind.code, kind.status, kind.took

@@ -220,6 +220,7 @@ class Accept(_Plain):
     fingerprint: bytes
     expires_in: float
     business: str | bytes | None
+    subject: bytes | None
     key: bytes | None
     jti: Jti
     record: bytes
@@ -244,6 +245,7 @@ class Accept(_Plain):
             self.fingerprint,
             now,
             self.business,
+            self.subject,
             batch.keep(self.record),
             self.key,
             State.ACCEPTED,

@@ -90,11 +90,13 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A query whose business key and cursor are understood."""
+    """A query whose business key, subject and cursor are understood."""
 
     query: Query
     businesses: Sequence[str | bytes] | None
     """The forms in which the business key may have been stored."""
+    subject: bytes | None
+    """The keyed hash of the subject."""
     before: Position | None
     leases: Mapping[str, Lease]
 
@@ -107,6 +109,7 @@ class Wanted:
         for test, value in (
             ("agency = ?", query.agency),
             ("service = ?", query.service),
+            ("subject = ?", self.subject),
             ("code = ?", query.code),
             ("accepted_at >= ?", query.since),
             ("accepted_at <= ?", until),
@@ -161,6 +164,8 @@ def _scans(db: sqlite3.Connection, wanted: Wanted) -> Iterator[Iterator[Position
     if wanted.businesses is not None:
         for each in wanted.businesses:
             yield _scan(db, "exchange_business", [("business = ?", (each,)), *tests, *_written(query.states)])
+    elif wanted.subject is not None:
+        yield _scan(db, "exchange_subject", [*tests, *_written(query.states)])
     elif query.code is not None:
         yield _scan(db, "exchange_code", [*tests, *_written(query.states)])
     elif query.states:

@@ -1,10 +1,11 @@
 """The tables of the SQLite store, how a connection is opened, and how many rows go in by one statement.
 
 What is written in arrival order is cheap and what has a random key touches a page of its own, so everything has an
-integer row in arrival order, and only idempotency and business keys are looked up by a hash. Sealed bytes lie in tables
-of their own: a row whose body lay in it would be rewritten whole at each change. What ages lies apart from the secrets
-of entries, which do not: so deleting frees whole pages, which are used again. It knows the layout, not the rules. A
-crash leaves what SQLite's journal makes of it: whole transactions.
+integer row in arrival order, and only idempotency keys, business keys and subjects are looked up by a hash. Sealed
+bytes lie in tables of their own: a row whose body lay in it would be rewritten whole at each change. What ages lies
+apart from the secrets of entries, which do not: so deleting frees whole pages, which are used again. Entries are
+numbered from 1 without gaps in the order of their commits, so a log is a range of rows and an entry's index follows
+from its row. It knows the layout, not the rules. A crash leaves what SQLite's journal makes of it: whole transactions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from gsb.model import Effect, State
 from gsb.store.contract import Ages
 from gsb.store.standing import Row
 
-VERSION = 2
+VERSION = 3
 """Of the layout, in ``user_version``."""
 APPLICATION = 0x67736201
 """In ``application_id``: marks the file as a store of the bus."""
@@ -35,14 +36,19 @@ CREATE TABLE sealed(row INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
 CREATE TABLE secret(row INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
 CREATE TABLE entry(row INTEGER PRIMARY KEY, leaf BLOB NOT NULL, content BLOB NOT NULL, exchange INTEGER);
 CREATE INDEX entry_exchange ON entry(exchange) WHERE exchange IS NOT NULL;
+CREATE TABLE log(
+    number INTEGER PRIMARY KEY, origin TEXT NOT NULL UNIQUE, first_row INTEGER NOT NULL, end_row INTEGER,
+    size INTEGER NOT NULL, checkpoint BLOB NOT NULL, published INTEGER NOT NULL, published_note BLOB NOT NULL,
+    published_at REAL
+);
 CREATE TABLE reservation(hash BLOB PRIMARY KEY, exchange INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE exchange(
     row INTEGER PRIMARY KEY, id TEXT NOT NULL, agency TEXT NOT NULL, service TEXT NOT NULL, effect TEXT NOT NULL,
     purpose TEXT NOT NULL, agreement TEXT NOT NULL, fingerprint BLOB NOT NULL, accepted_at REAL NOT NULL,
-    business BLOB, request INTEGER, key BLOB, state TEXT NOT NULL, expires_at REAL NOT NULL, due_at REAL,
-    attempt INTEGER NOT NULL, maybe_sent INTEGER NOT NULL, nudges INTEGER NOT NULL, lease_until REAL, began_at REAL,
-    reason TEXT, finished_at REAL, reply INTEGER, status INTEGER, took TEXT, code TEXT, content_type TEXT, fields BLOB,
-    agreement_digest TEXT
+    business BLOB, subject BLOB, request INTEGER, key BLOB, state TEXT NOT NULL, expires_at REAL NOT NULL,
+    due_at REAL, attempt INTEGER NOT NULL, maybe_sent INTEGER NOT NULL, nudges INTEGER NOT NULL, lease_until REAL,
+    began_at REAL, reason TEXT, finished_at REAL, reply INTEGER, status INTEGER, took TEXT, code TEXT,
+    content_type TEXT, fields BLOB, agreement_digest TEXT
 );
 CREATE UNIQUE INDEX exchange_id ON exchange(id);
 CREATE INDEX exchange_accepted ON exchange(accepted_at);
@@ -51,6 +57,7 @@ CREATE INDEX exchange_state ON exchange(state, accepted_at, row, agency, service
     WHERE state NOT IN ('accepted', 'running', 'done');
 CREATE INDEX exchange_code ON exchange(code, accepted_at, row, agency, service, state) WHERE code IS NOT NULL;
 CREATE INDEX exchange_business ON exchange(business, accepted_at) WHERE business IS NOT NULL;
+CREATE INDEX exchange_subject ON exchange(subject, accepted_at) WHERE subject IS NOT NULL;
 CREATE INDEX exchange_due ON exchange(due_at, state, accepted_at, agency, service) WHERE due_at IS NOT NULL;
 CREATE INDEX exchange_keys ON exchange(finished_at) WHERE finished_at IS NOT NULL AND key IS NOT NULL;
 CREATE INDEX exchange_bodies ON exchange(finished_at) WHERE finished_at IS NOT NULL AND request IS NOT NULL;

@@ -94,6 +94,7 @@ class SqliteStore(Opened):
                 self._seal.mask(new.fingerprint, new.id),
                 new.expires_in,
                 None if new.business is None else self._seal.business(new.service, new.business),
+                None if new.subject is None else self._seal.subject(new.subject),
                 None if new.key is None else self._seal.hash(new.agency, new.key, b"key"),
                 self._jti(new.agency, new.jti, new.jti_lives),
                 record,
@@ -231,7 +232,7 @@ class SqliteStore(Opened):
         with reads.reading():
             db = rows.connect(self._path, writes=False)
             try:
-                wanted = reads.Wanted(query, self._businesses(db, query), before, leases)
+                wanted = reads.Wanted(query, self._businesses(db, query), self._subject(query), before, leases)
                 young = (row for row in reads.search(db, wanted) if standing.aged(row, self._ages, now) is not None)
                 found = list(islice(young, query.limit + 1))
             finally:
@@ -247,6 +248,9 @@ class SqliteStore(Opened):
         among = reads.services(db) if query.service is None else [query.service]
         hashed = (self._seal.business(service, Business(query.business, personal=True)) for service in among)
         return [query.business, *hashed]
+
+    def _subject(self, query: Query) -> bytes | None:
+        return None if query.subject is None else self._seal.subject(query.subject)
 
     async def standing(self) -> Mapping[State, int]:
         return await asyncio.to_thread(self._standing)
@@ -281,5 +285,5 @@ def _row_of(new: NewExchange, accepted_at: float) -> Row:
     due_at = min(accepted_at + standing.FIRST_GAP, expires_at)
     return Row(
         0, new.id, new.agency, new.service, new.effect, decision.purpose, decision.agreement, b"", accepted_at,
-        None, 0, None, State.ACCEPTED, expires_at, due_at,
+        None, None, 0, None, State.ACCEPTED, expires_at, due_at,
     )  # fmt: skip
