@@ -186,6 +186,7 @@ def new_exchange(
         record=Record(call.body, signed.key_id, decision, signed.sub, signed.case, call.traceparent, kept),
         entry=entry,
         business=service.business(value),
+        subject=service.subject(value),
     )
 
 

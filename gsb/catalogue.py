@@ -40,13 +40,17 @@ class BusinessKey:
 
     def of(self, body: Any) -> Business | None:
         """The business key of a request; None where it has none that is a text or an integer."""
-        for name in self.path:
-            if not isinstance(body, dict) or name not in body:
-                return None
-            body = body[name]
-        if isinstance(body, bool) or not isinstance(body, str | int):
+        value = _text_at(self.path, body)
+        return None if value is None else Business(value, self.personal)
+
+
+def _text_at(path: tuple[str, ...], body: Any) -> str | None:
+    """The text or integer at this place of a body, as text; None where there is none."""
+    for name in path:
+        if not isinstance(body, dict) or name not in body:
             return None
-        return Business(str(body), self.personal)
+        body = body[name]
+    return None if isinstance(body, bool) or not isinstance(body, str | int) else str(body)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,10 +72,17 @@ class ServiceInfo:
     reply: Schema
     settings: Mapping[str, Any]
     business_key: BusinessKey | None = None
+    subject_path: tuple[str, ...] | None = None
+    """Where in a request stands whom it is about: the member that its schema marks ``x-subject``. What stands in a list
+    is not found: such a request is about nobody alone."""
 
     def business(self, body: Any) -> Business | None:
         """The business key of a request, if this service has one."""
         return None if self.business_key is None else self.business_key.of(body)
+
+    def subject(self, body: Any) -> str | None:
+        """Whom a request is about, if its schema says where that stands and it does stand there."""
+        return None if self.subject_path is None else _text_at(self.subject_path, body)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +147,7 @@ def build(folder: Path) -> Catalogue:
 
 def _service(name: str, tables: Tables, gsb: config.Gsb, material: Material) -> ServiceInfo:
     table = tables.services[name]
+    request = material.schemas[f"{name}/request"]
     system = name.partition("/")[0]
     return ServiceInfo(
         id=name,
@@ -147,11 +159,17 @@ def _service(name: str, tables: Tables, gsb: config.Gsb, material: Material) -> 
         public=table.public,
         expires=table.expires,
         body=gsb.limits.body if table.body is None else table.body,
-        request=material.schemas[f"{name}/request"],
+        request=request,
         reply=material.schemas[f"{name}/reply"],
         settings=MappingProxyType(table.settings),
-        business_key=_business_key(table.business_key, material.schemas[f"{name}/request"]),
+        business_key=_business_key(table.business_key, request),
+        subject_path=None if request.subject is None else _path(request.subject),
     )
+
+
+def _path(pointer: str) -> tuple[str, ...]:
+    """The names of members in a JSON Pointer (RFC 6901)."""
+    return tuple(token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:])
 
 
 def _business_key(pointer: str | None, request: Schema) -> BusinessKey | None:
@@ -161,7 +179,7 @@ def _business_key(pointer: str | None, request: Schema) -> BusinessKey | None:
     tokens = pointer.split("/")
     holders = {"/".join(tokens[:count]) for count in range(1, len(tokens) + 1)}
     personal = bool(holders & (request.personal | {request.subject}))
-    return BusinessKey(tuple(token.replace("~1", "/").replace("~0", "~") for token in tokens[1:]), personal)
+    return BusinessKey(_path(pointer), personal)
 
 
 def _system(name: str, tables: Tables, services: Mapping[str, ServiceInfo]) -> SystemInfo:

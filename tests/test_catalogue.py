@@ -69,6 +69,26 @@ def test_a_business_key_is_personal_when_its_member_or_a_holder_of_it_is(tmp_pat
     assert catalogue.services["registry/note/v1"].business_key is None
 
 
+def test_whom_a_request_is_about_stands_where_its_schema_says_so(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    number = {"type": "integer", "x-subject": True}
+    nested = closed({"person": closed({"a/b~c": number})}, {"person": {"a/b~c": 7}})
+    many = closed({"people": {"type": "array", "items": number}}, {"people": [7]})
+    del nested["properties"]["person"]["examples"]
+    for name, request in {"nested": nested, "many": many, "nobody": closed({}, {})}.items():
+        deployment.service(f"registry/{name}/v1", request=request, reply=closed({}, {}))
+    catalogue = build(deployment.write())
+
+    def found(name: str, body: Any) -> str | None:
+        return catalogue.services[f"registry/{name}/v1"].subject(body)
+
+    assert found("person", {"id": "P-0001"}) == "P-0001"
+    assert found("nested", {"person": {"a/b~c": 7}}) == "7"
+    assert found("nested", {"person": {}}) is None
+    assert found("many", {"people": [7]}) is None
+    assert found("nobody", {}) is None
+
+
 def test_keys_of_agencies_and_operators_are_registered(tmp_path: Path) -> None:
     deployment = standard(tmp_path)
     ed25519 = deployment.key("payroll", "Ed25519")
