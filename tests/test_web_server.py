@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import orjson
@@ -112,6 +113,74 @@ async def test_connections_beyond_the_limit_are_told_so_and_closed(tmp_path: Pat
             while (await answered(node, listing))[0] != 200:  # noqa: ASYNC110 - its end is noticed a moment later
                 await asyncio.sleep(0)
         opened[1][1].close()
+
+
+TRICKLE = b"GET /services HTTP/1.1\r\nHost: x\r\nX: "
+
+
+@asynccontextmanager
+async def connected(node: InProcess) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.deployment.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("limits", "data", "answer"),
+    [
+        ({"header_within": 0.2}, TRICKLE, b"request_too_slow"),
+        ({"connections": 1}, b"", b"busy"),
+        ({}, TRICKLE + b"x" * 40_000, b"bad_request"),
+        ({}, POST + b"Content-Length: 99999999\r\n\r\n{", b"body_too_large"),
+        ({}, TRICKLE + b"\r\nConnection: close\r\n\r\n", b'"services"'),
+    ],
+)
+async def test_a_connection_is_not_reset_while_the_caller_reads_the_last_answer(
+    tmp_path: Path, limits: dict[str, float], data: bytes, answer: bytes
+) -> None:
+    """A kernel resets a connection that is closed over unread input, and what was answered may be lost with it."""
+    deployment = standard(tmp_path)
+    deployment.gsb["limits"] |= limits
+    async with node_in_process(tmp_path, deployment) as node, connected(node) as first, connected(node) as second:
+        reader, writer = second if "connections" in limits else first
+        writer.write(data)
+        async with asyncio.timeout(10):
+            assert answer in await reader.read()
+        for _ in range(3):  # a write after a reset fails
+            writer.write(b"x")
+            await writer.drain()
+
+
+async def sent_for_ever(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    """Raises ConnectionError once the other side does not listen any more."""
+    while True:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("piece", [b"x", b"x" * 1_000_000])
+async def test_a_caller_that_sends_on_after_the_last_answer_is_left_in_the_end(tmp_path: Path, piece: bytes) -> None:
+    async with node_in_process(tmp_path) as node, connected(node) as (reader, writer), asyncio.timeout(30):
+        writer.write(b"nonsense\r\n\r\n")
+        assert b" 400 " in await reader.read()
+        with pytest.raises(ConnectionError):
+            await sent_for_ever(writer, piece)
+
+
+async def test_far_too_many_connections_are_not_kept_for_a_moment_longer(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    deployment.gsb["limits"]["connections"] = 1
+    async with node_in_process(tmp_path, deployment) as node, connected(node), connected(node) as second:
+        assert b"busy" in await second[0].read()
+        async with connected(node) as (reader, writer):
+            assert await reader.read()
+            with pytest.raises(ConnectionError):
+                await sent_for_ever(writer, b"x")
 
 
 async def test_a_header_beyond_the_limit_is_refused(tmp_path: Path) -> None:

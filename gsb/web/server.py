@@ -37,6 +37,13 @@ ONCE = ("GSB-Signature", "Idempotency-Key", "Content-Type", "Prefer")
 """Headers that must not be repeated: two values would let two readers see two requests."""
 KEY = re.compile(r'"([\x21\x23-\x5b\x5d-\x7e]{1,128})"|([\x21\x23-\x5b\x5d-\x7e]{1,128})')
 """Idempotency-Key: an RFC 8941 string without escapes, or the bare form that many clients send."""
+LINGER = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+"""Seconds and bytes for which a connection that the bus ends is still read, and what comes dropped. One closed over
+unread input is reset by the kernel, and the caller loses the answer; more than the largest body nobody sends in good
+faith."""
+UNREAD = (RequestTooSlow.status, BodyTooLarge.status)
+"""Statuses that end a connection, since what is left of the request is not read."""
 WAIT = re.compile(r'wait[ \t]*=[ \t]*("?)([0-9]{1,6})\1')
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -74,17 +81,18 @@ def make_server(
 
     class Server(web.Server):
         def __call__(self) -> RequestHandler:
-            return Protocol(self, limits(), full=len(self._connections) >= limits().connections)
+            return Protocol(self, limits(), others=len(self._connections))
 
     return Server(handle)
 
 
 class Patient(RequestHandler):
-    """A connection that waits as long as its limits say for each request's head, and no longer."""
+    """A connection that waits as long as its limits say for each request's head, and no longer; when it ends it, it
+    gives the caller time to read the answer. ``others``: how many connections there are without it."""
 
-    __slots__ = ("_full", "_heads", "_late", "_within")
+    __slots__ = ("_heads", "_late", "_limits", "_others", "_parting", "_unread")
 
-    def __init__(self, server: web.Server, limits: Limits, *, full: bool) -> None:
+    def __init__(self, server: web.Server, limits: Limits, *, others: int) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -92,15 +100,17 @@ class Patient(RequestHandler):
             max_line_size=limits.header,
             max_field_size=limits.header,
             auto_decompress=False,
-            lingering_time=2.0,
+            lingering_time=LINGER,
             keepalive_timeout=limits.idle,
             logger=logging.getLogger("gsb.web.http"),
         )
-        self._within = limits.header_within
-        self._full = full
+        self._limits, self._others = limits, others
         self._heads = 0
         self._late: asyncio.TimerHandle | None = None
-        """Runs while a head has begun and is not whole, and from the start on."""
+        """Runs while a head has begun and is not whole, and from the start on; at last while the caller may read."""
+        self._parting: asyncio.Transport | None = None
+        """Set once the last answer was written; the library knows of no connection any more then."""
+        self._unread = LINGER_BYTES
 
     def turned_away(self, problem: Problem) -> bytes:
         """The whole answer to somebody who has not sent a request."""
@@ -108,19 +118,39 @@ class Patient(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if self._full:
+        if self._others >= self._limits.connections:
             self._turn_away(Busy("there are as many connections as the bus takes"))
         else:
-            self._late = self._loop.call_later(self._within, self._too_slow)
+            self._late = self._loop.call_later(self._limits.header_within, self._too_slow)
 
     def data_received(self, data: bytes) -> None:
+        if self._parting is not None:
+            self._unread -= len(data)
+            if self._unread < 0:
+                self.force_close()
+            return
         super().data_received(data)
         waiter = self._waiter
         if self._heads != self._request_count:
             self._heads = self._request_count
             self._stop()
         elif data and self._late is None and waiter is not None and not waiter.done():
-            self._late = self._loop.call_later(self._within, self._too_slow)
+            self._late = self._loop.call_later(self._limits.header_within, self._too_slow)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if resp.status in UNREAD:
+            resp.force_close()
+        finished = await super().finish_response(request, resp, start_time)
+        if not resp.keep_alive:
+            self._part()
+        return finished
+
+    def force_close(self) -> None:
+        super().force_close()
+        if self._parting is not None:
+            self._parting.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop()
@@ -134,12 +164,32 @@ class Patient(RequestHandler):
     def _too_slow(self) -> None:
         self._late = None
         if self._waiter is not None and not self._waiter.done():
-            self._turn_away(RequestTooSlow(f"the head did not arrive within {self._within:g} seconds"))
+            text = f"the head did not arrive within {self._limits.header_within:g} seconds"
+            self._turn_away(RequestTooSlow(text))
 
     def _turn_away(self, problem: Problem) -> None:
         if self.transport is not None:
             self.transport.write(self.turned_away(problem))
-        self.force_close()
+        self._part()
+
+    def _part(self) -> None:
+        """End the connection after what was written: at once when the caller closes, else when its time is over.
+
+        Where there are far too many connections none is kept for a moment longer.
+        """
+        transport, self.transport = self.transport, None
+        super().force_close()
+        if transport is None:
+            return
+        self._parting = transport
+        # TLS has no end of one side; closing it tells the other side and reads until that has answered.
+        if not transport.can_write_eof() or self._others >= 2 * self._limits.connections:
+            transport.close()
+            return
+        transport.write_eof()
+        transport.resume_reading()
+        self._stop()
+        self._late = self._loop.call_later(LINGER, self.force_close)
 
 
 def plain(answer: Answer) -> bytes:
