@@ -9,7 +9,9 @@ import json
 
 import pytest
 
-from gsb.evidence.entry import LIMIT, commitment, leaf_hash, make_entry
+from gsb.evidence.entry import commitment, make_entry
+from gsb.evidence.merkle import leaf_hash
+from gsb.evidence.tiles import ENTRY_LIMIT
 
 EVIDENCE = {"request": "eyJ.canary-jws.sig", "note": "Amina Diallo"}
 
@@ -54,5 +56,5 @@ def test_the_same_act_twice_commits_differently() -> None:
 
 def test_absent_facts_are_left_out_and_too_many_are_refused() -> None:
     assert "case" not in json.loads(make_entry("act", 1.0, {"case": None}, {}).content)
-    with pytest.raises(ValueError, match=str(LIMIT)):
+    with pytest.raises(ValueError, match=str(ENTRY_LIMIT)):
         make_entry("act", 1.0, {"fields": ["/x" * 100] * 1_000}, {})

@@ -22,7 +22,7 @@ ROWS = """
     sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
     config load installed
     keys policy limits projection fair
-    evidence.entry
+    evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof
     store.logs store.contract store.seal store.spent store.standing
         store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer
         store.sqlite.opened store.sqlite.store store.sqlite

@@ -9,18 +9,17 @@ and the commitment meaningless. An unsalted digest of personal data would not do
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import os
 from collections.abc import Mapping, Sequence
 
 import orjson
 
+from gsb.evidence.merkle import leaf_hash
+from gsb.evidence.tiles import ENTRY_LIMIT
 from gsb.model import Entry, timestamp
 
 VERSION = 1
-LIMIT = 65_535
-"""Bytes of an entry: what a uint16 length can say (c2sp.org/tlog-tiles)."""
 
 Fact = str | int | None | Sequence[str]
 
@@ -28,11 +27,6 @@ Fact = str | int | None | Sequence[str]
 def canonical(value: object) -> bytes:
     """JSON in the form of RFC 8785, for values of strings, integers, lists and mappings with ASCII names."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-
-
-def leaf_hash(content: bytes) -> bytes:
-    """RFC 6962, section 2.1: the hash of a leaf."""
-    return hashlib.sha256(b"\x00" + content).digest()
 
 
 def commitment(salt: bytes, evidence: bytes) -> str:
@@ -53,6 +47,6 @@ def make_entry(kind: str, at: float, facts: Mapping[str, Fact], evidence: Mappin
         {name: value for name, value in facts.items() if value is not None}
         | {"v": VERSION, "kind": kind, "at": timestamp(at), "commit": commitment(salt, proof)}
     )
-    if len(content) > LIMIT:
-        raise ValueError(f"an entry of kind {kind} has {len(content)} bytes, more than {LIMIT}")
+    if len(content) > ENTRY_LIMIT:
+        raise ValueError(f"an entry of kind {kind} has {len(content)} bytes, more than {ENTRY_LIMIT}")
     return Entry(content, leaf_hash(content), salt + proof)
