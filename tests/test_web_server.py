@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +15,7 @@ import pytest
 from gsb import jws
 from gsb.web.server import read_wait
 from tests.support.bus import PERSON_BODY, READ
+from tests.support.certificates import certificate
 from tests.support.deployment import BUS, standard
 from tests.support.node import InProcess, node_in_process
 
@@ -170,6 +172,22 @@ async def test_a_caller_that_sends_on_after_the_last_answer_is_left_in_the_end(t
         assert b" 400 " in await reader.read()
         with pytest.raises(ConnectionError):
             await sent_for_ever(writer, piece)
+
+
+async def test_over_tls_the_last_answer_is_read_too(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    pem = str(certificate(tmp_path, "localhost"))
+    deployment.gsb["listen"]["tls"] = {"certificate": pem, "key": pem}
+    deployment.gsb["limits"]["header_within"] = 0.2
+    trusting = ssl.create_default_context(cafile=pem)
+    async with node_in_process(tmp_path, deployment) as node, asyncio.timeout(10):
+        port = node.deployment.port
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname="localhost")
+        dripping = asyncio.create_task(drip(writer, TRICKLE))
+        assert b"request_too_slow" in await reader.read()
+        dripping.cancel()
+        await asyncio.gather(dripping, return_exceptions=True)
+        writer.close()
 
 
 async def test_far_too_many_connections_are_not_kept_for_a_moment_longer(tmp_path: Path) -> None:
