@@ -280,7 +280,7 @@ class Agency(Table):
     """Public keys with which it signs."""
 
 
-Role = Literal["observer", "operator", "inspector"]
+Role = Literal["observer", "operator", "inspector", "auditor", "eraser"]
 
 
 class Operator(Table):
@@ -290,7 +290,8 @@ class Operator(Table):
     """The person's name."""
     roles: list[Role] = Field(min_length=1)
     """observer: may list and show exchanges. operator: may also resolve, replay and close them. inspector: may look
-    into bodies, and nothing else."""
+    into bodies and evidence. auditor: may read the evidence log at the API. eraser: may erase bodies and evidence. The
+    last three may do nothing else."""
     keys: list[KeyFile] = Field(min_length=1)
     """Public keys with which the person signs."""
 

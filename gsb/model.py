@@ -106,6 +106,10 @@ class Call:
     signed: Signed | None = None
     spent: bool = False
     """Whether its jti was spent: a refusal after that must not spend it again."""
+    if_none_match: str | None = None
+    """Which representations of a file the caller has (RFC 9110, section 13.1.2), unread."""
+    accept_encoding: str | None = None
+    """Which codings of an unsigned answer the caller takes (RFC 9110, section 12.5.3), unread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,6 +87,13 @@ class ExchangeUnknown(Problem, code="exchange_unknown", status=404):
     """
 
 
+class EntryUnknown(Problem, code="entry_unknown", status=404):
+    """This exchange has no such entry.
+
+    The query is nothing, or entry= and the hash of an entry, as the time line of GET /exchanges/{id} tells it.
+    """
+
+
 class AgreementEnded(Problem, code="agreement_ended", status=403):
     """The agreement under which this exchange was made is no longer in force.
 
@@ -95,7 +102,7 @@ class AgreementEnded(Problem, code="agreement_ended", status=403):
 
 
 class ReplyGone(Problem, code="reply_gone", status=410):
-    """The outcome of this exchange is older than the bus keeps bodies.
+    """The outcome of this exchange was erased, or is older than the bus keeps bodies.
 
     The outcome's state and effect are told, its body is not there any more. The exchange is not performed again.
     """
@@ -198,6 +205,20 @@ class StoreUnavailable(Problem, code="store_unavailable", status=503, origin="bu
     """The bus cannot write to its store.
 
     Nothing was promised. Repeat later with a new jti and the same Idempotency-Key.
+    """
+
+
+class LogUnavailable(Problem, code="log_unavailable", status=503, origin="bus"):
+    """The bus cannot read the files of its evidence log.
+
+    No proof is lost: they can be made again. Repeat later with a new jti.
+    """
+
+
+class RecorderBehind(Problem, code="recorder_behind", status=503, origin="bus"):
+    """The bus cannot prove new exchanges fast enough, or not at all.
+
+    Nothing was promised. Repeat after the time in the header Retry-After, with a new jti and the same Idempotency-Key.
     """
 
 

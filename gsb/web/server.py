@@ -239,6 +239,8 @@ async def read_call(request: web.BaseRequest, limit: int, within: float) -> Call
         idempotency_key=read_key(headers.get("Idempotency-Key")),
         wait=read_wait(headers.get("Prefer")),
         traceparent=read_trace(headers.get("traceparent")),
+        if_none_match=headers.get("If-None-Match"),
+        accept_encoding=headers.get("Accept-Encoding"),
     )
 
 
