@@ -1,8 +1,9 @@
 """The one thread that writes: whatever was asked while the last commit ran goes into the next transaction.
 
-No timer: a lone call is committed at once, and under load the groups grow by themselves. When the disk fails, the
-transaction is rolled back before anybody is answered, so that its fate is known, and the next group tries anew.
-Between two transactions what has reached its age is deleted, piece by piece with pauses, so that exchanges hardly
+No timer: a lone call is committed at once, and under load the groups grow by themselves. The next group is handed over
+when those whose commit it was have been answered and have had their turn: what they ask at once is in it. When the disk
+fails, the transaction is rolled back before anybody is answered, so that its fate is known, and the next group tries
+anew. Between two transactions what has reached its age is deleted, piece by piece with pauses, so that exchanges hardly
 notice. Checkpoints of the journal run in a thread of their own, so that they do not stall commits. A crash loses only
 what nobody was told of.
 """
@@ -111,6 +112,9 @@ class Writer:
         self._path, self._leases, self._clock, self._ages = path, leases, clock, ages
         self._queue: SimpleQueue[list[Asked] | None] = SimpleQueue()
         self._asked: list[Asked] = []
+        """What was asked and is not handed over yet."""
+        self._busy = False
+        """Whether the thread has a group whose calls are not answered yet."""
         self._thread = threading.Thread(target=self._work, name="gsb-store")
         self._checkpointer = Checkpointer(path, steady)
         self._not_written, self._not_tidied, self._set_back = (
@@ -131,8 +135,6 @@ class Writer:
         self._calls = 0
         """How many there were since something was deleted."""
         self._open = True
-        self._taken: list[Asked] = []
-        self._last = False
 
     def start(self) -> None:
         self._checkpointer.start()
@@ -143,46 +145,57 @@ class Writer:
         if not self._open:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[Any] = self._loop.create_future()
-        if not self._asked:
+        if not (self._asked or self._busy):
             # What is asked in the same turn of the event loop is handed over together: one switch of threads for all.
             self._loop.call_soon(self._hand_over)
         self._asked.append((ask, future))
         return future
 
     def _hand_over(self) -> None:
-        if self._asked:
-            self._queue.put(self._asked)
-            self._asked = []
+        if self._asked and not self._busy:
+            self._busy = True
+            self._queue.put(self._asked[:GROUP])
+            del self._asked[:GROUP]
+
+    def _answer(self, asked: Sequence[Asked], answers: Sequence[Any]) -> None:
+        self._busy = False
+        for (_, future), answer in zip(asked, answers, strict=True):
+            if future.done():
+                continue  # whoever asked was cancelled meanwhile
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+        self._loop.call_soon(self._hand_over)
 
     async def close(self) -> None:
         """Commit what was asked, then end both threads."""
         self._open = False
-        self._hand_over()
+        while self._asked:
+            self._busy = False
+            self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(self._checkpointer.stop)
 
     def _work(self) -> None:
-        while self._take():
-            asked, self._taken = self._taken[:GROUP], self._taken[GROUP:]
+        while (asked := self._take()) is not None:
             self._calls += len(asked)
             if asked:
                 answers = self._commit([ask for ask, _ in asked])
-                self._loop.call_soon_threadsafe(_answer, asked, answers)
-            self._tidy(quiet=not asked)
+                self._loop.call_soon_threadsafe(self._answer, asked, answers)
+            self._tidy(quiet=not (asked or self._asked))
         if self._db is not None:
             self._db.close()
 
-    def _take(self) -> bool:
-        """Everything that was asked so far; waits if there is nothing, while there is more to delete only until it is
-        quiet. False when there will be nothing any more."""
+    def _take(self) -> list[Asked] | None:
+        """The next group; waits for it, while there is more to delete only until it is quiet, and then there is nothing
+        in it. None when there will be no group any more."""
         pause = None if self._next_piece is None else max(PURGE_QUIET, self._next_piece - time.monotonic())
-        with suppress(Empty):
-            while True:
-                more = self._queue.get(not (self._taken or self._last), pause)
-                self._last = more is None
-                self._taken += more or ()
-        return bool(self._taken) or not self._last
+        try:
+            return self._queue.get(timeout=pause)
+        except Empty:
+            return []
 
     def _commit(self, asks: Sequence[Ask]) -> list[Any]:
         try:
@@ -290,13 +303,3 @@ def _decide(ask: Ask, batch: Batch) -> Any:
         return ask.decide(batch)
     except Problem as problem:
         return problem
-
-
-def _answer(asked: Sequence[Asked], answers: Sequence[Any]) -> None:
-    for (_, future), answer in zip(asked, answers, strict=True):
-        if future.done():
-            continue  # whoever asked was cancelled meanwhile
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)
