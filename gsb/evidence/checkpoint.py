@@ -10,7 +10,6 @@ Source: c2sp.org/signed-note (v1.0.0), c2sp.org/tlog-checkpoint (v1.0.0), c2sp.o
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,8 @@ LOG, WITNESS = 0x01, 0x04
 """Types of signature: Ed25519 over the text; Ed25519 over the time and the text, which is a cosignature."""
 
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\ud800-\udfff]")
+"""Control characters but for the newline, and surrogates, which UTF-8 cannot say."""
 _DASH = "\N{EM DASH} "
 
 
@@ -60,7 +60,7 @@ def from_base64(text: str) -> bytes:
     """RFC 4648, section 4, in the one way in which these bytes are written. Raises NoteWrong."""
     try:
         data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise NoteWrong(f"{text[:40]!r} is not base64") from error
     if to_base64(data) != text:
         raise NoteWrong(f"{text[:40]!r} is not canonical base64")

@@ -205,7 +205,7 @@ def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proo
     if old in (0, new):
         if proof:
             raise ProofWrong("the proof of consistency is too long")
-        if old_root != (new_root if old else EMPTY):
+        if (old == new and old_root != new_root) or (not old and old_root != EMPTY):
             raise ProofWrong(f"two logs of {old} entries have different roots")
         return
     _check_extension(old, old_root, new, new_root, proof)
