@@ -58,17 +58,19 @@ Moment = Annotated[float, BeforeValidator(seconds)]
 log = logging.getLogger("gsb.exchange")
 
 
-class _Act(BaseModel):
+class Parameters(BaseModel):
+    """What an act is told; nothing that it does not know."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Look(_Act):
+class Look(Parameters):
     """Query of ``GET /admin/exchanges/{id}`` and of its ``body``."""
 
     reason: str = ""
 
 
-class Filter(_Act):
+class Filter(Parameters):
     """Query of ``GET /admin/exchanges``."""
 
     reason: str = ""
@@ -83,7 +85,7 @@ class Filter(_Act):
     limit: int = Field(default=50, ge=1, le=PAGE)
 
 
-class Ending(_Act):
+class Ending(Parameters):
     """Body of ``resolve`` and ``close``: how the exchange ended, as far as the operator could find out."""
 
     reason: str = ""
@@ -91,7 +93,7 @@ class Ending(_Act):
     effect: Took
 
 
-class Replay(_Act):
+class Replay(Parameters):
     """Body of ``replay``: try again, for so many seconds."""
 
     reason: str = ""

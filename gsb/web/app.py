@@ -23,7 +23,8 @@ from gsb.handout import leaf_text
 from gsb.metrics import CONTENT_TYPE
 from gsb.model import JSON_TYPE, PROBLEM_TYPE, Answer, Call, Exchange
 from gsb.problem import problem_answer
-from gsb.web import admin, exchanges, services
+from gsb.web import admin, erasure, exchanges, receipts, services
+from gsb.web import log as logs
 from gsb.web.reference import docs, openapi
 from gsb.web.server import make_server, new_instance, read_call, respond
 
@@ -33,6 +34,8 @@ PLACES = {
     "{id}": r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})",
     "{service}": r".+",
     "{code}": r"([a-z0-9_]+)",
+    "{log}": r"([A-Za-z0-9._~-]+)",
+    "{tile}": r"(tile/[a-z0-9./]+)",
 }
 """What may stand in the places of a template. A service is looked up by its step, so its text is caught nowhere."""
 BUSY_PAUSE = 1.0
@@ -90,21 +93,32 @@ API = (
     route("GET", "/services", services.listing),
     route("GET", "/exchanges/{id}", exchanges.show),
     route("GET", "/exchanges/{id}/reply", exchanges.reply),
+    route("GET", "/exchanges/{id}/receipt", receipts.receipt),
     route("GET", "/openapi.json", openapi.description),
     route("GET", "/docs", docs.page),
     route("GET", "/problems/{code}", docs.problem),
     route("GET", "/.well-known/jwks.json", keys),
+    route("GET", "/log/checkpoint", logs.checkpoint),
+    route("GET", "/log/{log}/checkpoint", logs.checkpoint),
+    route("GET", "/log/{tile}", logs.file_for_auditor),
+    route("GET", "/log/{log}/{tile}", logs.file_for_auditor),
 )
 OPERATIONS = (
     route("GET", "/livez", alive),
     route("GET", "/readyz", ready),
     route("GET", "/metrics", metrics),
+    route("GET", "/log/checkpoint", logs.checkpoint),
+    route("GET", "/log/{log}/checkpoint", logs.checkpoint),
+    route("GET", "/log/{tile}", logs.file),
+    route("GET", "/log/{log}/{tile}", logs.file),
     route("GET", "/admin/exchanges", admin.search),
     route("GET", "/admin/exchanges/{id}", admin.show),
     route("GET", "/admin/exchanges/{id}/body", admin.body),
+    route("GET", "/admin/exchanges/{id}/evidence", erasure.evidence),
     route("POST", "/admin/exchanges/{id}/resolve", admin.resolve),
     route("POST", "/admin/exchanges/{id}/close", admin.close),
     route("POST", "/admin/exchanges/{id}/replay", admin.replay),
+    route("POST", "/admin/erase", erasure.erase),
 )
 
 
