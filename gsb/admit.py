@@ -23,6 +23,7 @@ from gsb.errors import (
     IdempotencyKeyReused,
     MediaTypeRefused,
     Problem,
+    RecorderBehind,
     ServiceUnknown,
     StoreUnavailable,
 )
@@ -35,12 +36,16 @@ from gsb.store.contract import NewExchange, Reservation
 SERVICES = "/services/"
 POLL = 1.0
 """Seconds after which a waiting call reads the store although nobody woke it: a broker may lose."""
+BEHIND_PAUSE = "5"
+"""Seconds after which to ask again when the recorder is behind: a disk is not mended in one."""
 SMALL = 4_096
 """Bytes of a body that need not be read a second time; in memory it may take twenty times as much."""
 
 
 async def admit(bus: Bus, call: Call) -> Answer:
     """Answer a POST to a service. Raises Problem; ``call.signed`` is set as soon as the caller is known."""
+    if bus.behind:
+        raise RecorderBehind(headers={"Retry-After": BEHIND_PAUSE})
     service = find_service(bus, call.target)
     size_and_shape(bus, call, service)  # 1 size and shape
     signed = authenticate(bus, call)  # 2 who signed

@@ -183,6 +183,8 @@ class Bus:
     budgets: Budgets = field(default_factory=Budgets)
     clock: Callable[[], float] = time.time
     waiters: Waiters = field(default_factory=Waiters)
+    behind: bool = False
+    """The evidence log is too far behind, or cannot be written: nothing new is admitted, lest it stay unproven."""
     draining: bool = False
     """Stopping: nothing new is admitted, what was begun is finished."""
     leaving: bool = False
@@ -217,6 +219,8 @@ class Bus:
             await self.store.spend(PROBE, new_id(), 0.0)
         except StoreUnavailable:
             missing.append("store")
+        if self.behind:
+            missing.append("recorder")
         try:
             self.catalogue.bus_keys.signing(self.clock())
         except NoSigningKey:

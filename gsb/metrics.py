@@ -86,6 +86,10 @@ TABLE = (
     ),
     Metric("gsb_store_commit_seconds", "histogram", "Duration of the store's commits.", (), COMMITS),
     Metric("gsb_store_commit_calls", "histogram", "Calls on the store that shared a commit.", (), SIZES),
+    Metric("gsb_log_size", "gauge", "Entries of the open evidence log that have their place in it."),
+    Metric("gsb_log_published_size", "gauge", "Entries of the open evidence log under its published checkpoint."),
+    Metric("gsb_log_backlog_entries", "gauge", "Entries committed and not yet published."),
+    Metric("gsb_log_backlog_seconds", "gauge", "Age of the oldest entry that is not yet published; 0 without one."),
     Metric("gsb_sweeper_found_total", "counter", "Exchanges that were due and sent on by the sweeper."),
     Metric("gsb_reloads_total", "counter", "Reloads of the configuration: taken up or refused.", ("result",)),
     Metric("gsb_catalogue_info", "gauge", "1 for the digest of the catalogue in force.", ("digest",)),
@@ -150,6 +154,10 @@ class Metrics:
         self._codes = {code: self._of(Counter, "gsb_problems_total", code) for code in (*PROBLEMS, OTHER)}
         self._commits = self._of(Histogram, "gsb_store_commit_seconds")
         self._commit_calls = self._of(Histogram, "gsb_store_commit_calls")
+        self._recorded = [
+            self._of(Gauge, f"gsb_log_{each}")
+            for each in ("size", "published_size", "backlog_entries", "backlog_seconds")
+        ]
         self._found = self._of(Counter, "gsb_sweeper_found_total")
         self._reloads = {each: self._of(Counter, "gsb_reloads_total", each) for each in ("taken_up", "refused")}
         self._of(Gauge, "gsb_info", __version__).set(1)
@@ -216,6 +224,11 @@ class Metrics:
         """The store committed so many calls together."""
         self._commit_calls.observe(calls)
         self._commits.observe(seconds)
+
+    def recorded(self, size: int, published: int, entries: int, age: float) -> None:
+        """How the evidence log stands, and how many entries it still lacks, the oldest of them so many seconds old."""
+        for gauge, value in zip(self._recorded, (size, published, entries, age), strict=True):
+            gauge.set(value)
 
     def swept(self, found: int) -> None:
         self._found.inc(found)

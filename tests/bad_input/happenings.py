@@ -347,12 +347,25 @@ async def _say_to(node: RunningNode) -> tuple[int, str | None]:
     return heard.status, str(orjson.loads(heard.body)["code"])
 
 
+async def unproven(root: Path) -> set[str]:
+    """Nothing new is admitted while the evidence log cannot be written; what is there can be read."""
+    async with stage_in(root) as stage:
+        await furnish(stage)
+        stage.node.node.bus.behind = True
+        seen = {await _hear(stage, Case("bus", "value", "behind", put(), "recorder_behind", WRITE, signed=False))}
+        heard = await stage.send(stage.draft(READING))
+        assert heard is not None
+        assert heard.status == 200
+    return seen
+
+
 TROUBLES: dict[str, Trouble] = {
     "too many calls at once": too_many,
     "too many calls of one agency at once": too_many_of_one,
     "a request that does not come to its end": too_slow,
     "a node that stops": stopping,
     "an outcome that is too old": too_old,
+    "a log that cannot be written": unproven,
     "a defect of the bus": a_defect,
     "a full disk": a_full_disk,
 }

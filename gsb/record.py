@@ -1,0 +1,252 @@
+"""The recorder: gives committed entries their places, signs, writes the log's files and publishes the checkpoint.
+
+One loop, the same from the first look after a crash to the last before the stop: what has its places is written and
+published; what has none gets them, together with the signed checkpoint, in one commit. The order is the safety: no
+checkpoint is seen before the store has it and the files under it are durable, and no file is trusted that can be made
+again. A crash anywhere leaves work for the next look. Two recorders cannot fork a log: the second loses ``sequence``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gsb.bus import Bus
+from gsb.errors import StoreUnavailable
+from gsb.evidence.checkpoint import Checkpoint
+from gsb.evidence.log import CHECKPOINT, Edge
+from gsb.evidence.merkle import EMPTY
+from gsb.evidence.tiles import WIDTH
+from gsb.resume import BATCH, Ground, checkpoint_of, fault_of, published, resume, rotate
+from gsb.store.contract import StoreUnfit
+from gsb.store.logs import LogMoved, LogState
+from gsb.trouble import Trouble
+
+log = logging.getLogger("gsb.record")
+
+WATCH = 1.0
+"""Seconds between two looks at how far the log is behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """The edge of a log that has its places and is not published, and the files that it has changed."""
+
+    origin: str
+    since: int
+    edge: Edge
+    files: Mapping[str, bytes]
+
+
+class Recorder:
+    """The one recorder of a store. ``steady`` gives seconds that only grow."""
+
+    def __init__(self, bus: Bus, steady: Callable[[], float] = time.monotonic) -> None:
+        self._bus, self._steady = bus, steady
+        self._ground = Ground.of(bus.catalogue, bus.store)
+        self._table = bus.catalogue.gsb.log
+        self._alone = asyncio.Lock()
+        self._edges: dict[str, Edge] = {}
+        """By the origin of the log: the edge of what is published of it."""
+        self._grown: Grown | None = None
+        self._broken: OSError | None = None
+        """Why the files could not be written at the last attempt."""
+        self._stated = False
+        """Whether this process has written the checkpoint of the open log and nothing was in doubt since."""
+        self._caught_up = steady()
+        """When the last look began that left nothing: whatever is not published was committed since."""
+        self._behind = Trouble(log, "the evidence log keeps up again; new exchanges are admitted", steady)
+
+    async def open(self) -> None:
+        """Make sure that the log may be continued, begin the first, make again what is missing of the files. Raises
+        StoreUnfit, StoreUnavailable, OSError."""
+        await resume(self._ground, self._bus.clock())
+        found = await asyncio.to_thread(published, self._ground.folder)
+        there = {checkpoint.origin for checkpoint in found.values()}
+        for state in await self._bus.store.logs():
+            if state.published and state.closed and state.origin not in there:
+                await self._make_again(state, "its files are missing")
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.look()
+            # What is committed just after a look waits for the next one, and then for the writing.
+            await asyncio.sleep(self._table.every / 2)
+
+    async def watch(self) -> None:
+        """Until cancelled, let the bus know whether the log keeps up; also while a look hangs at the disk."""
+        while True:
+            await self.measure()
+            await asyncio.sleep(WATCH)
+
+    async def look(self) -> None:
+        """Record everything that there is. What goes wrong is told, and tried again at the next look."""
+        async with self._alone:
+            began = self._steady()
+            try:
+                while await self._step():
+                    self._broken = None
+                    await self.measure()
+                self._broken, self._caught_up = None, began
+            except OSError as error:
+                self._broken = error
+                self._doubt()
+            except (LogMoved, StoreUnavailable) as error:
+                # The store has told of itself, and whatever it did with the last call is read from it anew.
+                log.info("the log is read anew", extra={"facts": {"error": type(error).__name__}})
+                self._doubt()
+            await self.measure()
+
+    def _doubt(self) -> None:
+        """Trust nothing that is only remembered."""
+        self._edges.clear()
+        self._grown, self._stated = None, False
+
+    async def measure(self) -> None:
+        """See how far the log is behind, and whether too far to admit anything."""
+        table, now = self._table, self._bus.clock()
+        try:
+            backlog, logs = await self._bus.store.backlog(), await self._bus.store.logs()
+        except StoreUnavailable:
+            return  # whoever asks to be admitted hears that it is the store
+        age = 0.0
+        if backlog.oldest is not None:
+            # By the clock, but never more than can be true: it may have been set.
+            age = min(max(now - backlog.oldest, 0.0), self._steady() - self._caught_up)
+        sizes = (logs[-1].size, logs[-1].published) if logs else (0, 0)
+        self._bus.metrics.recorded(*sizes, backlog.entries, age)
+        if self._broken is not None:
+            self._is_behind(f"cannot be written ({self._broken}): make room for {table.path} or mend its file system")
+        elif backlog.entries > table.behind_entries or age > table.behind_seconds:
+            self._is_behind(f"is behind: {backlog.entries} entries are not published, the oldest for {age:.0f} s")
+        else:
+            self._bus.behind = False
+            self._behind.is_over()
+
+    def _is_behind(self, why: str) -> None:
+        self._bus.behind = True
+        self._behind.is_there(
+            f"the evidence log {why}; new exchanges are answered 503 recorder_behind, and service resumes by itself"
+        )
+
+    # --- one step
+
+    async def _step(self) -> bool:
+        """The next thing to do, if there is one."""
+        logs = await self._bus.store.logs()
+        for state in logs:
+            if state.published < state.size:
+                await self._publish(state)
+                return True
+        if await rotate(self._ground, logs[-1], self._bus.clock()):
+            self._stated = False
+            return True
+        if await self._sequence(logs):
+            return True
+        await self._restate(logs[-1])
+        return False
+
+    async def _sequence(self, logs: Sequence[LogState]) -> bool:
+        given = await self._bus.store.unsequenced(BATCH)
+        if given is None:
+            return False
+        state = next(state for state in logs if state.origin == given.origin)
+        edge = await self._edge(state)
+        # From here on the edge is ahead of what is published, and stands for nothing unless the store agrees.
+        del self._edges[state.origin]
+        files = await asyncio.to_thread(edge.extend, given.contents)
+        text = Checkpoint(given.origin, edge.size, edge.root()).text()
+        await self._bus.store.sequence(given, self._ground.signer(given.origin).sign(text))
+        self._grown = Grown(given.origin, given.size, edge, files)
+        return True
+
+    async def _publish(self, state: LogState) -> None:
+        """Write the files of what has its places, and publish the checkpoint that the store signed with them."""
+        if state.closed and await self._abandoned(state):
+            await self._bus.store.publish(state.origin, state.size, state.checkpoint)
+            return
+        grown, self._grown = self._grown, None
+        if grown is None or (grown.origin, grown.since, grown.edge.size) != (state.origin, state.published, state.size):
+            grown = await self._grow(state)
+        agrees(grown.edge, state.checkpoint)
+        await asyncio.to_thread(self._write, state.origin, grown.files, state.checkpoint)
+        await self._bus.store.publish(state.origin, state.size, state.checkpoint)
+        self._edges[state.origin] = grown.edge
+        self._stated = True
+
+    async def _abandoned(self, state: LogState) -> bool:
+        """Whether an operator has begun a new log instead of this one, since its files say more than the store, or
+        something else; they stay as they are."""
+        found = await asyncio.to_thread(published, self._ground.folder)
+        return any(
+            [each.origin == state.origin and await fault_of(self._ground, state, each) for each in found.values()]
+        )
+
+    def _write(self, origin: str, files: Mapping[str, bytes], checkpoint: bytes) -> None:
+        """In a thread: first what the checkpoint stands for, then the checkpoint."""
+        folder = self._ground.folder.files(origin)
+        folder.write(files)
+        folder.write({CHECKPOINT: checkpoint})
+        folder.forget(path for path in files if ".p/" not in path)
+
+    async def _restate(self, state: LogState) -> None:
+        """Publish the checkpoint once more when it is old, so that silence is seen to be silence, and when it is not
+        certain that it could be written."""
+        age = self._bus.clock() - (state.published_at or 0.0)
+        if not state.published or (self._stated and 0 <= age < self._table.idle):
+            return
+        await self._edge(state)
+        await asyncio.to_thread(self._write, state.origin, {}, state.published_note)
+        await self._bus.store.publish(state.origin, state.published, state.published_note)
+        self._stated = True
+
+    # --- the edge of a log
+
+    async def _grow(self, state: LogState) -> Grown:
+        """The edge and the files of entries that got their places without being published."""
+        edge = await self._edge(state)
+        del self._edges[state.origin]
+        contents = await self._bus.store.entries(state.origin, state.published, state.size - state.published)
+        return Grown(state.origin, state.published, edge, await asyncio.to_thread(edge.extend, contents))
+
+    async def _edge(self, state: LogState) -> Edge:
+        """The edge of what is published of a log, from its files if they are what the store says that they are."""
+        edge = self._edges.get(state.origin)
+        if edge is None or edge.size != state.published:
+            edge = self._edges[state.origin] = await self._read_edge(state)
+        return edge
+
+    async def _read_edge(self, state: LogState) -> Edge:
+        size, files = state.published, self._ground.folder.files(state.origin)
+        tail = await self._bus.store.entries(state.origin, size - size % WIDTH, size % WIDTH)
+        try:
+            edge = await asyncio.to_thread(Edge.read, files, size, tail)
+            agrees(edge, state.published_note)
+        except (ValueError, StoreUnfit) as error:
+            return await self._make_again(state, str(error))
+        return edge
+
+    async def _make_again(self, state: LogState, why: str) -> Edge:
+        """Write every file of a log again, from the store. Raises StoreUnfit when the entries are not those signed."""
+        log.warning("the files of a log are made again", extra={"facts": {"log": state.origin, "why": why}})
+        edge, files = Edge(), self._ground.folder.files(state.origin)
+        while edge.size < state.published:
+            wanted = min(BATCH, state.published - edge.size)
+            contents = await self._bus.store.entries(state.origin, edge.size, wanted)
+            if not contents:
+                break
+            await asyncio.to_thread(files.write, await asyncio.to_thread(edge.extend, contents))
+        agrees(edge, state.published_note)
+        await asyncio.to_thread(self._write, state.origin, {}, state.published_note)
+        return edge
+
+
+def agrees(edge: Edge, note: bytes) -> None:
+    """Raises StoreUnfit unless the entries make the tree that was signed; an empty note stands for the empty tree."""
+    signed = checkpoint_of(note) if note else Checkpoint("nothing", 0, EMPTY)
+    if signed is None or (signed.size, signed.root) != (edge.size, edge.root()):
+        raise StoreUnfit(f"{edge.size} entries of the evidence log do not make the tree that was signed for them")
