@@ -29,6 +29,7 @@ from gsb.send import (
     BusProblem,
     ClientError,
     OutcomePending,
+    ReceiptPending,
     ReplyUntrusted,
     Result,
     Sender,
@@ -40,6 +41,7 @@ __all__ = [
     "Client",
     "ClientError",
     "OutcomePending",
+    "ReceiptPending",
     "ReplyUntrusted",
     "Result",
     "Unreachable",
@@ -179,6 +181,26 @@ class Client:
         result = await self._persist(Ask("GET", f"{self.base_url}/exchanges/{exchange}"), _Budget(timeout))
         return _success(result)
 
+    async def receipt(self, exchange: str, entry: str | None = None, *, timeout: float = 60.0) -> bytes:
+        """The proof that an entry of an exchange stands in the evidence log (c2sp.org/tlog-proof).
+
+        Of its last entry, or of the one with this hash, as results and time lines name it. Waits ``timeout`` seconds
+        for the checkpoint that covers it. The bus signed the reply; the proof itself is not checked here, since it
+        needs the log's key: ``gsb receipt verify``. Raises BusProblem, ReceiptPending, ReplyUntrusted or Unreachable.
+        """
+        budget = _Budget(timeout)
+        target = f"{self.base_url}/exchanges/{exchange}/receipt" + (f"?entry={entry}" if entry else "")
+        while True:
+            wait = max(0, min(ASK, int(budget.left)))
+            ask = Ask("GET", target, prefer=f"wait={wait}", patience=wait + GRACE)
+            result = _about(_success(await self._persist(ask, budget)), exchange)
+            if result.status != 202:
+                return _bytes(result)
+            pause = max(result.retry_after, PAUSE)
+            if pause >= budget.left:
+                raise ReceiptPending(exchange)
+            await self._pause(pause)
+
     async def services(self, *, timeout: float = 60.0) -> Result:
         """The services that this agency may use."""
         return _success(await self._persist(Ask("GET", f"{self.base_url}/services"), _Budget(timeout)))
@@ -195,6 +217,14 @@ class Client:
             raise ValueError("administrative acts need the operations_url")
         data = b"" if body is None else orjson.dumps(body)
         return _success(await self._send(Ask(method, self.operations_url + path_and_query, data), timeout))
+
+    async def log_file(self, path: str, *, timeout: float = 60.0) -> bytes | None:
+        """A file of the evidence log, by its path below ``/log/``, as auditors may read it; None if there is none.
+
+        Only the reply is verified: what the file says is believed by nobody who checks the log.
+        """
+        result = await self._persist(Ask("GET", f"{self.base_url}/log/{path}"), _Budget(timeout))
+        return None if result.status == 404 and result.signed else _bytes(_success(result))
 
     # --- one call, and many
 
@@ -281,6 +311,12 @@ def _judged(result: Result) -> Result:
     if _success(result).status != 202 and not result.final:
         raise ReplyUntrusted("the reply claims success without a final state")
     return result
+
+
+def _bytes(result: Result) -> bytes:
+    if not isinstance(result.body, bytes):
+        raise ReplyUntrusted("the reply is signed as JSON, which was not asked for")
+    return result.body
 
 
 def _about(result: Result, exchange: str) -> Result:

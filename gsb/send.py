@@ -55,6 +55,14 @@ class OutcomePending(ClientError):
         self.state = state
 
 
+class ReceiptPending(ClientError):
+    """The entry is durable, and no published checkpoint covers it yet: ask again later."""
+
+    def __init__(self, exchange: str) -> None:
+        super().__init__(f"no published checkpoint covers the entry of exchange {exchange}")
+        self.exchange = exchange
+
+
 class BusProblem(ClientError):
     """The answer is a problem (RFC 9457). It ends an exchange only if ``state`` is final.
 
@@ -88,7 +96,7 @@ class Result:
 
     status: int
     body: Any
-    """Parsed JSON; None when there is none."""
+    """Parsed JSON; bytes of what the bus signed as another type, such as a receipt; None when there is none."""
     exchange: str | None
     state: str | None
     effect: str | None
@@ -316,16 +324,22 @@ class Sender:
         )
 
 
-def _result(answer: _Answer, claims: jws.ReplyClaims | None) -> Result:
+def _body(answer: _Answer, *, signed: bool) -> Any:
+    media_type = answer.headers.get("Content-Type", "").partition(";")[0]
+    if signed and answer.body and not media_type.endswith("json"):
+        return answer.body
     try:
-        body = orjson.loads(answer.body) if answer.body else None
+        return orjson.loads(answer.body) if answer.body else None
     except ValueError:
-        if claims is not None:
-            raise ReplyUntrusted("the reply is signed but not JSON") from None
-        body = None
+        if signed:
+            raise ReplyUntrusted("the reply is signed as JSON and is none") from None
+        return None
+
+
+def _result(answer: _Answer, claims: jws.ReplyClaims | None) -> Result:
     return Result(
         status=answer.status,
-        body=body,
+        body=_body(answer, signed=claims is not None),
         exchange=claims.exchange if claims else None,
         state=claims.state if claims else None,
         effect=claims.effect if claims else None,
