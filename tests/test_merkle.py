@@ -134,6 +134,7 @@ def test_proofs_where_tiles_become_full_are_those_of_the_definition(new: int) ->
             assert consistency(place, new, LOG.read) == LOG.proof(place, new)
 
 
+@settings(deadline=None)
 @given(sizes, st.data())
 def test_proofs_of_any_log_are_those_of_the_definition_and_are_accepted(size: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))
@@ -146,7 +147,7 @@ def test_proofs_of_any_log_are_those_of_the_definition_and_are_accepted(size: in
     check_consistency(old, LOG.root(0, old), size, LOG.root(0, size), steps)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 2**63 - 1), st.data())
 def test_proofs_of_logs_of_any_size_are_those_of_the_definition(size: int, data: st.DataObject) -> None:
     places = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=6))
@@ -174,6 +175,7 @@ def test_nothing_is_proved_of_what_is_not_in_the_log() -> None:
 # --- growing, and reading tiles
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 700), max_size=12))
 def test_a_tree_fills_the_tiles_that_a_log_of_its_size_has(parts: list[int]) -> None:
     tree, size = Tree(), 0
@@ -193,6 +195,7 @@ def test_a_tree_fills_the_tiles_that_a_log_of_its_size_has(parts: list[int]) -> 
     assert tree.root() == LOG.root(0, size)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 70_000), st.integers(0, 700))
 def test_a_tree_read_from_tiles_goes_on_as_the_one_that_made_them(size: int, more: int) -> None:
     more = min(more, 70_000 - size)
@@ -308,6 +311,7 @@ def test_a_proof_of_inclusion_proves_one_place_only() -> None:
             assert [at for at in places if not refused(check_inclusion, mine, at, size, proof, root)] == [index]
 
 
+@settings(deadline=None)
 @given(sizes, st.data())
 def test_another_leaf_or_root_is_refused(size: int, data: st.DataObject) -> None:
     index = data.draw(st.integers(0, size - 1))
@@ -317,6 +321,7 @@ def test_another_leaf_or_root_is_refused(size: int, data: st.DataObject) -> None
             check_inclusion(mine, index, size, proof, top)
 
 
+@settings(deadline=None)
 @given(sizes.filter(lambda new: new > 1), st.data())
 def test_a_log_that_was_rewritten_is_not_consistent(new: int, data: st.DataObject) -> None:
     old = data.draw(st.integers(1, new - 1))

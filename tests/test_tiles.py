@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gsb.evidence.tiles import (
@@ -43,6 +43,7 @@ def test_paths_are_those_of_the_specification(path: str, named: Tile | Bundle) -
     assert parse_path(path) == named
 
 
+@settings(deadline=None)
 @given(st.integers(0, 63), numbers, counts)
 def test_every_path_is_read_as_what_it_names(level: int, number: int, width: int) -> None:
     assert parse_path(tile_path(level, number, width)) == Tile(level, number, width)
@@ -90,6 +91,7 @@ def test_what_is_not_the_one_way_to_write_a_path_is_refused(path: str) -> None:
         parse_path(path)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="tile/entris0123456789xp.-", max_size=30))
 def test_any_text_is_a_path_written_back_as_it_was_or_refused(text: str) -> None:
     try:
@@ -126,6 +128,7 @@ def test_the_examples_of_the_specification() -> None:
     assert [tile for tile in tiles if tile.level > 0] == [Tile(1, 0), Tile(1, 1, 17), Tile(2, 0, 1)]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200_000), st.integers(0, 3000))
 def test_a_log_grows_by_what_it_has_and_had_not(old: int, more: int) -> None:
     grown = growth(old, old + more)
@@ -133,6 +136,7 @@ def test_a_log_grows_by_what_it_has_and_had_not(old: int, more: int) -> None:
     assert set(grown) == files(old + more) - files(old)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200_000))
 def test_partial_widths_are_those_of_the_files(size: int) -> None:
     partial = {tile.level: tile.width for tile in files(size) if isinstance(tile, Tile) and tile.width < 256}
@@ -148,6 +152,7 @@ def test_a_log_does_not_shrink() -> None:
 # --- what is in them
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=256))
 def test_what_is_packed_is_unpacked(entries: list[bytes]) -> None:
     assert unpack(pack(entries)) == entries
@@ -172,6 +177,7 @@ def test_a_bundle_holds_1_to_256_entries(count: int) -> None:
         unpack(b"\x00\x01x" * count)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=20), st.data())
 def test_a_bundle_that_was_cut_is_refused_or_shorter(entries: list[bytes], data: st.DataObject) -> None:
     whole = pack(entries)
@@ -184,6 +190,7 @@ def test_a_bundle_that_was_cut_is_refused_or_shorter(entries: list[bytes], data:
             unpack(cut)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_bundle_packed_back_as_it_was_or_refused(data: bytes) -> None:
     try:
@@ -193,6 +200,7 @@ def test_any_bytes_are_a_bundle_packed_back_as_it_was_or_refused(data: bytes) ->
     assert pack(entries) == data
 
 
+@settings(deadline=None)
 @given(counts, st.data())
 def test_a_tile_holds_exactly_its_hashes(width: int, data: st.DataObject) -> None:
     held = [bytes([at]) * 32 for at in range(width)]
