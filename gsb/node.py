@@ -33,6 +33,7 @@ from gsb.store.sqlite import SqliteStore
 from gsb.sweep import BATCH, INTERVAL, sweep
 from gsb.trouble import Trouble
 from gsb.web.app import API, OPERATIONS, Edge
+from gsb.web.server import tls_context
 
 log = logging.getLogger("gsb.node")
 
@@ -239,17 +240,6 @@ def open_sqlite(catalogue: Catalogue, metrics: Metrics) -> Store:
 
 def ages_of(days: Retention) -> Ages:
     return Ages(days.bodies_days * DAY, days.keys_days * DAY, days.exchanges_days * DAY)
-
-
-def tls_context(folder: Path, tls: Tls) -> ssl.SSLContext:
-    """TLS 1.2 or later with this certificate; client certificates where the configuration names an authority."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(folder / tls.certificate, folder / tls.key)
-    if tls.client_ca is not None:
-        context.load_verify_locations(folder / tls.client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 async def run(node: Node, stopped: Awaitable[object]) -> bool:

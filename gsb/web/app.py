@@ -153,7 +153,7 @@ class Edge:
         bus.metrics.serve(port, [route.name for route in routes], lambda: self._in_flight)
 
     def server(self) -> web.Server:
-        return make_server(self.handle, self._bus.base_url, self._spoilt, lambda: self._bus.catalogue.gsb.limits)
+        return make_server(self.handle, self._spoilt, lambda: self._bus.catalogue.gsb.limits)
 
     @property
     def in_flight(self) -> int:
@@ -198,8 +198,9 @@ class Edge:
             found.name if found else None, answer.status, code, signed.issuer if signed else None
         )
 
-    def _spoilt(self, problem: Problem) -> None:
+    def _spoilt(self, problem: Problem) -> Answer:
         self._bus.metrics.answered(None, problem.status, problem.code, None)
+        return problem_answer(problem, self._bus.base_url, new_instance())
 
     def _guard(self) -> None:
         if self._guarded and self._bus.draining:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from aiohttp import HttpVersion10, web
 from aiohttp.web_protocol import RequestHandler
 
-from gsb.config import Limits
+from gsb.config import Limits, Tls
 from gsb.errors import (
     BadRequest,
     BodyTooLarge,
@@ -28,7 +30,6 @@ from gsb.errors import (
     RequestTooSlow,
 )
 from gsb.model import Answer, Call
-from gsb.problem import problem_answer
 from gsb.telemetry import TRACEPARENT
 
 log = logging.getLogger("gsb.web")
@@ -49,18 +50,15 @@ WAIT = re.compile(r'wait[ \t]*=[ \t]*("?)([0-9]{1,6})\1')
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def make_server(
-    handle: Handler, base_url: str, spoilt: Callable[[Problem], None], limits: Callable[[], Limits]
-) -> web.Server:
-    """A server whose every error is a problem document, those that aiohttp finds itself included: these never reach
-    ``handle``, and ``spoilt`` is told of them. A connection keeps the ``limits`` that there are when it is opened."""
+def make_server(handle: Handler, tell: Callable[[Problem], Answer], limits: Callable[[], Limits]) -> web.Server:
+    """A server whose every error is a problem, those that aiohttp finds itself included: these never reach ``handle``,
+    and ``tell`` gives what is answered. A connection keeps the ``limits`` that there are when it is opened."""
 
     class Protocol(Patient):
         __slots__ = ()
 
         def turned_away(self, problem: Problem) -> bytes:
-            spoilt(problem)
-            return plain(problem_answer(problem, base_url, new_instance()))
+            return plain(tell(problem))
 
         def handle_error(
             self,
@@ -74,8 +72,7 @@ def make_server(
                 log.error("a call failed", exc_info=exc)
             if request.writer.output_size > 0:
                 raise ConnectionError("an answer was begun already")
-            spoilt(problem)
-            answer = respond(problem_answer(problem, base_url, new_instance()))
+            answer = respond(tell(problem))
             answer.force_close()
             return answer
 
@@ -84,6 +81,17 @@ def make_server(
             return Protocol(self, limits(), others=len(self._connections))
 
     return Server(handle)
+
+
+def tls_context(folder: Path, tls: Tls) -> ssl.SSLContext:
+    """TLS 1.2 or later with this certificate; client certificates where the configuration names an authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(folder / tls.certificate, folder / tls.key)
+    if tls.client_ca is not None:
+        context.load_verify_locations(folder / tls.client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 class Patient(RequestHandler):
