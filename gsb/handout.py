@@ -7,16 +7,19 @@ only until its retention is over.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from gsb.bus import Bus
-from gsb.errors import AgreementEnded, Problem, ReplyGone
+from gsb.errors import AgreementEnded, Problem, ReplyGone, ReplyUnreadable
 from gsb.model import JSON_TYPE, Answer, Exchange, Signed, State, timestamp
 from gsb.policy import cut
 from gsb.problem import problem_answer
+
+log = logging.getLogger("gsb.exchange")
 
 RETRY_AFTER = {State.HELD: 60, State.UNKNOWN: 60}
 """Seconds after which asking again makes sense; an operator is slower than a system."""
@@ -42,7 +45,7 @@ async def outcome(bus: Bus, signed: Signed, exchange: Exchange) -> Answer:
     """The answer that the exchange has earned so far: 202, or the status and body of its outcome.
 
     When its body is gone: 410 with state and effect but no body, and an entry; likewise 403 when the agreement that
-    granted it is not in force any more.
+    granted it is not in force any more, and 500 when the body is damaged.
     """
     if exchange.outcome is None:
         return pending(bus, exchange)
@@ -52,6 +55,9 @@ async def outcome(bus: Bus, signed: Signed, exchange: Exchange) -> Answer:
         return await _refused(bus, signed, exchange, ReplyGone(extra=facts(exchange)))
     if grant is None or not grant.in_force(bus.clock()):
         return await _refused(bus, signed, exchange, AgreementEnded(extra=facts(exchange)))
+    if exchange.unreadable:
+        log.warning("a stored reply cannot be read", extra={"facts": {"exchange": exchange.id}})
+        return await _refused(bus, signed, exchange, ReplyUnreadable(extra=facts(exchange)))
     body = ended.body
     if ended.state is State.DONE and body and ended.agreement_digest != grant.agreement_digest:
         body = orjson.dumps(cut(orjson.loads(body), grant.fields))

@@ -216,6 +216,8 @@ class Exchange:
     """Its entries so far, oldest first, without their secrets."""
     gone: bool = False
     """Whether its request and the body of its outcome have reached their age and are not kept any more."""
+    unreadable: bool = False
+    """Whether its outcome has a body that lies in the store but cannot be read."""
 
     @property
     def system(self) -> str:

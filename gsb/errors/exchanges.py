@@ -108,6 +108,14 @@ class ReplyGone(Problem, code="reply_gone", status=410):
     """
 
 
+class ReplyUnreadable(Problem, code="reply_unreadable", status=500, origin="bus"):
+    """What the bus has stored of this exchange is damaged and cannot be read.
+
+    The outcome's state and effect are told, its body is lost. Repeating helps nothing, and nothing is performed again;
+    ask the operator, or the provider, what the core system knows.
+    """
+
+
 # --- operators ----------------------------------------------------------------------------------------------
 
 

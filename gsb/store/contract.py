@@ -227,10 +227,11 @@ class Store(LogStore, Protocol):
 
     async def exchange(self, exchange: str) -> Exchange | None:
         """The exchange with its outcome (body decrypted) and entries. None when there is none, or none any more;
-        ``gone`` when its bodies are too old to be told, or erased."""
+        ``gone`` when its bodies are too old to be told, or erased; ``unreadable`` when its outcome's is damaged."""
 
     async def record(self, exchange: str) -> Record | None:
-        """The request of an exchange; None when there is no such exchange or it is ``gone``."""
+        """The request of an exchange; None when there is no such exchange or it is ``gone``. Raises ReplyUnreadable
+        (gsb.errors) when it is damaged."""
 
     async def search(self, query: Query) -> Page:
         """A page of what the query finds; every combination of its fields goes along an index. What is accepted or

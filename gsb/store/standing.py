@@ -210,8 +210,8 @@ def aged(row: Row, ages: Ages, now: float) -> Row | None:
     return row
 
 
-def told(row: Row, body: bytes = b"", entries: tuple[Entry, ...] = ()) -> Exchange:
-    """The row as everybody else sees it."""
+def told(row: Row, body: bytes | None = b"", entries: tuple[Entry, ...] = ()) -> Exchange:
+    """The row as everybody else sees it; without a ``body`` the one that it has cannot be read."""
     return Exchange(
         row.id,
         row.agency,
@@ -226,9 +226,10 @@ def told(row: Row, body: bytes = b"", entries: tuple[Entry, ...] = ()) -> Exchan
         row.reason,
         row.due_at,
         row.began_at,
-        _outcome(row, body),
+        _outcome(row, body or b""),
         entries,
         row.request is None,
+        body is None,
     )
 
 

@@ -28,11 +28,12 @@ from gsb.errors import (
     OperatorRequired,
     ReasonMissing,
     ReplyGone,
+    ReplyUnreadable,
     RoleMissing,
     StateConflict,
 )
 from gsb.evidence.entry import Fact, make_entry
-from gsb.model import JSON_TYPE, PROBLEM_TYPE, Answer, Call, Effect, Exchange, Outcome, Signed, State, Took
+from gsb.model import JSON_TYPE, PROBLEM_TYPE, Answer, Call, Effect, Exchange, Outcome, Record, Signed, State, Took
 from gsb.problem import document
 from gsb.schema import pointer_of
 from gsb.store.contract import CursorUnfit, Query, Ruling
@@ -166,15 +167,26 @@ async def body(bus: Bus, call: Call, exchange: str) -> Answer:
         wanted = parsed(Look, query_of(call))
         allowed = allow(bus, signed, "inspect", "inspector", wanted.reason)
         known = await existing(bus, exchange)
-        record = await bus.store.record(exchange)
-        if record is None or known.gone:
-            raise ReplyGone(extra=handout.facts(known))
+        record = await request_of(bus, known)
         facts = {**allowed.entry_facts(exchange), "agency": known.agency, "service": known.service}
         await bus.store.note(make_entry("act", bus.clock(), facts, allowed.evidence({})))
         bodies = {"exchange": known.id, "state": known.state, "request": orjson.Fragment(record.body)}
         return Answer(200, orjson.dumps(bodies | {"reply": answered(known.outcome)}), JSON_TYPE)
 
     return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
+
+
+async def request_of(bus: Bus, known: Exchange) -> Record:
+    """What was asked. Raises ReplyGone or ReplyUnreadable where that, or what was answered, is not to be had."""
+    try:
+        record = await bus.store.record(known.id)
+    except ReplyUnreadable:
+        raise ReplyUnreadable(extra=handout.facts(known)) from None
+    if record is None or known.gone:
+        raise ReplyGone(extra=handout.facts(known))
+    if known.unreadable:
+        raise ReplyUnreadable(extra=handout.facts(known))
+    return record
 
 
 def answered(outcome: Outcome | None) -> dict[str, Any] | None:

@@ -41,6 +41,7 @@ from tests.bad_input.stage import (
 )
 from tests.bad_input.wire import say
 from tests.support.bus import puppet, raising
+from tests.support.damage import damage
 from tests.support.deployment import BUS
 from tests.support.node import RunningNode, running_node
 
@@ -253,12 +254,8 @@ async def too_old(root: Path) -> set[str]:
     deployment = deployment_of(root)
     deployment.gsb["retention"] = {"bodies_days": 10}
     async with stage_in(root, deployment) as stage:
-        asked = stage.draft(WRITE)
+        asked = await furnish(stage)
         again = put(key=asked.key, body=asked.body)
-        heard = await stage.send(asked)
-        assert heard is not None
-        assert heard.status == 200
-        await furnish(stage)
         stage.clock.now += 11 * 86_400
         ended = ("done", "done")
         seen = {
@@ -269,6 +266,21 @@ async def too_old(root: Path) -> set[str]:
         assert shown is not None
         assert (shown.status, orjson.loads(shown.body)["effect"]) == (200, "done")
     return seen
+
+
+async def damaged(root: Path) -> set[str]:
+    """The stored reply of an exchange is damaged: how it ended is told, and nothing is done again."""
+    async with stage_in(root) as stage:
+        asked = await furnish(stage)
+        again = put(key=asked.key, body=asked.body)
+        damage(stage.deployment.folder / "store.db", "reply", stage.exchange)
+        ended = ("done", "done")
+        return {
+            await _hear(
+                stage, Case("bus", "value", "lost", spoil, "reply_unreadable", kind, members=ABOUT, exchange=at)
+            )
+            for spoil, kind, at in ((put(), REPLY, ended), (again, WRITE, ended), (put(), BODY, None))
+        }
 
 
 class Mistaken(SqliteStore):
@@ -366,6 +378,7 @@ TROUBLES: dict[str, Trouble] = {
     "a node that stops": stopping,
     "an outcome that is too old": too_old,
     "a log that cannot be written": unproven,
+    "an outcome that is damaged": damaged,
     "a defect of the bus": a_defect,
     "a full disk": a_full_disk,
 }

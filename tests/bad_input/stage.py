@@ -284,8 +284,8 @@ async def stage_in(
     puppet().reset()
 
 
-async def furnish(stage: Stage) -> None:
-    """Give the stage an exchange that is done."""
+async def furnish(stage: Stage) -> Draft:
+    """Give the stage an exchange that is done; the call that made it."""
     draft = stage.draft(WRITE)
     heard = await stage.send(draft)
     assert heard is not None
@@ -294,3 +294,4 @@ async def furnish(stage: Stage) -> None:
     assert token is not None
     part = token.split(".")[1]
     stage.exchange = orjson.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["exchange"]
+    return draft

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, cast
 
-from gsb.errors import Replayed, StoreUnavailable
+from gsb.errors import Replayed, ReplyUnreadable
 from gsb.model import Effect, Entry, Exchange, Outcome, Record, State
 from gsb.store import standing
 from gsb.store.contract import (
@@ -210,8 +210,8 @@ class SqliteStore(Opened):
             row.request = row.reply = None  # deleted since the row was read
         try:
             body = b"" if sealed is None else self._seal.open(sealed, REPLY, exchange.encode())
-        except Unreadable as error:
-            raise StoreUnavailable from error
+        except Unreadable:
+            body = None
         return standing.told(row, body, entries)
 
     async def record(self, exchange: str) -> Record | None:
@@ -221,7 +221,7 @@ class SqliteStore(Opened):
         try:
             return None if sealed is None else unpack(self._seal.open(sealed, RECORD, exchange.encode()))
         except ValueError as error:
-            raise StoreUnavailable from error
+            raise ReplyUnreadable from error
 
     async def search(self, query: Query) -> Page:
         before = None if query.cursor is None else reads.Position(*self._seal.read_cursor(query.cursor))
