@@ -23,6 +23,7 @@ ROWS = """
     config load installed
     keys policy limits projection fair
     evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof evidence.log
+        evidence.verify evidence.gsb_verify
     store.logs store.contract store.seal store.spent store.standing
         store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer
         store.sqlite.opened store.sqlite.store store.sqlite
