@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The programs of the system that tests need: a C compiler (for the simulated power cut), Node with npm (for a client in
-# another language) and Chromium (for the pages). Installs what is missing with apt when it may, and otherwise says what
-# is missing.
+# The programs of the system that tests need: a C compiler (for the simulated power cut), strace (for faults of the
+# disk), Node with npm (for a client in another language) and Chromium (for the pages). Installs what is missing with
+# apt when it may, and otherwise says what is missing.
 set -euo pipefail
 
 missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 node_major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/' || true)
+command -v strace >/dev/null || missing+=(strace)
 if [ "${node_major:-0}" -lt 20 ]; then missing+=(nodejs); fi
 command -v npm >/dev/null || missing+=(npm)
 command -v chromium >/dev/null || missing+=(chromium)
