@@ -18,6 +18,7 @@ from rich.table import Table
 from gsb.cli.shared import bus_keys, explain, fail, print_json, signing_key
 from gsb.client import Client, ClientError
 
+EXCHANGES = "/admin/exchanges"
 exchanges = typer.Typer(help="List, show and resolve exchanges.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Exchanges that are held: list, show, replay and close them.", no_args_is_help=True)
 
@@ -55,7 +56,7 @@ class Desk:
 
     def act(self, method: str, path: str, query: dict[str, Any] | None = None, body: Any = None) -> Any:
         """The answer's body; ends the command when the act was refused."""
-        target = f"/admin/exchanges{path}" + (f"?{urlencode(query, doseq=True)}" if query else "")
+        target = path + (f"?{urlencode(query, doseq=True)}" if query else "")
         try:
             return asyncio.run(self._act(method, target, body))
         except ClientError as error:
@@ -132,7 +133,7 @@ def list_exchanges(
         "business_key": business_key,
         "cursor": cursor,
     }
-    page = Desk(url, bus, operator, key, keys).act("GET", "", {n: v for n, v in query.items() if v is not None})
+    page = Desk(url, bus, operator, key, keys).act("GET", EXCHANGES, {n: v for n, v in query.items() if v is not None})
     listed(page, as_json, "no such exchange")
 
 
@@ -150,8 +151,22 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one exchange and its time line. With --body, which needs the role inspector, what was asked and answered."""
-    path = f"/{exchange}/body" if body else f"/{exchange}"
+    path = f"{EXCHANGES}/{exchange}" + ("/body" if body else "")
     shown(Desk(url, bus, operator, key, keys).act("GET", path, {"reason": reason}), as_json or body)
+
+
+@exchanges.command("evidence")
+def evidence(
+    exchange: Id,
+    reason: Reason,
+    url: Url,
+    bus: Bus,
+    operator: Operator,
+    key: Key,
+    keys: BusKeys,
+) -> None:
+    """Print what the entries of an exchange commit to, for gsb receipt verify --evidence. Needs the role inspector."""
+    print_json(Desk(url, bus, operator, key, keys).act("GET", f"{EXCHANGES}/{exchange}/evidence", {"reason": reason}))
 
 
 @exchanges.command("resolve")
@@ -169,7 +184,7 @@ def resolve(
 ) -> None:
     """End an unknown exchange, having found out in the core system how it ended."""
     body = {"state": state, "effect": effect, "reason": reason}
-    shown(Desk(url, bus, operator, key, keys).act("POST", f"/{exchange}/resolve", body=body), as_json)
+    shown(Desk(url, bus, operator, key, keys).act("POST", f"{EXCHANGES}/{exchange}/resolve", body=body), as_json)
 
 
 @dead_letters.command("list")
@@ -186,7 +201,7 @@ def list_dead_letters(
 ) -> None:
     """List what is held, newest first."""
     query = {"reason": reason, "limit": limit, "state": "held"} | ({"cursor": cursor} if cursor else {})
-    listed(Desk(url, bus, operator, key, keys).act("GET", "", query), as_json, "nothing is held")
+    listed(Desk(url, bus, operator, key, keys).act("GET", EXCHANGES, query), as_json, "nothing is held")
 
 
 @dead_letters.command("replay")
@@ -203,7 +218,7 @@ def replay(
 ) -> None:
     """Try a held exchange again."""
     body = {"reason": reason, "expires_in": expires_in}
-    shown(Desk(url, bus, operator, key, keys).act("POST", f"/{exchange}/replay", body=body), as_json)
+    shown(Desk(url, bus, operator, key, keys).act("POST", f"{EXCHANGES}/{exchange}/replay", body=body), as_json)
 
 
 @dead_letters.command("close")
@@ -221,4 +236,4 @@ def close(
 ) -> None:
     """End a held exchange for good."""
     body = {"state": state, "effect": effect, "reason": reason}
-    shown(Desk(url, bus, operator, key, keys).act("POST", f"/{exchange}/close", body=body), as_json)
+    shown(Desk(url, bus, operator, key, keys).act("POST", f"{EXCHANGES}/{exchange}/close", body=body), as_json)

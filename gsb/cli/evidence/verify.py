@@ -1,0 +1,154 @@
+"""``gsb log verify``: the whole log, by one public key and no trust in whoever keeps it.
+
+It reads and reports; what is verified, and how, is ``gsb.evidence.verify``. Exit codes: 0 verified, 1 something is not
+true, 2 it cannot be carried out as given, 6 and 7 as for calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gsb.cli.evidence.log import log
+from gsb.cli.evidence.sources import LOG, Source, Withheld, at_url, in_folder
+from gsb.cli.shared import bus_keys, explain, fail, print_json, shown, signing_key
+from gsb.client import Client, ClientError
+from gsb.evidence.checkpoint import NoteWrong, Verifier, to_base64
+from gsb.evidence.verify import LogWrong, Verified, verify_log
+
+Where = Annotated[
+    str, typer.Argument(metavar="DIR|URL", help="Folder of the log or of a bus's logs, or URL ending in /log or below.")
+]
+Key = Annotated[
+    str, typer.Option("--key", metavar="VKEY", envvar="GSB_LOG_KEY", help="The log's public key, NAME+ID+BASE64.")
+]
+Older = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="CHECKPOINT", help="A checkpoint that was verified before; the log must extend it."),
+]
+Auditor = Annotated[str | None, typer.Option("--auditor", help="Sign each call as this operator, at the API.")]
+AuditorKey = Annotated[
+    Path | None, typer.Option("--auditor-key", envvar="GSB_OPERATOR_KEY", help="The auditor's private key, a JWK.")
+]
+Bus = Annotated[str | None, typer.Option("--bus", envvar="GSB_BUS", help="Id of the bus, for signed calls.")]
+BusKeys = Annotated[
+    Path | None,
+    typer.Option("--bus-keys", envvar="GSB_BUS_KEYS", help="The bus's public keys; fetched if not given."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+@log.command()
+def verify(
+    where: Where,
+    key: Key,
+    older: Older = None,
+    auditor: Auditor = None,
+    auditor_key: AuditorKey = None,
+    bus: Bus = None,
+    keys_of_bus: BusKeys = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify a whole log: the checkpoint's signature, every tile, every entry, and that it extends an older checkpoint.
+
+    Exits 0 when all of it is true, and 1 with the first bad entry or file. Keep the checkpoint that was verified
+    (DIR/checkpoint): without an older one nobody can tell a log that was written anew from its beginning.
+    """
+    verifier = log_key(key)
+    before = None if older is None else read_file(older)
+    client = None if auditor is None else as_auditor(where, auditor, auditor_key, bus, keys_of_bus)
+    with ended_clearly(as_json), source(where, verifier.name.rpartition("/")[2], client) as found:
+        told(verified(found, verifier, before), as_json)
+
+
+def log_key(text: str) -> Verifier:
+    """The log's public key, or a clear end."""
+    try:
+        return Verifier.of(text.strip())
+    except NoteWrong as error:
+        raise fail(f"--key is no key of a log: {error}") from error
+
+
+def read_file(path: Path) -> bytes:
+    """The file, or a clear end."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise fail(f"cannot read {path}: {error.strerror}") from error
+
+
+def as_auditor(where: str, auditor: str, key: Path | None, bus: str | None, keys: Path | None) -> Client:
+    base, log_path, _ = where.rpartition(LOG)
+    if key is None or bus is None or not (base and log_path):
+        raise fail("an auditor signs: give --auditor-key, --bus and the URL of the bus's API, ending in /log or below")
+    try:
+        return Client(base, bus=bus, agency=auditor, key=signing_key(key), bus_keys=bus_keys(keys))
+    except ValueError as error:
+        raise fail(str(error)) from error
+
+
+@contextmanager
+def source(where: str, name: str, client: Client | None) -> Iterator[Source]:
+    if where.startswith(("http://", "https://")):
+        with at_url(where, name, client) as found:
+            yield found
+    elif Path(where).is_dir():
+        yield in_folder(Path(where), name)
+    else:
+        raise fail(f"{where} is neither a folder nor a URL")
+
+
+@contextmanager
+def ended_clearly(as_json: bool) -> Iterator[None]:
+    """Whatever goes wrong becomes a line and the exit code of its class."""
+    try:
+        yield
+    except LogWrong as error:
+        if as_json:
+            print_json({"verified": False, "index": error.index, "path": error.path, "why": error.why})
+        raise fail(f"not verified: {error}", 1) from error
+    except Withheld as error:
+        raise fail(f"{error}; the files of a log are for auditors: --auditor, or the operations port") from error
+    except ClientError as error:
+        raise explain(error) from error
+    except OSError as error:
+        raise fail(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def verified(found: Source, verifier: Verifier, older: bytes | None) -> Verified:
+    """Verify with a bar that shows how far it is, on a terminal."""
+    columns = (TextColumn("verified"), BarColumn(), MofNCompleteColumn(), TextColumn("entries"), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("verified", total=None)
+
+        def step(done: int, size: int) -> None:
+            progress.update(bar, completed=done, total=size)
+
+        return verify_log(found.read, verifier, older=older, paths=found.paths, progress=step)
+
+
+def told(result: Verified, as_json: bool) -> None:
+    checkpoint, older = result.checkpoint, result.older
+    said: dict[str, Any] = {
+        "verified": True,
+        "origin": checkpoint.origin,
+        "size": checkpoint.size,
+        "root": to_base64(checkpoint.root),
+        "older": None if older is None else older.size,
+        "unsigned": result.unsigned,
+    }
+    if as_json:
+        print_json(said)
+        return
+    typer.echo(shown(f"log verified: {said['origin']}, {said['size']} entries, root {said['root']}"))
+    if older is not None:
+        typer.echo(f"it extends the older checkpoint of {older.size} entries")
+    if result.unsigned:
+        typer.echo(f"{result.unsigned} more entries are not signed yet, and not verified")
