@@ -26,7 +26,7 @@ ROWS = """
         evidence.verify evidence.gsb_verify
     store.logs store.contract store.seal store.spent store.standing
         store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer
-        store.sqlite.opened store.sqlite.store store.sqlite
+        store.sqlite.opened store.sqlite.log store.sqlite.erase store.sqlite.proving store.sqlite.store store.sqlite
     broker.contract broker.local
     material lint catalogue check
     breaker runtime

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple, Protocol
+
+import orjson
 
 from gsb.model import Entry
 
@@ -94,6 +97,14 @@ class Erased:
     """Not final, so nothing was erased: ask again when they are."""
     unknown: tuple[str, ...]
     """Never accepted, or deleted when they had reached their age."""
+
+
+def happened_at(content: bytes) -> float | None:
+    """When what an entry speaks of happened, as its content tells."""
+    try:
+        return datetime.fromisoformat(orjson.loads(content)["at"]).timestamp()
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 class LogStore(Protocol):

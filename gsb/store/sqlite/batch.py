@@ -195,7 +195,7 @@ class Ask(Protocol):
     def decide(self, batch: Batch) -> Any: ...
 
 
-class _Plain:
+class Plain:
     """Asks for no rows."""
 
     __slots__ = ()
@@ -208,7 +208,7 @@ class _Plain:
 
 
 @dataclass(slots=True, eq=False)
-class Accept(_Plain):
+class Accept(Plain):
     """Answers the time of acceptance, or the row to which the key belongs."""
 
     id: str
@@ -258,7 +258,7 @@ class Accept(_Plain):
 
 
 @dataclass(slots=True, eq=False)
-class _Move(_Plain):
+class _Move(Plain):
     """Something done to one exchange; ``move`` answers whether it may be."""
 
     id: str
@@ -350,7 +350,7 @@ class Resolve(_Move):
 
 
 @dataclass(slots=True, eq=False)
-class Overdue(_Plain):
+class Overdue(Plain):
     """Answers what is due. A lease that only memory holds is written down, so that it is due when it runs out."""
 
     limit: int
@@ -385,7 +385,7 @@ class Overdue(_Plain):
 
 
 @dataclass(slots=True, eq=False)
-class Note(_Plain):
+class Note(Plain):
     """An entry, a jti, or both, without an exchange."""
 
     entry: SealedEntry | None = None

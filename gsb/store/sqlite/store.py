@@ -33,7 +33,7 @@ from gsb.store.contract import (
 from gsb.store.seal import RECORD, REPLY, SECRET, Unreadable, pack, unpack
 from gsb.store.sqlite import batch, reads, rows
 from gsb.store.sqlite.batch import Jti, SealedEntry
-from gsb.store.sqlite.opened import Opened
+from gsb.store.sqlite.proving import Proving
 from gsb.store.sqlite.writer import Committed, untold
 from gsb.store.standing import Lease, Row, Task
 
@@ -42,7 +42,7 @@ FRESH_BODY = 65_536
 """Exchanges just accepted that are remembered, since most begin at once, and the largest body among them in bytes."""
 
 
-class SqliteStore(Opened):
+class SqliteStore(Proving):
     """See ``gsb.store.contract.Store``. All calls come from the event loop in which it was opened.
 
     ``steady`` gives seconds that only grow, whatever becomes of the ``clock``. ``committed`` is told of each commit how

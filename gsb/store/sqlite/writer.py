@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Literal
 
 from gsb.errors import Problem, StoreUnavailable
 from gsb.store.contract import Ages
@@ -32,6 +32,8 @@ GROUP = 256
 """Calls in one transaction at most: bounds how long the first of them waits."""
 CHECKPOINT = 32 * 1024 * 1024
 """Bytes of journal, estimated, after which it is carried over into the database."""
+WIPE_WAIT, WIPE_AGAIN = 50, 0.5
+"""Milliseconds for which cutting the journal off may keep commits waiting, and seconds until the next try."""
 PURGE_EVERY = 1.0
 """Seconds between two looks for what has reached its age."""
 PURGE_QUIET = 0.005
@@ -67,7 +69,10 @@ class Checkpointer:
         # Open as long as the store is: when there are no descriptors left, the journal must not grow.
         self._db = rows.connect(path, writes=True)
         self._trouble = Trouble(_log, "the store's journal is carried over again", steady)
-        self._wake: SimpleQueue[bool] = SimpleQueue()
+        # Cutting the journal off keeps commits waiting until nobody reads from it: only so long at a time.
+        self._db.execute(f"PRAGMA busy_timeout={WIPE_WAIT}")
+        self._wiping = False
+        self._told: SimpleQueue[Literal["carry", "wipe", "end"]] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="gsb-checkpoint")
         self.carried = False
         """All but what was committed meanwhile is carried over: the writer does the rest between two commits, since
@@ -77,17 +82,29 @@ class Checkpointer:
         self._thread.start()
 
     def wake(self) -> None:
-        self._wake.put(True)
+        self._told.put("carry")
+
+    def wipe(self) -> None:
+        """Have nothing left in the journal of what was deleted, as soon as nobody reads from it."""
+        self._told.put("wipe")
 
     def stop(self) -> None:
-        self._wake.put(False)
+        self._told.put("end")
         self._thread.join()
 
+    def _next(self) -> str:
+        with suppress(Empty):
+            return self._told.get(timeout=WIPE_AGAIN if self._wiping else None)
+        return "wipe"
+
     def _work(self) -> None:
-        while self._wake.get():
+        while (told := self._next()) != "end":
+            self._wiping = self._wiping or told == "wipe"
             try:
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 self.carried = True
+                if self._wiping:
+                    self._wiping = bool(self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
                 self._trouble.is_over()
             except sqlite3.Error as error:
                 self._trouble.is_there(
@@ -167,6 +184,10 @@ class Writer:
             else:
                 future.set_result(answer)
         self._loop.call_soon(self._hand_over)
+
+    def wipe(self) -> None:
+        """Let the journal hold nothing of what was deleted, soon."""
+        self._checkpointer.wipe()
 
     async def close(self) -> None:
         """Commit what was asked, then end both threads."""
