@@ -175,6 +175,9 @@ class Recorder:
         agrees(grown.edge, state.checkpoint)
         await asyncio.to_thread(self._write, state.origin, grown.files, state.checkpoint)
         await self._bus.store.publish(state.origin, state.size, state.checkpoint)
+        # Only now, when nobody is told of a checkpoint under which a partial file is the right one.
+        full = [path for path in grown.files if ".p/" not in path]
+        await asyncio.to_thread(self._ground.folder.files(state.origin).forget, full)
         self._edges[state.origin] = grown.edge
         self._stated = True
 
@@ -191,7 +194,6 @@ class Recorder:
         folder = self._ground.folder.files(origin)
         folder.write(files)
         folder.write({CHECKPOINT: checkpoint})
-        folder.forget(path for path in files if ".p/" not in path)
 
     async def _restate(self, state: LogState) -> None:
         """Publish the checkpoint once more when it is old, so that silence is seen to be silence, and when it is not

@@ -1,0 +1,92 @@
+"""``gsb log``: the key with which a log is verified, and, deliberately, a new log."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gsb.catalogue import Catalogue, ConfigInvalid, build
+from gsb.cli.shared import fail
+from gsb.errors import StoreUnavailable
+from gsb.evidence.checkpoint import NoteWrong, Signer, open_checkpoint
+from gsb.evidence.log import Folder
+from gsb.metrics import Metrics
+from gsb.node import open_sqlite
+from gsb.resume import Ground, begin_anew
+from gsb.store.contract import StoreUnfit
+from gsb.store.logs import LogMoved
+
+log = typer.Typer(help="The evidence log: its keys, and a new one after a restore.", no_args_is_help=True)
+
+Deployment = Annotated[Path, typer.Argument(metavar="DIR", help="The deployment's folder.")]
+
+
+@log.command()
+def key(folder: Deployment) -> None:
+    """Print the verifier keys of the logs in DIR, oldest first: a line each, to be handed to whoever verifies.
+
+    A log that is not begun yet is told by the name that it would get now. Runs beside the node.
+    """
+    catalogue = _catalogue(folder)
+    try:
+        keys = list(_keys(catalogue))
+    except OSError as error:
+        raise fail(f"cannot read {error.filename}: {error.strerror}") from error
+    for each in keys or [Signer(f"{catalogue.gsb.log_origin}/{datetime.now(UTC).year}", catalogue.log_key).vkey]:
+        typer.echo(each)
+
+
+def _keys(catalogue: Catalogue) -> Iterator[str]:
+    """Of each log that the configured key has signed; those of an earlier key only its own holder can tell."""
+    for note in Folder(catalogue.gsb.log.path).published().values():
+        origin = note.partition(b"\n")[0].decode(errors="replace")
+        try:
+            signer = Signer(origin, catalogue.log_key)
+            open_checkpoint(note, signer.verifier)
+        except NoteWrong as error:
+            typer.echo(f"{origin} is passed over: {error}", err=True)
+        else:
+            yield signer.vkey
+
+
+@log.command()
+def begin(
+    folder: Deployment,
+    reason: Annotated[str, typer.Option("--reason", help="Why; its entry commits to it.")],
+) -> None:
+    """Begin a new log, which continues none, on a stopped node: after a restore, or when the log's key is another.
+
+    Its first entry names the store's last checkpoint and the published one, so that nobody can pass over either. The
+    old log stays as it is. Exits 2 while the node runs.
+    """
+    if not 4 <= len(reason.strip()) <= 500:
+        raise fail("say why, in 4 to 500 characters: --reason")
+    try:
+        origin = asyncio.run(_begin(_catalogue(folder), reason.strip()))
+    except (OSError, StoreUnavailable, StoreUnfit, LogMoved, ValueError) as error:
+        raise fail(f"no log was begun: {error}") from error
+    typer.echo(f"the next start records to {origin}")
+
+
+async def _begin(catalogue: Catalogue, reason: str) -> str:
+    store = open_sqlite(catalogue, Metrics())
+    await store.open()
+    try:
+        return await begin_anew(Ground.of(catalogue, store), time.time(), reason)
+    finally:
+        await store.close()
+
+
+def _catalogue(folder: Path) -> Catalogue:
+    try:
+        return build(folder)
+    except ConfigInvalid as error:
+        raise fail("\n".join(map(str, error.findings))) from error
+    except OSError as error:
+        raise fail(f"cannot read the deployment: {error}") from error
