@@ -22,7 +22,7 @@ ROWS = """
     sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
     config load installed
     keys policy limits projection fair
-    evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof evidence.log
+    evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof evidence.witness evidence.log
         evidence.verify evidence.gsb_verify
     store.logs store.contract store.seal store.spent store.standing
         store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer
@@ -35,6 +35,7 @@ ROWS = """
     admit perform sweep reload resume record
     web.server web.callers web.services web.reference.shapes web.reference.openapi web.reference.docs
         web.exchanges web.log web.receipts web.admin web.erasure web.app
+    witness.settings witness.book witness.server witness.serving
     node bench.store bench.place bench.instant bench.load bench.floor bench.served bench.steps bench.sync
         bench.crowd.late bench.crowd.place bench.crowd.flood bench.crowd.fairness bench.crowd.strain bench.memory
         bench.search.fill bench.search.measure
