@@ -38,7 +38,7 @@ def pending(bus: Bus, exchange: Exchange) -> Answer:
 
 def links(bus: Bus, exchange: Exchange) -> dict[str, str]:
     self_link = f"{bus.base_url}/exchanges/{exchange.id}"
-    return {"self": self_link, "reply": f"{self_link}/reply"}
+    return {"self": self_link, "reply": f"{self_link}/reply", "receipt": f"{self_link}/receipt"}
 
 
 async def outcome(bus: Bus, signed: Signed, exchange: Exchange) -> Answer:

@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -80,7 +81,8 @@ def test_types_limits_and_defaults_are_told() -> None:
     assert rows["concurrency"] == "| integer | 1 to 1000 | `16` |"
     assert rows["expires"] == "| number | more than 0, at most 2_592_000 | `3600.0` |"
     assert rows["effect"] == '| `"none"` or `"repeatable"` or `"once"` |  | `"once"` |'
-    assert rows["roles"] == '| list of `"observer"` or `"operator"` or `"inspector"` | at least one | **required** |'
+    roles = " or ".join(f'`"{role}"`' for role in get_args(config.Role))
+    assert rows["roles"] == f"| list of {roles} | at least one | **required** |"
     assert rows["tls"] == '| `[listen.tls]` or `"upstream"` |  | none |'
     assert rows["rate"] == "| `[grants.rate]` |  | none |"
     assert rows["grants"] == "| `[[grants]]` | at least one | **required** |"

@@ -51,6 +51,7 @@ def test_every_claim_and_state_is_explained() -> None:
 def test_every_path_of_the_api_stands_in_the_table_of_paths() -> None:
     named = re.findall(r"^\| `(GET|POST) (/[^`]*)` \|", TEXT, re.MULTILINE)
     places = {"{id}": profile.EXCHANGE, "{n}": "1", "{system}": "tax", "{service}": "income-tax", "{code}": "replayed"}
+    places |= {"{log}": "2026", "{tile}": "tile/0/000"}
     found = set()
     for method, template in named:
         path = re.sub(r"\{.*?\}", lambda place: places[place[0]], template)

@@ -10,6 +10,9 @@ from gsb import __version__
 from gsb.cli.bench import bench
 from gsb.cli.call import call
 from gsb.cli.check import check
+from gsb.cli.evidence.erase import erase
+from gsb.cli.evidence.log import log
+from gsb.cli.evidence.receipt import receipt
 from gsb.cli.exchanges import dead_letters, exchanges
 from gsb.cli.keygen import keygen
 from gsb.cli.serve import serve
@@ -28,6 +31,9 @@ app.command()(call)
 app.command()(top)
 app.add_typer(exchanges, name="exchanges")
 app.add_typer(dead_letters, name="dead-letters")
+app.command()(erase)
+app.add_typer(log, name="log")
+app.add_typer(receipt, name="receipt")
 app.add_typer(bench, name="bench")
 
 

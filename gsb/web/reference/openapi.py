@@ -168,6 +168,7 @@ PERHAPS: list[Shape] = [{}, {"signature": []}]
 NEVER: list[Shape] = []
 ANYTHING = json_of({})
 PAGE = json_of({"type": "string"}, "text/html")
+TEXT = json_of({"type": "string"}, "text/plain")
 
 
 def _own_paths() -> Shape:
@@ -179,6 +180,7 @@ def _own_paths() -> Shape:
             "get": _own("exchange", "How an exchange of yours stands", exchange, ALWAYS, *SIGNED, 404),
         },
         "/exchanges/{id}/reply": {"parameters": [ref("parameters", "Exchange")], "get": _outcome()},
+        "/exchanges/{id}/receipt": {"parameters": [ref("parameters", "Exchange")], "get": _receipt()},
         "/services": {"get": _own("services", "The services that you may use", listed, PERHAPS, *SIGNED)},
         "/openapi.json": {"get": _own("description", "This document", ANYTHING, PERHAPS, *SIGNED)},
         "/docs": {"get": _own("documentation", "This document, for people", PAGE, PERHAPS, *SIGNED)},
@@ -189,6 +191,7 @@ def _own_paths() -> Shape:
         "/.well-known/jwks.json": {
             "get": _own("keys", "The keys with which the bus signs", {KEYS_TYPE: keys[JSON_TYPE]}, NEVER, *ANY)
         },
+        "/log/checkpoint": {"get": _checkpoint()},
     }
 
 
@@ -196,6 +199,19 @@ def _outcome() -> Shape:
     said = _own("outcome", "The outcome, as the POST would answer", ANYTHING, ALWAYS, *SIGNED, 404, *OUTCOME)
     said["responses"] |= {"202": ref("responses", "Pending"), "204": ref("responses", "NoReply")}
     return said | {"parameters": [ref("parameters", "Prefer")]}
+
+
+def _receipt() -> Shape:
+    said = _own("receipt", "The proof that an entry stands in the evidence log", TEXT, ALWAYS, *SIGNED, 404)
+    said["description"] = "Of the last entry, or of the one that is asked for (c2sp.org/tlog-proof)."
+    said["responses"]["202"] = ref("responses", "ReceiptPending")
+    return said | {"parameters": [ref("parameters", "Entry"), ref("parameters", "Prefer")]}
+
+
+def _checkpoint() -> Shape:
+    said = _own("checkpoint", "The newest checkpoint of the evidence log, signed with the log's key", TEXT, NEVER, *ANY)
+    said["responses"] |= {"304": {"description": "The one that If-None-Match names."}, **_problems(404)}
+    return said
 
 
 def _own(name: str, summary: str, content: Shape, security: list[Shape], *statuses: int) -> Shape:

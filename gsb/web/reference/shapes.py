@@ -62,7 +62,7 @@ def json_of(schema: Shape, media_type: str = JSON_TYPE) -> Shape:
     return {media_type: {"schema": schema}}
 
 
-_LINKS = obj({"self": _URL, "reply": _URL})
+_LINKS = obj({"self": _URL, "reply": _URL, "receipt": _URL})
 _PROBLEM = obj(
     {
         "type": _URL | {"description": "A page that explains the code."},
@@ -150,6 +150,7 @@ _KEPT = obj(
 SCHEMAS: Mapping[str, Shape] = {
     "Problem": _PROBLEM,
     "Pending": obj({"exchange": _EXCHANGE, "state": _STATE, "links": _LINKS}),
+    "ReceiptPending": obj({"exchange": _EXCHANGE, "state": _STATE, "links": _LINKS}),
     "Exchange": _SHOWN,
     "Services": obj({"services": array(_SERVICE), "kept": _KEPT}),
     "Keys": obj({"keys": array(obj({"kty": _TEXT, "kid": _TEXT}))}, description="A JWK Set (RFC 7517)."),
@@ -197,6 +198,12 @@ PARAMETERS: Mapping[str, Shape] = {
         "required": True,
         "description": "Id of one of your exchanges.",
         "schema": {"type": "string", "pattern": UUID},
+    },
+    "Entry": {
+        "name": "entry",
+        "in": "query",
+        "description": "Hash of one of the exchange's entries, as its time line and signed replies name it.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"},
     },
     "Prefer": {
         "name": "Prefer",
@@ -265,6 +272,15 @@ def components(base_url: str) -> Shape:
                 },
                 "content": json_of(ref("schemas", "Pending")),
                 "links": {name: _at("$response.body#/exchange", name) for name in ("outcome", "exchange")},
+            },
+            "ReceiptPending": {
+                "description": "The entry is durable; the next checkpoint will cover it. Ask again.",
+                "headers": {
+                    "GSB-Signature": ref("headers", "Signature"),
+                    "Preference-Applied": ref("headers", "PreferenceApplied"),
+                    "Retry-After": ref("headers", "RetryAfter"),
+                },
+                "content": json_of(ref("schemas", "ReceiptPending")),
             },
             "NoReply": {
                 "description": "Done, as an operator found and recorded; there is no reply of the core system.",
