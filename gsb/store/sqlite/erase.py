@@ -1,8 +1,9 @@
 """Erasing what final exchanges hold of people, inside the transaction of the SQLite store's writer.
 
-Entries, states and reservations stay. What is deleted is wiped in the database's pages by the commit (``secure_delete``
-of SQLite); the writer's checkpointer then cuts the journal off, which still holds the pages as they were. A crash
-leaves all of it or nothing, and the next opening carries the journal over.
+Entries, states and reservations stay. Sealed bytes are overwritten with zeros where they lie and their rows are kept:
+when rows are deleted, SQLite merges pages, which may leave copies of the rows beside them in the free space of a page,
+out of reach of a later erasure. The writer's checkpointer then cuts the journal off, which still holds the pages as
+they were. A crash leaves all of it or nothing, and the next opening carries the journal over.
 """
 
 from __future__ import annotations
@@ -48,15 +49,16 @@ def _final(batch: Batch, row: int) -> bool:
 
 def _has_secrets(batch: Batch, row: int) -> bool:
     """Not after it was erased: then only the entry that says so has a secret, which proves who erased and why."""
-    first = "SELECT 1 FROM secret WHERE row = (SELECT min(row) FROM entry WHERE exchange = ?)"
-    return batch.db.execute(first, (row,)).fetchone() is not None
+    first = "SELECT bytes FROM secret WHERE row = (SELECT min(row) FROM entry WHERE exchange = ?)"
+    return any(batch.db.execute(first, (row,)).fetchone()[0])
 
 
 def _wipe(batch: Batch, row: int) -> None:
+    """The zeros are as many as the bytes were, or SQLite would not write them in the same place."""
     for statement in (
-        "DELETE FROM sealed WHERE row IN (SELECT request FROM exchange WHERE row = :row)",
-        "DELETE FROM sealed WHERE row IN (SELECT reply FROM exchange WHERE row = :row)",
-        "DELETE FROM secret WHERE row IN (SELECT row FROM entry WHERE exchange = :row)",
-        "UPDATE exchange SET request = NULL, reply = NULL, business = NULL, subject = NULL WHERE row = :row",
+        "UPDATE sealed SET bytes = zeroblob(length(bytes)) WHERE row = (SELECT request FROM exchange WHERE row = ?)",
+        "UPDATE sealed SET bytes = zeroblob(length(bytes)) WHERE row = (SELECT reply FROM exchange WHERE row = ?)",
+        "UPDATE secret SET bytes = zeroblob(length(bytes)) WHERE row IN (SELECT row FROM entry WHERE exchange = ?)",
+        "UPDATE exchange SET request = NULL, reply = NULL, business = NULL, subject = NULL WHERE row = ?",
     ):
-        batch.db.execute(statement, {"row": row})
+        batch.db.execute(statement, (row,))

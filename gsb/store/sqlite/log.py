@@ -148,11 +148,11 @@ def _placed(known: abc.Sequence[Log], row: int, entry: Entry) -> Entered:
 
 
 def secrets(db: sqlite3.Connection, exchange_row: int) -> list[tuple[bytes, bytes | None]]:
-    """The leaf of each entry of an exchange and its sealed secret, if it is still there."""
+    """The leaf of each entry of an exchange and its sealed secret, unless that was erased."""
     found = db.execute(
-        "SELECT leaf, bytes FROM entry LEFT JOIN secret USING (row) WHERE exchange = ? ORDER BY row", (exchange_row,)
+        "SELECT leaf, bytes FROM entry JOIN secret USING (row) WHERE exchange = ? ORDER BY row", (exchange_row,)
     )
-    return found.fetchall()
+    return [(leaf, sealed if any(sealed) else None) for leaf, sealed in found]
 
 
 # --- moving; each answers whether the log stands where the caller thought

@@ -58,9 +58,9 @@ def exchange(db: sqlite3.Connection, id_: str, leases: Mapping[str, Lease]) -> R
 
 
 def sealed(db: sqlite3.Connection, row: int | None) -> bytes | None:
-    """Sealed bytes, if they are (still) there."""
+    """Sealed bytes, if they are (still) there and not erased."""
     found = db.execute("SELECT bytes FROM sealed WHERE row = ?", (row,)).fetchone()
-    return None if found is None else bytes(found[0])
+    return bytes(found[0]) if found is not None and any(found[0]) else None
 
 
 def entries(db: sqlite3.Connection, exchange_row: int) -> tuple[Entry, ...]:
