@@ -40,7 +40,8 @@ ROWS = """
         bench.crowd.late bench.crowd.place bench.crowd.flood bench.crowd.fairness bench.crowd.strain bench.memory
         bench.search.fill bench.search.measure
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
-        cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase cli.main
+        cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
+        cli.evidence.witness cli.main
     manual.markdown manual.profile manual.deployment manual.commands manual.pages manual.__main__
 """
 """A module imports only from rows above its own, or from its left in its own row."""

@@ -13,6 +13,7 @@ from gsb.cli.check import check
 from gsb.cli.evidence.erase import erase
 from gsb.cli.evidence.log import log
 from gsb.cli.evidence.receipt import receipt
+from gsb.cli.evidence.witness import witness
 from gsb.cli.exchanges import dead_letters, exchanges
 from gsb.cli.keygen import keygen
 from gsb.cli.serve import serve
@@ -34,6 +35,7 @@ app.add_typer(dead_letters, name="dead-letters")
 app.command()(erase)
 app.add_typer(log, name="log")
 app.add_typer(receipt, name="receipt")
+app.add_typer(witness, name="witness")
 app.add_typer(bench, name="bench")
 
 
