@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -174,6 +175,8 @@ async def node(tmp_path: Path) -> AsyncIterator[InProcess]:
 
 async def started(url: str, *words: str, output: int = asyncio.subprocess.PIPE) -> asyncio.subprocess.Process:
     environment = {"PATH": "/usr/bin:/bin", "TERM": "xterm", "GSB_OPERATIONS_URL": url}
+    # A shell starts what runs in the background deaf to Ctrl-C, and its children inherit that.
+    hearing = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return await asyncio.create_subprocess_exec(
         GSB,
         "top",
@@ -182,6 +185,7 @@ async def started(url: str, *words: str, output: int = asyncio.subprocess.PIPE) 
         stdin=asyncio.subprocess.DEVNULL,
         stdout=output,
         stderr=asyncio.subprocess.PIPE,
+        preexec_fn=hearing,
     )
 
 

@@ -8,6 +8,7 @@ exchange, so counting one would flatter.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import time
 from dataclasses import dataclass, field
@@ -78,6 +79,7 @@ class _Run:
 
     target: Target
     until: float
+    most: float
     ended: asyncio.Future[None]
     waiting: int
     answered: int = 0
@@ -125,9 +127,11 @@ class _Connection(asyncio.Protocol):
         run, now = self._run, time.perf_counter()
         if not (self._checked or run.target.whatever):
             self._check(head, body)
-        if now <= run.until:
+        if now <= run.until and run.answered < run.most:
             run.answered += 1
             run.times.append(now - self._sent_at)
+            if run.answered >= run.most:
+                run.until = now
             if self._transport is not None:
                 self._send(self._transport)
             return
@@ -173,11 +177,13 @@ class Counted:
         return self.answers / self.seconds
 
 
-async def load(target: Target, *, in_flight: int, seconds: float) -> Counted:
-    """Keep ``in_flight`` calls on their way for so long. Raises AnswerWrong, TimeoutError, OSError."""
+async def load(target: Target, *, in_flight: int, seconds: float, most: float = math.inf) -> Counted:
+    """Keep ``in_flight`` calls on their way for so long, or until ``most`` were answered. Raises AnswerWrong,
+    TimeoutError, OSError."""
     loop = asyncio.get_running_loop()
     host, _, port = urlsplit(target.url).netloc.partition(":")
-    run = _Run(target, time.perf_counter() + seconds, loop.create_future(), in_flight)
+    began = time.perf_counter()
+    run = _Run(target, began + seconds, most, loop.create_future(), in_flight)
     opened = []
     try:
         for _ in range(in_flight):
@@ -190,4 +196,4 @@ async def load(target: Target, *, in_flight: int, seconds: float) -> Counted:
             transport.abort()
         if not run.ended.done():
             run.ended.cancel()
-    return Counted(run.answered, seconds, run.times)
+    return Counted(run.answered, run.until - began, run.times)

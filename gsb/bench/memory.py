@@ -22,9 +22,7 @@ MOST = 30.0
 MIB = 1024 * 1024
 IN_FLIGHT = 64
 LEG = 5.0
-"""Seconds of load between two looks, each with new connections and the other service."""
-BRIEF = 0.1
-"""Seconds of the first leg and of the shortest; how fast the node is, is not known before."""
+"""Seconds of load at most on the same connections; the next leg has new ones and calls the other service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +60,12 @@ def tells_memory() -> bool:
 async def grow(node: Server, place: Place, exchanges: int) -> tuple[Look, Look]:
     """The looks at a tenth and at the end; each tenth is told to standard error when it is there."""
     looks: list[Look] = []
-    services, seconds, done = cycle((READ, WRITE)), BRIEF, 0
+    services, done = cycle((READ, WRITE)), 0
     while len(looks) < 10:
-        counted = await load(Target(place, node.url, next(services)), in_flight=IN_FLIGHT, seconds=seconds)
+        left = exchanges * (len(looks) + 1) // 10 - done
+        counted = await load(Target(place, node.url, next(services)), in_flight=IN_FLIGHT, seconds=LEG, most=left)
         done += counted.answers
-        while len(looks) < 10 and done >= exchanges * (len(looks) + 1) // 10:
+        if counted.answers == left:
             looks.append(Look(done, node.resident()))
             print(f"{looks[-1]}{counted.rate:>9,.0f}/s", file=sys.stderr)
-        left = exchanges * (len(looks) + 1) // 10 - done
-        seconds = max(BRIEF, min(LEG, left / max(counted.rate, 1.0)))
     return looks[0], looks[-1]
