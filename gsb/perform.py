@@ -182,6 +182,8 @@ def exchange_entry(
         "purpose": exchange.purpose,
         "agreement": exchange.agreement,
         "attempt": begun.attempt.number,
+        # Whoever gets only this entry's receipt can tell by whose key the exchange was asked for.
+        "key": begun.record.key_id if begun.record is not None else None,
     }
     return make_entry(kind, bus.clock(), {**known, **facts}, evidence)
 

@@ -107,7 +107,10 @@ def after_reply(bus: Bus, begun: Begun, service: ServiceInfo, record: Record, re
         if service.effect is Effect.NONE:
             return Finish(problem_outcome(bus, begun, ReplyInvalid(), State.FAILED, "none"), evidence)
         return Hold(State.UNKNOWN, "reply_invalid", "; ".join(found))
-    return Finish(granted_outcome(bus, begun, service, record, reply.body, whole), evidence)
+    outcome = granted_outcome(bus, begun, service, record, reply.body, whole)
+    if outcome.body is not whole:
+        evidence["released"] = digest(outcome.body)
+    return Finish(outcome, evidence)
 
 
 def reply_faults(service: ServiceInfo, reply: Any, whole: bytes) -> Sequence[Fault]:
