@@ -87,6 +87,11 @@ def test_no_byte_of_a_note_can_be_left_out_or_added() -> None:
         f"{TEXT}\n\n{LINES[:-1]} \n".encode(),
         f"{TEXT}\n\n{LINES[:-1]}\r\n".encode(),
         f"{TEXT}\n\n{LINES}{chr(0x2028)}".encode(),
+        f"{TEXT}\n\n{LINES[:-1]}{chr(0x2028)}{LINES}".encode(),
+        f"{TEXT}\n\n{LINES}{LINES[2:]}".encode(),
+        f"{TEXT}\n\n{LINES[2:]}{LINES}".encode(),
+        SIGNED + line("other.example", b"1234", b""),
+        SIGNED + line("other.example", b"123", b""),
         f"{TEXT}\r\n\n{LINES}".encode(),
         f"\ufeff{TEXT}\n\n{LINES}".encode(),
         SIGNED.decode().encode("utf-16"),
@@ -230,6 +235,12 @@ def test_no_part_of_a_key_can_be_changed_or_left_out() -> None:
 def test_what_is_not_a_key_is_refused(vkey: str, why: str) -> None:
     with pytest.raises(NoteWrong, match=why):
         Verifier.of(vkey)
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_a_key_of_another_length_is_refused(length: int) -> None:
+    with pytest.raises(NoteWrong, match="instead of 32"):
+        Verifier("log.example", LOG, bytes(length))
 
 
 @pytest.mark.parametrize(

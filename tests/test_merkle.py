@@ -311,6 +311,21 @@ def test_a_proof_of_inclusion_proves_one_place_only() -> None:
             assert [at for at in places if not refused(check_inclusion, mine, at, size, proof, root)] == [index]
 
 
+def test_a_proof_of_a_larger_or_smaller_log_is_of_another_length() -> None:
+    # Roots do not say their size; where a whole proof of another log fits otherwise, only its length tells.
+    with pytest.raises(ProofWrong, match="too long"):
+        check_inclusion(LOG.leaves[1], 0, 1, LOG.path(1, 0, 2), LOG.root(0, 2))
+    with pytest.raises(ProofWrong, match="too short"):
+        check_inclusion(LOG.leaves[0], 0, 2, [], LOG.leaves[0])
+    with pytest.raises(ProofWrong, match="too long"):
+        check_consistency(3, LOG.root(0, 7), 4, LOG.root(0, 8), LOG.proof(7, 8))
+    with pytest.raises(ProofWrong, match="too short"):
+        check_consistency(7, LOG.root(0, 3), 8, LOG.root(0, 4), LOG.proof(3, 4))
+    for old in (2, 3):
+        with pytest.raises(ProofWrong, match="too short"):
+            check_consistency(old, LOG.root(0, old), 4, LOG.root(0, 4), [])
+
+
 @settings(deadline=None)
 @given(sizes, st.data())
 def test_another_leaf_or_root_is_refused(size: int, data: st.DataObject) -> None:

@@ -125,8 +125,6 @@ def unpack(data: bytes) -> list[bytes]:
     at = 0
     while at < len(data):
         start = at + _LENGTH.size
-        if start > len(data):
-            raise ValueError(f"a bundle ends inside the length of its entry {len(found)}")
         at = start + int.from_bytes(data[at:start], "big")
         if at > len(data):
             raise ValueError(f"a bundle ends inside its entry {len(found)}")
