@@ -298,16 +298,15 @@ def _cosigned(text: str, at: int) -> bytes:
 # --- both together
 
 
-def open_checkpoint(data: bytes, verifier: Verifier, origin: str | None = None) -> Checkpoint:
+def open_checkpoint(data: bytes, verifier: Verifier) -> Checkpoint:
     """The checkpoint in these bytes, verified.
 
-    Raises NoteWrong unless the log's key signed it and it is of the log that is asked for: ``origin``, or what the
-    key is named after. Without that, one log's checkpoint would pass for another's of the same key.
+    Raises NoteWrong unless the log's key signed it and it is of the log that the key is named after. Without that, one
+    log's checkpoint would pass for another's that the same key signs under another name.
     """
     found = Checkpoint.parse(verifier.open(data).text)
-    expected = verifier.name if origin is None else origin
-    if found.origin != expected:
-        raise NoteWrong(f"the checkpoint is of the log {found.origin[:120]!r}, not of {expected!r}")
+    if found.origin != verifier.name:
+        raise NoteWrong(f"the checkpoint is of the log {found.origin[:120]!r}, not of {verifier.name!r}")
     return found
 
 

@@ -70,13 +70,13 @@ def parse_receipt(data: bytes) -> Receipt:
     return Receipt(index, proof, checkpoint, extra)
 
 
-def check_receipt(receipt: Receipt, verifier: Verifier, origin: str | None = None) -> Checkpoint:
+def check_receipt(receipt: Receipt, verifier: Verifier) -> Checkpoint:
     """The checkpoint under which the receipt's entry (its ``extra``) is proved.
 
-    ``origin`` as for ``open_checkpoint``. Raises NoteWrong if the checkpoint is not that log's, ProofWrong if the
-    entry is missing or does not stand at the index.
+    Raises NoteWrong if the checkpoint is not of the verifier's log, ProofWrong if the entry is missing or does not
+    stand at the index.
     """
-    checkpoint = open_checkpoint(receipt.checkpoint, verifier, origin)
+    checkpoint = open_checkpoint(receipt.checkpoint, verifier)
     if receipt.extra is None:
         raise ProofWrong("the receipt does not hold its entry")
     check_inclusion(leaf_hash(receipt.extra), receipt.index, checkpoint.size, receipt.proof, checkpoint.root)
