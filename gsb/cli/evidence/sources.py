@@ -25,6 +25,7 @@ BIGGEST = WIDTH * (2 + ENTRY_LIMIT)
 """Bytes of the largest file that a log can have."""
 WITHIN = 30.0
 """Seconds for one file."""
+AUDITORS = "; there the files of a log are for auditors, who sign: --auditor"
 LOG = "/log"
 """What the paths of all logs of a bus begin with."""
 
@@ -105,7 +106,8 @@ class _Site:
                 if answer.status == 404:
                     return None
                 if answer.status != 200:
-                    raise Withheld(f"{url} is answered with status {answer.status}")
+                    hint = AUDITORS if answer.status == 401 else ""
+                    raise Withheld(f"{url} is answered with status {answer.status}{hint}")
                 return await _whole(url, answer)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unreachable(f"{url}: {type(error).__name__}") from error

@@ -114,7 +114,7 @@ def ended_clearly(as_json: bool) -> Iterator[None]:
             print_json({"verified": False, "index": error.index, "path": error.path, "why": error.why})
         raise fail(f"not verified: {error}", 1) from error
     except Withheld as error:
-        raise fail(f"{error}; the files of a log are for auditors: --auditor, or the operations port") from error
+        raise fail(str(error)) from error
     except ClientError as error:
         raise explain(error) from error
     except OSError as error:
