@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gsb.config import ORIGIN, Agreement, Gsb, Service, Tls, is_loopback
+from gsb.config import Agreement, Gsb, Service, Tls
+from gsb.forms import ORIGIN, is_loopback
 from gsb.installed import Loaded, installed, load_adapter
 from gsb.load import KINDS, Finding, Tables, suggest, validate
 from gsb.material import Material, dotted, shown

@@ -17,7 +17,8 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from gsb.config import ID, SERVICE, Agency, Agreement, Gsb, Operator, Service, System, Table
+from gsb.config import Agency, Agreement, Gsb, Operator, Service, System
+from gsb.forms import ID, SERVICE, Table
 
 FILES = "gsb.toml and {agencies,operators,systems,services,agreements}/<id>.toml"
 M = TypeVar("M", bound=BaseModel)

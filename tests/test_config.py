@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gsb import config
+from gsb import config, forms
 from gsb.load import Finding, load, suggest
 from tests.support.deployment import Deployment
 
@@ -54,7 +54,7 @@ def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
         ("gsb.toml", "listen.prot", "is not known; did you mean 'port'?"),
         ("gsb.toml", "limits.body", "Input should be greater than or equal to 1"),
         ("agencies/payroll.toml", "nmae", "is not known; did you mean 'name'?"),
-        ("agreements/a-1.toml", "grants.0.service", f"String should match pattern '{config.SERVICE}'"),
+        ("agreements/a-1.toml", "grants.0.service", f"String should match pattern '{forms.SERVICE}'"),
         ("agreements/a-1.toml", "grants.0.purpse", "is not known; did you mean 'purpose'?"),
         ("agreements/a-1.toml", "grants.0.purpose", "is missing"),
         ("agreements/a-1.toml", "grants.0.fields", "List should have at least 1 item after validation, not 0"),
@@ -142,7 +142,7 @@ def test_a_folder_without_gsb_toml_is_no_deployment(tmp_path: Path) -> None:
     "url", ["http://127.0.0.1:8080", "https://bus.example", "https://bus.example/gsb", "https://[::1]:8443"]
 )
 def test_base_urls_of_good_form(url: str) -> None:
-    assert TypeAdapter(config.BaseUrl).validate_python(url) == url
+    assert TypeAdapter(forms.BaseUrl).validate_python(url) == url
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_base_urls_of_good_form(url: str) -> None:
 )
 def test_base_urls_of_bad_form(url: str) -> None:
     with pytest.raises(ValidationError):
-        TypeAdapter(config.BaseUrl).validate_python(url)
+        TypeAdapter(forms.BaseUrl).validate_python(url)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_base_urls_of_bad_form(url: str) -> None:
     [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("x.y", False)],
 )
 def test_loopback(host: str, loopback: bool) -> None:
-    assert config.is_loopback(host) is loopback
+    assert forms.is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_loopback(host: str, loopback: bool) -> None:
         (config.Rate, {"per_minute": 0}, "greater than or equal to 1"),
     ],
 )
-def test_rules_of_one_table(model: type[config.Table], table: dict[str, Any], text: str) -> None:
+def test_rules_of_one_table(model: type[forms.Table], table: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError) as refused:
         model.model_validate(table)
     assert text in str(refused.value)
@@ -208,7 +208,7 @@ def test_an_agreement_ends_after_it_begins(tmp_path: Path) -> None:
 
 
 def test_every_field_has_its_manual() -> None:
-    models = [each for each in vars(config).values() if isinstance(each, type) and issubclass(each, config.Table)]
+    models = [each for each in vars(config).values() if isinstance(each, type) and issubclass(each, forms.Table)]
     bare = {
         f"{model.__name__}.{name}"
         for model in models

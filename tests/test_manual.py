@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
-from gsb import config
+from gsb import config, forms
 from gsb.cli.main import app
 from gsb.manual import commands, deployment, markdown
 from gsb.manual.pages import PAGES, renew, renewed
@@ -59,7 +59,7 @@ def test_what_is_put_in_is_not_read_as_anything_else() -> None:
 
 def models() -> Iterator[type[BaseModel]]:
     for each in vars(config).values():
-        if isinstance(each, type) and issubclass(each, config.Table) and each is not config.Table:
+        if isinstance(each, type) and issubclass(each, forms.Table) and each is not forms.Table:
             yield each
 
 

@@ -20,7 +20,7 @@ ROWS = """
     strictjson schema problem
     jwk compact jws send client
     sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
-    config load installed
+    forms config load installed
     keys policy limits projection fair
     evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof evidence.witness evidence.log
         evidence.verify evidence.gsb_verify

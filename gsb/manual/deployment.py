@@ -12,7 +12,8 @@ from typing import Any
 
 import orjson
 
-from gsb.config import ID, SERVICE, Gsb, Table
+from gsb.config import Gsb
+from gsb.forms import ID, SERVICE, Table
 from gsb.load import KINDS
 from gsb.manual.markdown import code, table, text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+
 from aiohttp import web
 
 from gsb.config import Tls

@@ -25,9 +25,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from gsb.config import ORIGIN, File, Table, Tls, is_loopback
+from gsb.config import Tls
 from gsb.evidence.checkpoint import LOG, Cosigner, Verifier
 from gsb.evidence.witness import Known
+from gsb.forms import ORIGIN, File, Table, is_loopback
 from gsb.jwk import KeyUnfit, read_ed25519
 from gsb.load import ConfigInvalid, Finding, validate
 
