@@ -27,6 +27,8 @@ PATIENCE = 15.0
 GRANTED = {"employee", "tin", "name", "post", "grade", "salary", "bank_account"}
 """What the agreement grants of a civil servant's record; the rest, such as health notes, must stay."""
 OFFICER = "payroll-officer-1"
+COLUMNS = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+"""Of a bar that shows how far something is."""
 
 Person = Mapping[str, Any]
 Payslip = Mapping[str, Any]
@@ -65,10 +67,9 @@ class Desk:
 
 async def play(site: Site, report: Report, out: Console) -> None:
     """The whole month. What goes wrong is in the report."""
-    columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     key = site.key("payroll-agency")
     async with Client(site.url, bus=site.bus, agency="payroll-agency", key=key, bus_keys=site.bus_keys()) as client:
-        with Progress(*columns, console=out, disable=not out.is_terminal) as progress:
+        with Progress(*COLUMNS, console=out, disable=not out.is_terminal) as progress:
             slips = await Month(desk := Desk(client), report, progress).run()
         await without_waiting(desk, report)
         if slips:

@@ -79,6 +79,8 @@ class Report:
     """The heading for the steps to come."""
     trouble: str = ""
     """Why it ended before its time."""
+    proof: list[str] = field(default_factory=list)
+    """What was proved of all exchanges together, and how to repeat it."""
     told: bool = False
     """Whether the table of steps was printed."""
 
@@ -108,6 +110,8 @@ class Report:
             out.print(f"Not as expected: {differs}", soft_wrap=True, markup=False)
         if not self.failures:
             out.print(f"All {len(self.steps)} steps came out as expected.")
+        for line in self.proof:
+            out.print(line, soft_wrap=True, markup=False)
 
     @property
     def failures(self) -> list[Step]:

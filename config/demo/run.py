@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it also runs as a 
 import aiohttp
 from rich.console import Console
 
-from config.demo import invitation, payroll, refusals
+from config.demo import invitation, payroll, proof, refusals
 from config.demo.children import Child, NotStarted, claim
 from config.demo.deployment import OPENFISCA, ROOT, Site
 from config.demo.prepare import DATA, prepare
@@ -72,6 +72,7 @@ async def demonstrate(out: Console, site: Site, report: Report, *, once: bool) -
         out.print("", report.preparation_table(), sep="\n")
         await payroll.play(site, report, out)
         await refusals.play(site, report)
+        await proof.play(site, report, out)
         if not once:
             report.tell(out)
             invitation.show(out, site)
