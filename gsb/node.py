@@ -1,7 +1,8 @@
 """A node: everything put together, started and stopped in one order.
 
-Start: catalogue, store, broker, adapters, workers and sweeper, operations port, API: nothing is admitted before it
-can be carried out. Stop: not ready, nothing new admitted, what was begun is finished, then everything in reverse.
+Start: catalogue, store, broker, adapters, recorder, workers and sweeper, operations port, API: nothing is admitted
+before it can be proved and carried out. Stop: not ready, nothing new admitted, what was begun is finished and
+recorded, then everything in reverse.
 A killed node needs no clean-up: the next start finds what is due in the store.
 """
 
@@ -25,9 +26,10 @@ from gsb.config import Retention, Tls
 from gsb.errors import StoreUnavailable
 from gsb.metrics import Metrics
 from gsb.perform import perform
+from gsb.record import Recorder
 from gsb.reload import Reloader
 from gsb.runtime import Runtime
-from gsb.store.contract import DAY, Ages, Store
+from gsb.store.contract import DAY, Ages, Store, StoreUnfit
 from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore
 from gsb.sweep import BATCH, INTERVAL, sweep
@@ -37,6 +39,8 @@ from gsb.web.server import tls_context
 
 log = logging.getLogger("gsb.node")
 
+LAST_LOOK = 5.0
+"""Seconds for the recorder's last look: a disk that hangs must not keep the node from stopping."""
 NO_DESCRIPTORS = (
     "no file can be opened ({}): new connections are closed without an answer, and systems cannot be reached; allow "
     "the process more open files (ulimit -n, LimitNOFILE=) or lower limits.connections; service resumes by itself"
@@ -64,6 +68,7 @@ class Node:
         )
         self.api = Edge(self.bus, API, guarded=True)
         self.operations = Edge(self.bus, OPERATIONS, guarded=False)
+        self.recorder = Recorder(self.bus)
         self._stack = AsyncExitStack()
         self._performing: set[asyncio.Task[None]] = set()
         self._lets_go_at = float("inf")
@@ -83,6 +88,9 @@ class Node:
             stack.push_async_callback(self.bus.broker.close)
             await self.bus.runtime.open(self.bus.catalogue)
             stack.push_async_callback(self.bus.runtime.close)
+            await self.recorder.open()
+            self._background(stack, self.recorder.watch())
+            self._background(stack, self.recorder.run())
             self._background(stack, self._work())
             self._background(stack, self._sweep())
             await self._listen(stack)
@@ -107,6 +115,10 @@ class Node:
         self.bus.leave()
         with suppress(StoreUnavailable):
             await self.bus.refusals.flush(every=True)
+        # What is committed is published before the node goes; where that cannot be, the next start does it.
+        with suppress(TimeoutError, StoreUnfit):
+            async with asyncio.timeout(LAST_LOOK):
+                await self.recorder.look()
         await self._stack.aclose()
         log.info("stopped")
 

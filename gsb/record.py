@@ -54,8 +54,8 @@ class Recorder:
         self._grown: Grown | None = None
         self._broken: OSError | None = None
         """Why the files could not be written at the last attempt."""
-        self._stated = False
-        """Whether this process has written the checkpoint of the open log and nothing was in doubt since."""
+        self._stated_at: float | None = None
+        """When this process has written the checkpoint of the open log; None also when something is in doubt since."""
         self._caught_up = steady()
         """When the last look began that left nothing: whatever is not published was committed since."""
         self._behind = Trouble(log, "the evidence log keeps up again; new exchanges are admitted", steady)
@@ -89,9 +89,8 @@ class Recorder:
             began = self._steady()
             try:
                 while await self._step():
-                    self._broken = None
                     await self.measure()
-                self._broken, self._caught_up = None, began
+                self._caught_up = began
             except OSError as error:
                 self._broken = error
                 self._doubt()
@@ -104,7 +103,7 @@ class Recorder:
     def _doubt(self) -> None:
         """Trust nothing that is only remembered."""
         self._edges.clear()
-        self._grown, self._stated = None, False
+        self._grown = self._stated_at = None
 
     async def measure(self) -> None:
         """See how far the log is behind, and whether too far to admit anything."""
@@ -143,7 +142,7 @@ class Recorder:
                 await self._publish(state)
                 return True
         if await rotate(self._ground, logs[-1], self._bus.clock()):
-            self._stated = False
+            self._stated_at = None
             return True
         if await self._sequence(logs):
             return True
@@ -156,6 +155,8 @@ class Recorder:
             return False
         state = next(state for state in logs if state.origin == given.origin)
         edge = await self._edge(state)
+        if edge.size != given.size:
+            raise LogMoved  # in between, by another recorder: what would be signed is not what it is called
         # From here on the edge is ahead of what is published, and stands for nothing unless the store agrees.
         del self._edges[state.origin]
         files = await asyncio.to_thread(edge.extend, given.contents)
@@ -173,13 +174,11 @@ class Recorder:
         if grown is None or (grown.origin, grown.since, grown.edge.size) != (state.origin, state.published, state.size):
             grown = await self._grow(state)
         agrees(grown.edge, state.checkpoint)
-        await asyncio.to_thread(self._write, state.origin, grown.files, state.checkpoint)
-        await self._bus.store.publish(state.origin, state.size, state.checkpoint)
+        await self._publish_with(state, state.size, grown.files, state.checkpoint)
         # Only now, when nobody is told of a checkpoint under which a partial file is the right one.
         full = [path for path in grown.files if ".p/" not in path]
         await asyncio.to_thread(self._ground.folder.files(state.origin).forget, full)
         self._edges[state.origin] = grown.edge
-        self._stated = True
 
     async def _abandoned(self, state: LogState) -> bool:
         """Whether an operator has begun a new log instead of this one, since its files say more than the store, or
@@ -188,6 +187,12 @@ class Recorder:
         return any(
             [each.origin == state.origin and await fault_of(self._ground, state, each) for each in found.values()]
         )
+
+    async def _publish_with(self, state: LogState, size: int, files: Mapping[str, bytes], note: bytes) -> None:
+        await asyncio.to_thread(self._write, state.origin, files, note)
+        self._broken = None
+        await self._bus.store.publish(state.origin, size, note)
+        self._stated_at = self._steady()
 
     def _write(self, origin: str, files: Mapping[str, bytes], checkpoint: bytes) -> None:
         """In a thread: first what the checkpoint stands for, then the checkpoint."""
@@ -198,13 +203,11 @@ class Recorder:
     async def _restate(self, state: LogState) -> None:
         """Publish the checkpoint once more when it is old, so that silence is seen to be silence, and when it is not
         certain that it could be written."""
-        age = self._bus.clock() - (state.published_at or 0.0)
-        if not state.published or (self._stated and 0 <= age < self._table.idle):
+        fresh = self._stated_at is not None and self._steady() < self._stated_at + self._table.idle
+        if fresh or not state.published:
             return
         await self._edge(state)
-        await asyncio.to_thread(self._write, state.origin, {}, state.published_note)
-        await self._bus.store.publish(state.origin, state.published, state.published_note)
-        self._stated = True
+        await self._publish_with(state, state.published, {}, state.published_note)
 
     # --- the edge of a log
 

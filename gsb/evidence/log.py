@@ -144,12 +144,14 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._files: dict[str, Files] = {}
 
     def __str__(self) -> str:
         return str(self._path)
 
     def files(self, origin: str) -> Files:
-        return Files(self._path / origin.rpartition("/")[2])
+        name = origin.rpartition("/")[2]
+        return self._files.setdefault(name, Files(self._path / name))
 
     def taken(self, origin: str) -> bool:
         """Whether there is a folder for this log, whosever it is."""
