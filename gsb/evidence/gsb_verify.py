@@ -32,6 +32,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -347,16 +348,13 @@ def verify_log(key: Key, what: str, older_file: str | None) -> Iterator[str]:
     """What to tell of a log."""
     older = open_checkpoint("the older checkpoint", Path(older_file).read_bytes(), key) if older_file else None
     # The folder of a bus holds one folder for each of its logs, by the last part of the log's name.
-    inner = Path(what, key.name.rpartition("/")[2])
+    inner, url = Path(what, key.name.rpartition("/")[2]), urlsplit(what)
     folder = inner if (inner / "checkpoint").is_file() else Path(what)
-    read, files = partial(read_file, folder), files_in(folder)
-    if "://" in what:
-        url = urlsplit(what)
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        read, files = partial(fetch, kind(url.netloc, timeout=30), url.path.rstrip("/")), iter(())
-    log = Log(read, key)
-    log.verify(older)
-    unsigned = log.nothing_else(files)
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    with closing(kind(url.netloc, timeout=30)) as site:
+        log = Log(partial(fetch, site, url.path.rstrip("/")) if url.netloc else partial(read_file, folder), key)
+        log.verify(older)
+        unsigned = 0 if url.netloc else log.nothing_else(files_in(folder))
     yield f"verified: {key.name}, {log.size} entries, root {base64.b64encode(log.root).decode()}"
     if older is not None:
         yield f"It extends the older checkpoint of {older[0]} entries."
@@ -387,8 +385,7 @@ def main(words: list[str]) -> int:
         if path and "://" not in path and not Path(path).exists():
             parser.error(f"there is no {path}")
     try:
-        for line in args.verify(args.key, args.what, args.other):
-            print(line)
+        print("\n".join(args.verify(args.key, args.what, args.other)))  # nothing before all is verified
     except (Wrong, OSError, http.client.HTTPException) as error:
         print(ascii(f"NOT VERIFIED: {error}")[1:-1], file=sys.stderr)  # a file's name may hold anything
         return 1
