@@ -6,16 +6,18 @@ importing foreign code, which may do anything; that is why only allowed ones are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from inspect import isabstract
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from gsb.load import suggest
-from gsb.sdk.adapter import Adapter
+from gsb.load import Finding, suggest, validate
+from gsb.model import Effect
+from gsb.sdk.adapter import Adapter, Settings
 from gsb.sdk.manifest import GROUP, Manifest, find_manifest, read_manifest
 
 
@@ -54,7 +56,27 @@ def load_adapter(name: str, found: Iterable[EntryPoint]) -> Loaded:
         raise LookupError(f"{entries[0].value} is not an adapter")
     if isabstract(kind):
         raise LookupError(f"the adapter {name!r} has no method handle")
+    for model in ("Settings", "ServiceSettings"):
+        declared = getattr(kind, model)
+        if not (isinstance(declared, type) and issubclass(declared, Settings)):
+            raise LookupError(f"{model} of the adapter {name!r} is no class of settings")
     return Loaded(manifest, kind)
+
+
+def read_settings(
+    model: type[Settings], table: Mapping[str, Any], file: str, folder: Path, effect: Effect | None = None
+) -> tuple[Settings | None, list[Finding]]:
+    """The settings of a system, or with its ``effect`` those of a service; or everything that is wrong with them."""
+    try:
+        settings, findings = validate(model, table, file, folder, "settings")
+        if settings is not None and effect is not None:
+            settings.fits(effect)
+    except ValueError as error:
+        return None, [Finding(file, "settings", str(error))]
+    except Exception as error:
+        # Foreign code again, and what it does wrong must become one finding again.
+        return None, [Finding(file, "settings", f"the adapter cannot read them: {type(error).__name__}: {error}")]
+    return settings, findings
 
 
 def _manifest(name: str, entry: EntryPoint) -> Manifest:

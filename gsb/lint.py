@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from gsb.config import Agreement, Gsb, Service, Tls
 from gsb.forms import ORIGIN, is_loopback
-from gsb.installed import Loaded, installed, load_adapter
-from gsb.load import KINDS, Finding, Tables, suggest, validate
+from gsb.installed import Loaded, installed, load_adapter, read_settings
+from gsb.load import KINDS, Finding, Tables, suggest
 from gsb.material import Material, dotted, shown
 from gsb.schema import Schema
 from gsb.store.seal import KeyFileUnfit, read_key
@@ -143,7 +143,7 @@ def _adapters(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
         file = f"systems/{name}.toml"
         if system.adapter in loaded:
             kind = loaded[system.adapter].kind
-            yield from validate(kind.Settings, system.settings, file, tables.folder, "settings")[1]
+            yield from read_settings(kind.Settings, system.settings, file, tables.folder)[1]
             yield from _service_settings(tables, name, kind.ServiceSettings)
         elif system.adapter not in gsb.adapters.allow:
             hint = suggest(system.adapter, gsb.adapters.allow)
@@ -153,7 +153,8 @@ def _adapters(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
 def _service_settings(tables: Tables, system: str, model: type[Any]) -> Iterator[Finding]:
     for name, service in tables.services.items():
         if name.partition("/")[0] == system:
-            yield from validate(model, service.settings, f"services/{name}.toml", tables.folder, "settings")[1]
+            file = f"services/{name}.toml"
+            yield from read_settings(model, service.settings, file, tables.folder, service.effect)[1]
 
 
 def _schemas(tables: Tables, gsb: Gsb, material: Material) -> Iterator[Finding]:

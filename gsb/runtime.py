@@ -21,8 +21,8 @@ from pydantic import BaseModel
 
 from gsb.breaker import Breaker, Passage
 from gsb.catalogue import Catalogue, ServiceInfo, SystemInfo
-from gsb.installed import Loaded, installed, load_adapter
-from gsb.load import ConfigInvalid, Finding, validate
+from gsb.installed import Loaded, installed, load_adapter, read_settings
+from gsb.load import ConfigInvalid, Finding
 from gsb.metrics import Metrics
 from gsb.model import Reply, Request
 from gsb.sdk.adapter import Adapter, Context, SecretFile
@@ -327,12 +327,12 @@ def plans(catalogue: Catalogue) -> Iterator[Plan]:
         except LookupError as error:
             raise ConfigInvalid([Finding(file, "adapter", str(error.args[0]))]) from error
         kind = loaded.kind
-        settings, findings = validate(kind.Settings, dict(system.settings), file, catalogue.folder, "settings")
+        settings, findings = read_settings(kind.Settings, dict(system.settings), file, catalogue.folder)
         services = {}
         for service in system.services:
             file = f"services/{service.id}.toml"
-            services[service.id], wrong = validate(
-                kind.ServiceSettings, dict(service.settings), file, catalogue.folder, "settings"
+            services[service.id], wrong = read_settings(
+                kind.ServiceSettings, dict(service.settings), file, catalogue.folder, service.effect
             )
             findings += wrong
         if findings:

@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
+from gsb.check import check
 from gsb.sdk import Broken, Refused, Unavailable
 from gsb_adapters.sql import Sql
 from gsb_adapters.sql.settings import SqlSettings, Statement, check_statement
 from tests.support.adapters import opened, request
+from tests.support.deployment import Deployment
 
 SETTINGS = {"url": "sqlite+aiosqlite:///people.sqlite", "lock_wait": 0.05}
 
@@ -336,6 +338,17 @@ def test_a_safe_statement_tells_its_parameters(statement: str, names: set[str]) 
 def test_a_services_settings_are_checked(more: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         Statement.model_validate({"reply": "rows"} | more)
+
+
+def test_a_write_is_no_read_and_acts(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path)
+    (tmp_path / "people.sqlite").touch()
+    deployment.system("hrmis", adapter="sql", settings=SETTINGS)
+    for effect in ("none", "repeatable", "once"):
+        deployment.service(f"hrmis/{effect}/v1", effect=effect, settings=SERVICES["hrmis/rename/v1"])
+    deployment.service("hrmis/read/v1", settings=SERVICES["hrmis/person/v1"])
+    found = [(each.file, each.where, each.message) for each in check(deployment.write())]
+    assert found == [("services/hrmis/none/v1.toml", "settings", "a write acts, but the service's effect is none")]
 
 
 @pytest.mark.parametrize(

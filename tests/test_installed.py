@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gsb.check import check
+from gsb.model import Effect
 from tests.support.deployment import Deployment, standard
 
 
@@ -52,6 +53,7 @@ def install(site: Path, module: str, code: str, *, copies: int = 1, **manifest: 
         ("wrong_f", "1 / 0", {}, "cannot be imported: ZeroDivisionError"),
         ("wrong_g", "class Wrong: pass", {}, "is not an adapter"),
         ("wrong_h", GOOD.replace("Wrong", "Other"), {}, "cannot be imported: AttributeError"),
+        ("wrong_n", GOOD + "    ServiceSettings = dict\n", {}, "ServiceSettings of the adapter 'wrong' is no class of"),
         ("wrong_m", GOOD.replace("handle", "handel"), {}, "the adapter 'wrong' has no method handle"),
     ],
 )
@@ -68,6 +70,44 @@ def test_adapters_that_are_wrong_in_themselves_are_told(
     else:
         assert [(file, where) for file, where, _ in findings] == [("gsb.toml", "adapters.allow.0")]
         assert text in findings[0][2]
+
+
+JUDGES = (
+    GOOD
+    + """
+from pydantic import model_validator
+from gsb.sdk import Settings
+class Judged(Settings):
+    depth: int = 1
+    @model_validator(mode="after")
+    def _deep(self):
+        return self if self.depth else {}["canary"]
+    def fits(self, effect):
+        if effect == "once":
+            raise ValueError("not so")
+        if effect == "repeatable":
+            raise KeyError("canary")
+Wrong.Settings = Wrong.ServiceSettings = Judged
+"""
+)
+
+
+def test_settings_are_judged_by_the_adapter_and_whatever_it_raises_is_one_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path / "site", "wrong_o", JUDGES)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    deployment = Deployment(tmp_path)
+    deployment.system("registry", adapter="wrong")
+    for effect in Effect:
+        deployment.service(f"registry/{effect}/v1", effect=effect)
+    deployment.service("registry/deep/v1", settings={"depth": 0})
+    broken = "the adapter cannot read them: KeyError: 'canary'"
+    assert found(deployment) == [
+        ("services/registry/deep/v1.toml", "settings", broken),
+        ("services/registry/once/v1.toml", "settings", "not so"),
+        ("services/registry/repeatable/v1.toml", "settings", broken),
+    ]
 
 
 def test_a_manifest_that_does_not_fit_keeps_the_code_from_running(

@@ -1,6 +1,6 @@
 """The public surface for adapters. It knows nothing of keys, agreements, store, evidence or broker."""
 
-from gsb.model import Reply, Request
+from gsb.model import Effect, Reply, Request
 from gsb.sdk.adapter import Adapter, Context, NoSettings, SecretFile, Settings
 from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
 from gsb.sdk.http import Http, HttpReply
@@ -11,6 +11,7 @@ __all__ = [
     "AdapterError",
     "Broken",
     "Context",
+    "Effect",
     "Http",
     "HttpReply",
     "NoSettings",

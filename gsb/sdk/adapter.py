@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from gsb.model import Reply, Request
+from gsb.model import Effect, Reply, Request
 from gsb.sdk.http import Http
 
 
@@ -56,6 +56,9 @@ class Settings(BaseModel):
     """Base of an adapter's settings: typed, frozen, unknown members refused, field docstrings are the manual."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    def fits(self, effect: Effect) -> None:
+        """Of a service: raises ValueError, with one sentence, if a service of this effect must not be set up so."""
 
 
 class NoSettings(Settings):

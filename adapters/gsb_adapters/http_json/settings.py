@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gsb.sdk import SecretFile, Settings, Shape
+from gsb.sdk import Effect, SecretFile, Settings, Shape
 
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 PATH = r"^(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2}|\{[a-z][a-z0-9_]*\})+)*/?$"
@@ -113,6 +113,11 @@ class Operation(Lookup):
     find: Lookup | None = None
     """A GET that tells whether a write with an unknown outcome took effect: by any 2xx from which ``reply`` makes
     something other than null. Let it look for ``exchange``; what merely exists may come from somebody else."""
+
+    def fits(self, effect: Effect) -> None:
+        # HTTP libraries and proxies send a GET again when a kept connection breaks (RFC 9110, section 9.2.2).
+        if self.method == "GET" and effect is not Effect.NONE:
+            raise ValueError(f"a GET may be sent twice, so it must not act; the service's effect is {effect}")
 
     @model_validator(mode="after")
     def _statuses_mean_one_thing(self) -> Operation:

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import ArgumentError, InvalidRequestError
 
-from gsb.sdk import SecretFile, Settings, Shape
+from gsb.sdk import Effect, SecretFile, Settings, Shape
 
 Code = Literal["not_found", "conflict", "invalid", "forbidden"]
 
@@ -82,6 +82,11 @@ class Statement(Settings):
     find: str | None = None
     """For a write: one reading statement that finds its row again if it took effect, best by ``:exchange``. Without a
     row the answer is that nobody knows. It has the same parameters, and its reply is built like the statement's."""
+
+    def fits(self, effect: Effect) -> None:
+        # A service without effect may be performed any number of times, and without a key to recognise a repeat by.
+        if self.mode == "write" and effect is Effect.NONE:
+            raise ValueError("a write acts, but the service's effect is none")
 
     @model_validator(mode="after")
     def _statements_are_safe(self) -> Statement:
