@@ -167,9 +167,24 @@ class Recorder:
 
     async def _publish(self, state: LogState) -> None:
         """Write the files of what has its places, and publish the checkpoint that the store signed with them."""
-        if state.closed and await self._abandoned(state):
+        try:
+            if state.closed:
+                await self._not_abandoned(state)
+            await self._publish_grown(state)
+        except StoreUnfit as error:
+            if not state.closed:
+                raise
+            log.error("the files of a log stay as they are", extra={"facts": {"log": state.origin, "why": str(error)}})
             await self._bus.store.publish(state.origin, state.size, state.checkpoint)
-            return
+
+    async def _not_abandoned(self, state: LogState) -> None:
+        """Raises StoreUnfit if the log's files say more than the store, or something else: an operator has then begun
+        a new log instead of it."""
+        for found in (await asyncio.to_thread(published, self._ground.folder)).values():
+            if found.origin == state.origin and (fault := await fault_of(self._ground, state, found)):
+                raise StoreUnfit(fault)
+
+    async def _publish_grown(self, state: LogState) -> None:
         grown, self._grown = self._grown, None
         if grown is None or (grown.origin, grown.since, grown.edge.size) != (state.origin, state.published, state.size):
             grown = await self._grow(state)
@@ -179,14 +194,6 @@ class Recorder:
         full = [path for path in grown.files if ".p/" not in path]
         await asyncio.to_thread(self._ground.folder.files(state.origin).forget, full)
         self._edges[state.origin] = grown.edge
-
-    async def _abandoned(self, state: LogState) -> bool:
-        """Whether an operator has begun a new log instead of this one, since its files say more than the store, or
-        something else; they stay as they are."""
-        found = await asyncio.to_thread(published, self._ground.folder)
-        return any(
-            [each.origin == state.origin and await fault_of(self._ground, state, each) for each in found.values()]
-        )
 
     async def _publish_with(self, state: LogState, size: int, files: Mapping[str, bytes], note: bytes) -> None:
         await asyncio.to_thread(self._write, state.origin, files, note)
