@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -19,7 +20,7 @@ from gsb.resume import checkpoint_of, published, told
 from gsb.store.contract import StoreUnfit
 from tests.support.auditor import checkpoint_of as checkpoint_in_folder
 from tests.support.auditor import said
-from tests.support.deployment import Deployment, standard
+from tests.support.deployment import SITE, Deployment, standard
 from tests.support.node import GSB
 from tests.support.recording import YEAR, Clock, Hands, recording
 
@@ -173,8 +174,11 @@ async def test_an_older_copy_of_the_files_is_caught_up_and_a_forged_one_is_not(t
 async def test_a_node_says_in_one_line_why_it_does_not_start(tmp_path: Path) -> None:
     deployment = standard(tmp_path)
     await behind(deployment, tmp_path)
-    command = [GSB, "serve", str(deployment.folder)]
-    ended = await asyncio.to_thread(subprocess.run, command, check=False, capture_output=True, text=True)
+    command = [str(GSB), "serve", str(deployment.folder)]
+    environment = os.environ | {"PYTHONPATH": str(SITE)}
+    ended = await asyncio.to_thread(
+        subprocess.run, command, check=False, capture_output=True, text=True, env=environment
+    )
     assert ended.returncode == 2
     # Whatever opened and closed before has said so in the log's own form.
     *_, line = ended.stderr.splitlines()
