@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from threading import Lock
 from typing import Literal, TypeVar, cast
 
@@ -24,10 +25,12 @@ from gsb.model import FINAL, State
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 OTHER = "other"
 """The label of whatever the catalogue, or the list in question, does not name."""
-CLASSES = ("2xx", "4xx", "5xx")
+CLASSES = ("2xx", "3xx", "4xx", "5xx")
 """Classes of HTTP status that the bus answers with; it never redirects."""
 RESULTS = ("answered", "refused", "unavailable", "broken", "given_up")
 """How a call on an adapter can end."""
+UNCOSIGNED = ("unreachable", "refused", "unsound", "files", "contradiction")
+"""Why a witness does not cosign: no answer, a refusal, an answer that cannot be, the log's own files, another log."""
 STILL = (State.HELD, State.UNKNOWN)
 BREAKER = ("closed", "open", "half_open")
 STANDING = (State.WAITING, State.HELD, State.UNKNOWN)
@@ -90,6 +93,17 @@ TABLE = (
     Metric("gsb_log_published_size", "gauge", "Entries of the open evidence log under its published checkpoint."),
     Metric("gsb_log_backlog_entries", "gauge", "Entries committed and not yet published."),
     Metric("gsb_log_backlog_seconds", "gauge", "Age of the oldest entry that is not yet published; 0 without one."),
+    Metric(
+        "gsb_log_cosigned_age_seconds",
+        "gauge",
+        "Since a published checkpoint had enough cosignatures (one, where none is needed); 0 without witnesses.",
+    ),
+    Metric(
+        "gsb_witness_failures_total",
+        "counter",
+        "Requests that a witness did not cosign, by why.",
+        ("witness", "reason"),
+    ),
     Metric("gsb_sweeper_found_total", "counter", "Exchanges that were due and sent on by the sweeper."),
     Metric("gsb_reloads_total", "counter", "Reloads of the configuration: taken up or refused.", ("result",)),
     Metric("gsb_catalogue_info", "gauge", "1 for the digest of the catalogue in force.", ("digest",)),
@@ -158,6 +172,7 @@ class Metrics:
             self._of(Gauge, f"gsb_log_{each}")
             for each in ("size", "published_size", "backlog_entries", "backlog_seconds")
         ]
+        self._cosigned_age = self._of(Gauge, "gsb_log_cosigned_age_seconds")
         self._found = self._of(Counter, "gsb_sweeper_found_total")
         self._reloads = {each: self._of(Counter, "gsb_reloads_total", each) for each in ("taken_up", "refused")}
         self._of(Gauge, "gsb_info", __version__).set(1)
@@ -229,6 +244,19 @@ class Metrics:
         """How the evidence log stands, and how many entries it still lacks, the oldest of them so many seconds old."""
         for gauge, value in zip(self._recorded, (size, published, entries, age), strict=True):
             gauge.set(value)
+
+    def witnesses(self, names: Iterable[str]) -> None:
+        """The witnesses of the log, by their names in the configuration, which stay until a restart."""
+        for name, reason in product(names, UNCOSIGNED):
+            self._of(Counter, "gsb_witness_failures_total", name, reason)
+
+    def witness_failed(self, name: str, reason: str) -> None:
+        """A witness did not cosign, with one of ``UNCOSIGNED``."""
+        self._of(Counter, "gsb_witness_failures_total", name, reason).inc()
+
+    def cosigned(self, age: float) -> None:
+        """So many seconds ago a published checkpoint had enough cosignatures."""
+        self._cosigned_age.set(age)
 
     def swept(self, found: int) -> None:
         self._found.inc(found)

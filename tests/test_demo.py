@@ -184,7 +184,9 @@ def test_once_it_ends_with_everything_as_expected(copy: Path) -> None:
     assert code == 0, output
     assert "steps came out as expected" in output
     assert re.search(r"(?m)^([0-9]{3,}) exchanges, \1 receipts verified, log verified$", output), output
-    for line in [line.strip() for line in output.splitlines() if " --key " in line]:
+    lines = [line.strip() for line in output.splitlines() if " --key " in line]
+    assert len(lines) == 2, output
+    for line in lines:
         # The copy has its own data, and its commands name them; the programs are this checkout's.
         checked = subprocess.run(shlex.split(line), cwd=copy, capture_output=True, text=True, timeout=60, check=False)
         assert checked.returncode == 0, f"{line}\n{checked.stdout}{checked.stderr}"

@@ -39,7 +39,13 @@ THE_LOG = "(its log)"
 CONSUMER = "payroll"
 PROVIDER = "hrmis-agency"
 AGENCIES = ("payroll", "audit-office", "hrmis-agency", "tax-agency")
-OPERATORS = {"olive": ["observer", "operator"], "otto": ["observer"], "ines": ["inspector"]}
+OPERATORS = {
+    "olive": ["observer", "operator"],
+    "otto": ["observer"],
+    "ines": ["inspector"],
+    "aude": ["auditor"],
+    "elsa": ["eraser"],
+}
 
 Table = dict[str, Any]
 
