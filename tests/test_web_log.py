@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import logging
 import os
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -15,13 +16,17 @@ import aiohttp
 import orjson
 import pytest
 
+from gsb.catalogue import build
 from gsb.client import BusProblem
 from gsb.errors import PathUnknown
 from gsb.evidence.checkpoint import Signer, Verifier
 from gsb.evidence.entry import make_entry
 from gsb.evidence.tiles import bundle_path, tile_path, unpack
 from gsb.evidence.verify import verify_log
+from gsb.metrics import Metrics
 from gsb.model import Call
+from gsb.node import open_sqlite
+from gsb.resume import Ground, begin_anew
 from gsb.web import log
 from tests.support.bus import bus_of
 from tests.support.deployment import standard
@@ -117,10 +122,11 @@ async def test_an_old_log_stays_where_it_was(tmp_path: Path) -> None:
     deployment = standard(tmp_path)
     async with node_in_process(tmp_path, deployment) as node:
         old = (await published(node)).split(b"\n")[0].decode()
-    process = await asyncio.create_subprocess_exec(
-        *(GSB, "log", "begin", deployment.folder, "--reason", "a drill"), stdout=asyncio.subprocess.DEVNULL
-    )
-    assert await process.wait() == 0
+    catalogue = build(deployment.folder)
+    store = open_sqlite(catalogue, Metrics())
+    await store.open()
+    await begin_anew(Ground.of(catalogue, store), time.time(), "a drill")
+    await store.close()
     async with node_in_process(tmp_path, deployment) as node:
         note = await published(node, holding=lambda note: not note.startswith(f"{old}\n".encode()))
         new = note.split(b"\n")[0].decode()
@@ -284,7 +290,8 @@ async def verify_command(served: Served, *words: str) -> tuple[int, str]:
     keys.write_bytes(orjson.dumps({"keys": [deployment.bus_key().public.jwk]}))
     signing: list[str | Path] = ["--auditor-key", deployment.key_file("aude"), "--bus-keys", keys]
     process = await asyncio.create_subprocess_exec(
-        *(GSB, "log", "verify", *words, "--key", served.verifier.vkey, "--bus", served.node.bus_id),
+        GSB,
+        *("log", "verify", *words, "--key", served.verifier.vkey, "--bus", served.node.bus_id),
         *signing,
         env={**os.environ, "NO_COLOR": "1"},
         stdout=asyncio.subprocess.PIPE,
