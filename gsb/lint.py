@@ -14,12 +14,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gsb.config import Agreement, Gsb, Service, Tls
+from gsb.evidence.entry import canonical
+from gsb.evidence.tiles import ENTRY_LIMIT
 from gsb.forms import ORIGIN, is_loopback
 from gsb.installed import Loaded, installed, load_adapter, read_settings
 from gsb.load import KINDS, Finding, Tables, suggest
 from gsb.material import Material, dotted, shown
 from gsb.schema import Schema
 from gsb.store.seal import KeyFileUnfit, read_key
+
+FIELDS_LIMIT = ENTRY_LIMIT - 1_535
+"""Bytes of a grant's fields in an entry; what else an entry says is bounded by the forms of ids and never more."""
 
 
 def lint(tables: Tables, material: Material, now: float) -> list[Finding]:
@@ -210,6 +215,9 @@ def _owner(tables: Tables, service: str) -> str | None:
 
 
 def _fields(file: str, place: str, fields: list[str], reply: Schema | None) -> Iterator[Finding]:
+    if (size := len(canonical(fields))) > FIELDS_LIMIT:
+        text = f"are {size:,} bytes as an entry of the evidence log names them, which takes {FIELDS_LIMIT:,}"
+        yield Finding(file, f"{place}.fields", f"{text}; grant what holds them")
     if reply is None:
         return
     for index, name in enumerate(fields):

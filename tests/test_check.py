@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from gsb.check import check
+from gsb.evidence.entry import Fact, make_entry
+from gsb.evidence.tiles import ENTRY_LIMIT
+from gsb.lint import FIELDS_LIMIT
 from tests.support.deployment import Deployment, closed, standard
 
 Bend = Callable[[Deployment], Any]
@@ -246,6 +249,12 @@ CASES: list[tuple[Bend, str, str, str]] = [
         "the reply has no field '/nmae'; did you mean '/name'?",
     ),
     (set_grant(fields=["id"]), "agreements/a-1.toml", "grants.0.fields.0", "the reply has no field 'id'"),
+    (
+        set_grant(fields=["/id"] * 10_667),
+        "agreements/a-1.toml",
+        "grants.0.fields",
+        "are 64,003 bytes as an entry of the evidence log names them, which takes 64,000; grant what holds them",
+    ),
     (second_agreement(), "agreements/a-2.toml", "grants.0", "overlaps with grants.0 of agreements/a-1.toml"),
     (second_agreement(suspended=True), "agreements/a-2.toml", "grants.0", "overlaps with"),
     (
@@ -268,10 +277,30 @@ def test_each_rule_tells_what_breaks_it(tmp_path: Path, bend: Bend, file: str, w
     ), findings
 
 
+def test_the_most_fields_that_may_be_granted_fit_into_every_entry() -> None:
+    text, long = "x" * (FIELDS_LIMIT - 4), "a" * 64
+    facts: dict[str, Fact] = {
+        "exchange": "0" * 36,
+        "agency": long,
+        "service": f"{long}/{long}/v{10**9}",
+        "purpose": long,
+        "agreement": long,
+        "agreement_digest": "0" * 64,
+        "fields": [text],
+        "key": "k" * 43,
+        "attempt": 10**9,
+        "state": "refused",
+        "effect": "none",
+        "code": "x" * 64,
+    }
+    assert len(make_entry("outcome", 1e10, facts, {}).content) <= ENTRY_LIMIT
+
+
 HARMLESS: list[Bend] = [
     second_agreement(valid_from=date(2100, 1, 1), valid_until=date(2100, 12, 31)),
     second_agreement(consumer="audit-office"),
     set_grant(fields=[""]),
+    set_grant(fields=["/id"] * 10_666),
     set_grant(fields=["/phones/*", "/salary/amount"]),
     set_gsb("bus", base_urls=["https://a.example", "https://b.example"]),
     set_gsb("listen", operations_host="0.0.0.0", tls="upstream"),
