@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import orjson
 
 from gsb import handout, jws, strictjson
-from gsb.bus import Bus, Woken, jti_lives
+from gsb.bus import LOOK, Bus, Woken, jti_lives
 from gsb.catalogue import ServiceInfo
+from gsb.deadlines import Deadlines
 from gsb.errors import (
     BodyInvalid,
     BodyTooLarge,
@@ -34,8 +36,6 @@ from gsb.policy import Grant
 from gsb.store.contract import NewExchange, Reservation
 
 SERVICES = "/services/"
-POLL = 1.0
-"""Seconds after which a waiting call reads the store although nobody woke it: a broker may lose."""
 BEHIND_PAUSE = "5"
 """Seconds after which to ask again when the recorder is behind: a disk is not mended in one."""
 SMALL = 4_096
@@ -62,8 +62,7 @@ async def admit(bus: Bus, call: Call) -> Answer:
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """The exchange that a call is about: a new one, with its service and grant, or an earlier one with the same key."""
 
     exchange: str
@@ -130,13 +129,13 @@ def authenticate(bus: Bus, call: Call) -> Signed:
 
 
 def fingerprint_of(call: Call, signed: Signed) -> bytes:
-    """SHA-256 over what a repeat must equal: method, target, purpose, sub, case, body. Lengths keep them apart."""
-    digest = hashlib.sha256()
-    for part in (call.method, call.target, signed.purpose, signed.sub, signed.case):
-        text = b"-" if part is None else b"+" + part.encode()
-        digest.update(len(text).to_bytes(4, "big") + text)
-    digest.update(call.body)
-    return digest.digest()
+    """SHA-256 over what a repeat must equal: method, target, purpose, sub, case, body. Empty for a call without a key,
+    which has no repeats."""
+    if signed.idempotency_key is None:
+        return b""
+    # The body's digest stands for it: that it is the body's was checked when the call was bound.
+    parts = (call.method, call.target, signed.purpose, signed.sub, signed.case, signed.content_digest)
+    return hashlib.sha256(orjson.dumps(parts)).digest()
 
 
 def same_content(reservation: Reservation, fingerprint: bytes) -> None:
@@ -226,11 +225,7 @@ async def settled(bus: Bus, exchange: str, woken: Woken, wait: float) -> Exchang
     loop = asyncio.get_running_loop()
     end = loop.time() + wait
     while True:
-        timer = loop.call_later(min(max(end - loop.time(), 0), POLL), woken.set)
-        try:
-            await woken.wait()
-        finally:
-            timer.cancel()
+        await woken_within(end - loop.time(), bus.waiters.looks, woken)
         if woken.ended is not None:
             return woken.ended
         woken.clear()
@@ -241,3 +236,19 @@ async def settled(bus: Bus, exchange: str, woken: Woken, wait: float) -> Exchang
             return known
         if bus.leaving or loop.time() >= end:
             return known
+
+
+async def woken_within(seconds: float, looks: Deadlines, woken: Woken) -> None:
+    """Returns when the exchange may have changed, after so many seconds, or when it is time to look all the same."""
+    if seconds >= LOOK:
+        looks.call(woken.set)
+        try:
+            await woken.wait()
+        finally:
+            looks.forget(woken.set)
+        return
+    timer = asyncio.get_running_loop().call_later(max(seconds, 0), woken.set)
+    try:
+        await woken.wait()
+    finally:
+        timer.cancel()

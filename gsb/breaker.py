@@ -8,7 +8,7 @@ timer and is forgotten in a crash, which costs a few calls in vain.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FAILURES = 5
 FIRST = 1.0
@@ -16,8 +16,7 @@ FIRST = 1.0
 LONGEST = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """One call that was let through. Its result counts only for the period in which it passed."""
 
     period: int

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from gsb.broker.contract import Broker
 from gsb.catalogue import Catalogue
+from gsb.deadlines import Deadlines
 from gsb.errors import Problem, Replayed, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
 from gsb.fair import Gate
@@ -23,6 +24,8 @@ from gsb.model import Exchange, Signed, new_id
 from gsb.runtime import Runtime
 from gsb.store.contract import Store
 
+LOOK = 1.0
+"""Seconds after which a waiting call reads the store although nobody woke it: a broker may lose."""
 JTI_MARGIN = 10.0
 """Seconds for which a jti is remembered after its signature is refused anyway."""
 PROBE = "(readiness)"
@@ -36,15 +39,26 @@ def jti_lives(signed: Signed, now: float) -> float:
     return max(signed.expires_at + LEEWAY + JTI_MARGIN - now, JTI_MARGIN)
 
 
-class Woken(asyncio.Event):
-    """Set when the exchange may have changed, as long as the body of its ``with`` runs."""
+class Woken:
+    """Set when the exchange may have changed, as long as the body of its ``with`` runs. One task waits for it."""
 
-    ended: Exchange | None = None
-    """The exchange as it was committed, when the worker that ended it is in this process; else the store knows."""
+    __slots__ = ("_exchange", "_set", "_waiting", "ended")
 
     def __init__(self, exchange: str, waiting: dict[str, set[Woken]]) -> None:
-        super().__init__()
         self._exchange, self._waiting = exchange, waiting
+        self.clear()
+        self.ended: Exchange | None = None
+        """The exchange as it was committed, when the worker that ended it is in this process; else the store knows."""
+
+    def clear(self) -> None:
+        self._set: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def set(self) -> None:
+        if not self._set.done():
+            self._set.set_result(None)
+
+    async def wait(self) -> None:
+        await self._set
 
     def __enter__(self) -> Woken:
         self._waiting.setdefault(self._exchange, set()).add(self)
@@ -62,6 +76,8 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[Woken]] = {}
+        self.looks = Deadlines(LOOK)
+        """When to look whether an exchange has ended although nobody was woken."""
 
     def waiting(self, exchange: str) -> Woken:
         return Woken(exchange, self._waiting)

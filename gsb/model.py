@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 JSON_TYPE = "application/json"
 PROBLEM_TYPE = "application/problem+json"
@@ -193,8 +194,7 @@ class Entry:
     """The 32 random bytes that key the commitment, followed by the evidence; erasable."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """One signed request and its one outcome, as the store knows it."""
 
     id: str
@@ -212,7 +212,7 @@ class Exchange:
     due_at: float | None
     began_at: float | None
     outcome: Outcome | None
-    entries: tuple[Entry, ...] = field(default=(), repr=False)
+    entries: tuple[Entry, ...] = ()
     """Its entries so far, oldest first, without their secrets."""
     gone: bool = False
     """Whether its request and the body of its outcome have reached their age and are not kept any more."""
@@ -224,14 +224,13 @@ class Exchange:
         return self.service.partition("/")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the edge says to a call, before it is signed."""
 
     status: int
     body: bytes = b""
     content_type: str | None = JSON_TYPE
     """None when there is no body."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     exchange: Exchange | None = None
     """The exchange of which it speaks; None when it speaks of this call alone."""

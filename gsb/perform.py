@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 
 import orjson
 
@@ -72,14 +72,14 @@ async def judge(bus: Bus, begun: Begun) -> Verdict | None:
     if (blocked := authority(bus, begun, record)) is not None:
         return blocked
     try:
-        reply = await bus.runtime.call(service, request_of(begun, record, service))
+        reply = await bus.runtime.call(service, partial(request_of, begun, record, service))
     except AdapterError as error:
         return after_error(bus, begun, error)
     return after_reply(bus, begun, service, record, reply)
 
 
-def request_of(begun: Begun, record: Record, service: ServiceInfo) -> Request:
-    """What the adapter is asked; the runtime sets the deadline when the call really starts."""
+def request_of(begun: Begun, record: Record, service: ServiceInfo, deadline: float) -> Request:
+    """What the adapter is asked; the runtime knows the deadline when the call really starts."""
     exchange = begun.exchange
     return Request(
         exchange=exchange.id,
@@ -90,7 +90,7 @@ def request_of(begun: Begun, record: Record, service: ServiceInfo) -> Request:
         purpose=exchange.purpose,
         sub=record.sub,
         case=record.case,
-        deadline=0.0,
+        deadline=deadline,
     )
 
 
@@ -109,7 +109,7 @@ def authority(bus: Bus, begun: Begun, record: Record) -> Verdict | None:
 async def find(bus: Bus, begun: Begun, service: ServiceInfo, record: Record) -> Verdict | None:
     """Ask the adapter whether an unknown exchange took effect. Finding nothing, or failing, proves nothing."""
     try:
-        reply = await bus.runtime.find(service, request_of(begun, record, service))
+        reply = await bus.runtime.find(service, partial(request_of, begun, record, service))
     except AdapterError:
         return None
     if reply is None:
@@ -156,7 +156,7 @@ async def write(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
 
 def as_ended(exchange: Exchange, outcome: Outcome, entry: Entry) -> Exchange:
     """The exchange as the store has it now; of its entries only the last, which is the one that replies name."""
-    return replace(exchange, state=outcome.state, reason=None, due_at=None, outcome=outcome, entries=(entry,))
+    return exchange._replace(state=outcome.state, reason=None, due_at=None, outcome=outcome, entries=(entry,))
 
 
 def outcome_entry(bus: Bus, begun: Begun, verdict: Finish, kind: str = "outcome") -> Entry:

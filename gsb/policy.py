@@ -150,8 +150,12 @@ def _cut(value: Any, tree: FieldTree | None) -> Any:
     if tree is EVERYTHING:
         return value
     if isinstance(value, dict):
-        members = ((name, _cut(each, tree[name])) for name, each in value.items() if name in tree)
-        granted = {name: kept for name, kept in members if kept is not _NOTHING}
+        granted = {}
+        for name, each in value.items():
+            below = tree.get(name, _NOTHING)
+            kept = each if below is EVERYTHING else _NOTHING if below is _NOTHING else _cut(each, below)
+            if kept is not _NOTHING:
+                granted[name] = kept
         return value if _same(granted.values(), value.values()) else granted
     if isinstance(value, list) and "*" in tree:
         items = [kept for kept in (_cut(each, tree["*"]) for each in value) if kept is not _NOTHING]

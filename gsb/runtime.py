@@ -12,15 +12,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel
 
 from gsb.breaker import Breaker, Passage
 from gsb.catalogue import Catalogue, ServiceInfo, SystemInfo
+from gsb.deadlines import Deadlines
 from gsb.installed import Loaded, installed, load_adapter, read_settings
 from gsb.load import ConfigInvalid, Finding
 from gsb.metrics import Metrics
@@ -42,6 +43,9 @@ FAREWELL = 5.0
 """Seconds that an adapter has for closing."""
 
 T = TypeVar("T")
+Work = Callable[[Request], Awaitable[T]]
+Ask = Callable[[float], Request]
+"""Makes what is asked, as soon as it is known when the bus stops waiting: the request's ``deadline``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,15 @@ class Prepared:
 
     lines: Mapping[str, Line]
     opened: Sequence[Line]
+
+
+class Answered(NamedTuple):
+    """A reply that is JSON, whoever made it."""
+
+    body: Any
+    note: str | None
+    whole: bytes
+    """The body as JSON."""
 
 
 class Runtime:
@@ -132,15 +145,15 @@ class Runtime:
         """The secret files on which the lines depend."""
         return frozenset(path for line in self._lines.values() for path in line.essence.secrets)
 
-    async def call(self, service: ServiceInfo, request: Request) -> Reply:
+    async def call(self, service: ServiceInfo, ask: Ask) -> Answered:
         """Have the service's adapter perform the exchange. Raises Unavailable, Refused or Broken."""
         line = self._lines[service.system]
-        return _fit(await line.run(line.adapter.handle, request))
+        return _fit(await line.run(line.adapter.handle, ask))
 
-    async def find(self, service: ServiceInfo, request: Request) -> Reply | None:
+    async def find(self, service: ServiceInfo, ask: Ask) -> Answered | None:
         """Ask whether the exchange took effect; None proves nothing. Raises Unavailable, Refused or Broken."""
         line = self._lines[service.system]
-        reply = await line.run(line.adapter.find, request)
+        reply = await line.run(line.adapter.find, ask)
         return None if reply is None else _fit(reply)
 
     def health(self) -> Mapping[str, str | None]:
@@ -163,6 +176,7 @@ class Line:
         self._calls = 0
         self._idle = asyncio.Event()
         self._timeout = plan.system.timeout
+        self._deadlines = Deadlines(plan.system.timeout)
         self._codes = frozenset(plan.loaded.manifest.errors)
         self._places = asyncio.Semaphore(plan.system.concurrency)
         self._breaker = Breaker(clock)
@@ -212,7 +226,7 @@ class Line:
             log.warning("adapter did not close", extra={"facts": facts})
         await self._http.close()
 
-    async def run(self, work: Callable[[Request], Awaitable[T]], request: Request) -> T:
+    async def run(self, work: Work[T], ask: Ask) -> T:
         """Do the work in one of the system's places, unless the breaker says that it is down."""
         self._refuse_while_open()
         self._calls += 1
@@ -223,7 +237,7 @@ class Line:
                 passage = self._breaker.enter()
                 if passage.probe:
                     await self._probe(passage)
-                return await self._measured(work, request, passage)
+                return await self._measured(work, ask, passage)
             finally:
                 self._places.release()
         finally:
@@ -258,10 +272,10 @@ class Line:
             self._failed(passage, "it cannot be reached")
             raise Unavailable("the system is still down", sent=False, after=self._breaker.wait()) from error
 
-    async def _measured(self, work: Callable[[Request], Awaitable[T]], request: Request, passage: Passage) -> T:
+    async def _measured(self, work: Work[T], ask: Ask, passage: Passage) -> T:
         began, result = time.perf_counter(), "given_up"
         try:
-            reply = await self._timed(work, request, passage)
+            reply = await self._timed(work, ask, passage)
             result = "answered"
             return reply
         except (Refused, Unavailable, Broken) as error:
@@ -270,16 +284,16 @@ class Line:
         finally:
             self._metrics.system(self.name).called(result, time.perf_counter() - began)
 
-    async def _timed(self, work: Callable[[Request], Awaitable[T]], request: Request, passage: Passage) -> T:
-        deadline = asyncio.get_running_loop().time() + self._timeout
+    async def _timed(self, work: Work[T], ask: Ask, passage: Passage) -> T:
+        limit = self._deadlines.begin()
         try:
-            async with asyncio.timeout_at(deadline) as limit:
-                result = await work(replace(request, deadline=deadline))
+            with limit:
+                result = await work(ask(limit.at))
         except asyncio.CancelledError:
             self._breaker.cancelled(passage)
             raise
         except Exception as error:
-            if isinstance(error, TimeoutError) and limit.expired():
+            if isinstance(error, TimeoutError) and limit.expired:
                 self._failed(passage, "it does not answer in time")
                 raise Unavailable(f"no answer within {self._timeout:g} s", sent=True) from error
             if isinstance(error, Unavailable):
@@ -368,12 +382,11 @@ async def _close(lines: Iterable[Line]) -> None:
     await asyncio.gather(*(line.close() for line in lines))
 
 
-def _fit(reply: Reply) -> Reply:
-    """The same reply, which everything after this may take for JSON. Adapters are foreign code, typed or not."""
+def _fit(reply: Reply) -> Answered:
+    """The reply, which everything after this may take for JSON. Adapters are foreign code, typed or not."""
     if not isinstance(reply, Reply):
         raise Broken(f"the adapter returned {type(reply).__name__} instead of a reply")
     try:
-        orjson.dumps(reply.body)
+        return Answered(reply.body, reply.note, orjson.dumps(reply.body))
     except TypeError as error:
         raise Broken("the adapter's reply is not JSON") from error
-    return reply

@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple
 
 import orjson
 
 from gsb.bus import Bus
 from gsb.catalogue import ServiceInfo
 from gsb.errors import ExchangeExpired, Fault, Problem, ReplyInvalid, SystemRefused
-from gsb.model import JSON_TYPE, PROBLEM_TYPE, Effect, Outcome, Record, Reply, State, Took
+from gsb.model import JSON_TYPE, PROBLEM_TYPE, Effect, Outcome, Record, State, Took
 from gsb.policy import cut, released
 from gsb.problem import document
+from gsb.runtime import Answered
 from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
 from gsb.store.contract import Begun
 
@@ -29,8 +29,7 @@ REPLY_LIMIT = 10 * 1024 * 1024
 _random = random.SystemRandom()
 
 
-@dataclass(frozen=True, slots=True)
-class Postpone:
+class Postpone(NamedTuple):
     """Try again in ``delay`` seconds."""
 
     delay: float
@@ -38,8 +37,7 @@ class Postpone:
     sent: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """Only an operator, or a find, can help. ``detail`` may be the system's own words: evidence."""
 
     state: Literal[State.HELD, State.UNKNOWN]
@@ -47,8 +45,7 @@ class Hold:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(NamedTuple):
     """It has ended; ``evidence`` proves how."""
 
     outcome: Outcome
@@ -97,39 +94,38 @@ def after_error(bus: Bus, begun: Begun, error: AdapterError) -> Verdict:
             return Hold(State.UNKNOWN, "system_unavailable", error.detail)
 
 
-def after_reply(bus: Bus, begun: Begun, service: ServiceInfo, record: Record, reply: Reply) -> Verdict:
+def after_reply(bus: Bus, begun: Begun, service: ServiceInfo, record: Record, reply: Answered) -> Verdict:
     """Steps 3 and 4: only a reply that fits leaves the bus, and of it only what was granted then and now."""
-    whole = orjson.dumps(reply.body)
-    evidence: dict[str, object] = {"reply": digest(whole), "note": reply.note}
-    if faults := reply_faults(service, reply.body, whole):
+    evidence: dict[str, object] = {"reply": digest(reply.whole), "note": reply.note}
+    if faults := reply_faults(service, reply):
         found = [f"{fault.pointer}: {fault.detail}" for fault in faults]
         evidence["faults"] = found
         if service.effect is Effect.NONE:
             return Finish(problem_outcome(bus, begun, ReplyInvalid(), State.FAILED, "none"), evidence)
         return Hold(State.UNKNOWN, "reply_invalid", "; ".join(found))
-    outcome = granted_outcome(bus, begun, service, record, reply.body, whole)
-    if outcome.body is not whole:
+    outcome = granted_outcome(bus, begun, service, record, reply)
+    if outcome.body is not reply.whole:
         evidence["released"] = digest(outcome.body)
     return Finish(outcome, evidence)
 
 
-def reply_faults(service: ServiceInfo, reply: Any, whole: bytes) -> Sequence[Fault]:
-    if len(whole) > REPLY_LIMIT:
-        return [Fault("", f"{len(whole)} bytes, more than {REPLY_LIMIT}")]
-    return service.reply.faults(reply)
+def reply_faults(service: ServiceInfo, reply: Answered) -> Sequence[Fault]:
+    if len(reply.whole) > REPLY_LIMIT:
+        return [Fault("", f"{len(reply.whole)} bytes, more than {REPLY_LIMIT}")]
+    return service.reply.faults(reply.body)
 
 
-def granted_outcome(bus: Bus, begun: Begun, service: ServiceInfo, record: Record, reply: Any, whole: bytes) -> Outcome:
-    """``whole``: the reply as JSON, which goes out as it is when nothing is cut."""
+def granted_outcome(bus: Bus, begun: Begun, service: ServiceInfo, record: Record, reply: Answered) -> Outcome:
+    """A reply of which nothing is cut goes out as it is."""
     decision = record.decision
-    body = cut(reply, decision.fields)
+    body = cut(reply.body, decision.fields)
     digest_now = decision.agreement_digest
     grant = bus.catalogue.policy.grant(decision.agreement, begun.exchange.agency, service.id, decision.purpose)
     fields = decision.fields
     if grant is not None and grant.agreement_digest != decision.agreement_digest:
         body, fields, digest_now = cut(body, grant.fields), grant.fields, grant.agreement_digest
     effect: Took = "none" if service.effect is Effect.NONE else "done"
-    told = whole if body is reply else orjson.dumps(body)
+    told = reply.whole if body is reply.body else orjson.dumps(body)
     return Outcome(State.DONE, effect, 200, None, told, JSON_TYPE, released(body, fields), digest_now)
 
 

@@ -34,9 +34,9 @@ class AgesContract:
             store = await self.deleted(store, maker)
         found = await store.exchange(made.id)
         assert before is not None
-        assert found == replace(before, gone=True, outcome=replace(DONE, body=b""))
+        assert found == before._replace(gone=True, outcome=replace(DONE, body=b""))
         assert await store.record(made.id) is None
-        assert (await store.search(Query())).exchanges == (replace(found, entries=()),)
+        assert (await store.search(Query())).exchanges == (found._replace(entries=()),)
 
     async def test_bodies_that_are_gone_do_not_come_back_when_the_clock_does(
         self, store: Store, maker: Maker, clock: Clock

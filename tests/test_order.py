@@ -21,7 +21,7 @@ ROWS = """
     jwk compact jws send client
     sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
     forms config load installed
-    keys policy limits projection fair
+    keys policy limits projection fair deadlines
     evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof evidence.witness evidence.log
         evidence.verify evidence.gsb_verify
     store.logs store.contract store.seal store.spent store.standing

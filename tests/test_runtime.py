@@ -73,7 +73,7 @@ async def test_the_three_errors_come_through_unchanged(hand: Hand, error: Except
         await hand.call()
     assert raised.value is error
     with pytest.raises(type(error)) as raised:
-        await hand.runtime.find(hand.service, REQUEST)
+        await hand.find()
     assert raised.value is error
 
 
@@ -110,13 +110,13 @@ async def test_a_reply_that_is_none_is_broken(hand: Hand, answer: object) -> Non
     with pytest.raises(Broken):
         await hand.call()
     with pytest.raises(Broken):
-        await hand.runtime.find(hand.service, REQUEST)
+        await hand.find()
 
 
 async def test_find_may_find_nothing_or_a_reply(hand: Hand) -> None:
-    assert await hand.runtime.find(hand.service, REQUEST) is None
+    assert await hand.find() is None
     hand.plays["find"] = answering(Reply({"found": True}))
-    found = await hand.runtime.find(hand.service, REQUEST)
+    found = await hand.find()
     assert found is not None
     assert found.body == {"found": True}
 

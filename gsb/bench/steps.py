@@ -27,7 +27,7 @@ from gsb.policy import Policy
 from gsb.runtime import Runtime
 from gsb.store.sqlite import SqliteStore
 from gsb.telemetry import log_to_stderr
-from gsb.web import app
+from gsb.web import app, server
 
 STEPS: tuple[tuple[str, Any, str], ...] = (
     ("edge: all of a call", app.Edge, "handle"),
@@ -53,7 +53,7 @@ STEPS: tuple[tuple[str, Any, str], ...] = (
     ("perform 5 finish", SqliteStore, "finish"),
     ("perform 5 log", perform, "tell"),
     ("edge: sign", app.Edge, "_signature"),
-    ("edge: respond", app, "respond"),
+    ("edge: respond", server.Said, "prepare"),
 )
 """What the table calls a step, where its function is found when it is called, and under which name."""
 TASKS = ("edge: all of a call", "perform")

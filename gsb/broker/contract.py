@@ -6,12 +6,10 @@ Messages are ids, never data: whoever reads the broker learns that something hap
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """One piece of work. ``done`` is called once it needs no redelivery, whatever its outcome."""
 
     system: str

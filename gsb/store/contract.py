@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from gsb.model import FINAL, Effect, Entry, Exchange, Outcome, Record, State, Took
 from gsb.store.logs import LogStore
@@ -62,8 +62,7 @@ class Business:
     """Whether it may lie in the store only as a keyed hash, another one for each service."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewExchange:
+class NewExchange(NamedTuple):
     """Everything that accepting writes in one commit."""
 
     id: str
@@ -77,7 +76,7 @@ class NewExchange:
     key: str | None
     """The Idempotency-Key, if there is one."""
     fingerprint: bytes
-    """Digest of method, target, purpose, sub, case and body: what a repeat must equal."""
+    """Digest of method, target, purpose, sub, case and body: what a repeat must equal. Of no use without a key."""
     record: Record
     entry: Entry
     business: Business | None = None
@@ -93,16 +92,14 @@ class Reservation:
     fingerprint: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try at performing an exchange; ``finish``, ``postpone`` and ``hold`` must name the newest one."""
 
     exchange: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """What ``begin`` hands out.
 
     ``task`` says what may be done: ``run`` it; ``find`` whether it took effect (it is unknown: never run it); or end

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 
 from gsb import handout
@@ -35,7 +33,7 @@ async def reply(bus: Bus, call: Call, exchange: str) -> Answer:
                 woken.set()  # it may have ended since it was read
                 known = await settled(bus, exchange, woken, wait)
         said = await handout.outcome(bus, signed, known)
-        return replace(said, headers={**said.headers, **preference_applied(call, wait)})
+        return said._replace(headers={**said.headers, **preference_applied(call, wait)})
 
     return await for_caller(bus, call, act, bus.catalogue.gsb.bus.base_urls)
 

@@ -12,9 +12,14 @@ import ssl
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
+from typing import TypeVar
 
 from aiohttp import HttpVersion10, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_protocol import RequestHandler
 
 from gsb.config import Limits, Tls
@@ -45,9 +50,12 @@ unread input is reset by the kernel, and the caller loses the answer; more than 
 faith."""
 UNREAD = (RequestTooSlow.status, BodyTooLarge.status)
 """Statuses that end a connection, since what is left of the request is not read."""
+BARE = (204, 304)
+"""Statuses of answers that never have a body, nor tell its length (RFC 9110, section 8.6)."""
 WAIT = re.compile(r'wait[ \t]*=[ \t]*("?)([0-9]{1,6})\1')
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Read = TypeVar("Read", bytes, bytearray)
 
 
 def make_server(handle: Handler, tell: Callable[[Problem], Answer], limits: Callable[[], Limits]) -> web.Server:
@@ -200,28 +208,68 @@ class Patient(RequestHandler):
         self._late = self._loop.call_later(LINGER, self.force_close)
 
 
+class Said(web.StreamResponse):
+    """An answer as HTTP/1, whole: its length is known and it is never coded, chunked or completed by the library."""
+
+    def __init__(self, answer: Answer, signature: str | None) -> None:
+        super().__init__(status=answer.status)
+        self._answer, self._signature = answer, signature
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        fields = self.headers
+        fields.update(fields_of(self._answer, self._signature))
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        if not self._keep_alive:
+            fields["Connection"] = "close"
+        elif request.version == HttpVersion10:
+            fields["Connection"] = "keep-alive"
+        major, minor = request.version
+        await request.writer.write_headers(f"HTTP/{major}.{minor} {self.status} {self.reason}", self.headers)
+        self._begun = request
+        return request.writer
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        has_body = self._begun.method != "HEAD" and self.status not in BARE
+        await self._begun.writer.write_eof(self._answer.body if has_body else b"")
+
+
+def respond(answer: Answer, signature: str | None = None) -> web.StreamResponse:
+    """The answer as HTTP."""
+    return Said(answer, signature)
+
+
+def fields_of(answer: Answer, signature: str | None) -> dict[str, str]:
+    """The header fields. Nothing that a proxy may keep or change: it is signed, and it is somebody's data."""
+    # Without a name of our own the library tells its version, and that of Python.
+    fields = {"Server": "gsb", "Date": date(int(time.time())), "Cache-Control": "no-store, no-transform"}
+    fields.update(answer.headers)
+    if answer.content_type is not None:
+        fields["Content-Type"] = answer.content_type
+    if signature is not None:
+        fields["GSB-Signature"] = signature
+    if answer.status not in BARE:
+        fields["Content-Length"] = str(len(answer.body))
+    return fields
+
+
+@lru_cache(maxsize=1)
+def date(second: int) -> str:
+    """RFC 9110, section 5.6.7."""
+    return formatdate(second, usegmt=True)
+
+
 def plain(answer: Answer) -> bytes:
     """The answer as it goes over the wire, for a connection that ends with it."""
-    response = respond(answer)
-    fields = {**response.headers, "Content-Length": str(len(answer.body)), "Connection": "close"}
-    lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{name}: {value}" for name, value in fields.items())]
+    fields = {**fields_of(answer, None), "Connection": "close"}
+    status = f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"
+    lines = [status, *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode("ascii") + answer.body
 
 
 def new_instance() -> str:
     """A URN for one occurrence of a problem (RFC 9562)."""
     return f"urn:uuid:{uuid.uuid4()}"
-
-
-def respond(answer: Answer, signature: str | None = None) -> web.Response:
-    """The answer as HTTP. Nothing that a proxy may keep or change: it is signed, and it is somebody's data."""
-    # Without a name of our own the library tells its version, and that of Python.
-    headers = {"Server": "gsb", "Cache-Control": "no-store, no-transform", **answer.headers}
-    if answer.content_type is not None:
-        headers["Content-Type"] = answer.content_type
-    if signature is not None:
-        headers["GSB-Signature"] = signature
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
 async def read_call(request: web.BaseRequest, limit: int, within: float) -> Call:
@@ -260,7 +308,7 @@ async def read_body(request: web.BaseRequest, limit: int, within: float) -> byte
         request.writer.output_size = 0
     try:
         if request.content.is_eof():  # all of it came with the headers: there is nothing to wait for
-            return await read_up_to(request, limit)
+            return bounded(request.content.read_nowait(), limit)
         async with asyncio.timeout(within):
             return await read_up_to(request, limit)
     except TimeoutError:
@@ -273,9 +321,14 @@ async def read_up_to(request: web.BaseRequest, limit: int) -> bytes:
     chunks = bytearray()
     while chunk := await request.content.readany():
         chunks += chunk
-        if len(chunks) > limit:
-            raise BodyTooLarge(f"at most {limit} bytes")
+        bounded(chunks, limit)
     return bytes(chunks)
+
+
+def bounded(body: Read, limit: int) -> Read:
+    if len(body) > limit:
+        raise BodyTooLarge(f"at most {limit} bytes")
+    return body
 
 
 def read_key(header: str | None) -> str | None:

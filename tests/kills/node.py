@@ -22,7 +22,6 @@ import os
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -108,7 +107,7 @@ class WithoutReservation(Wrapped):
         return await self._store.look(issuer, jti, None)
 
     async def accept(self, new: NewExchange) -> Reservation | None:
-        return await self._store.accept(replace(new, key=None))
+        return await self._store.accept(new._replace(key=None))
 
 
 class WithoutLease(Wrapped):

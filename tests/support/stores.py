@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -67,7 +66,7 @@ def new(effect: Effect = Effect.ONCE, **changes: object) -> NewExchange:
         record=record,
         entry=entry("accepted", exchange=id_),
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return made._replace(**changes)  # type: ignore[arg-type]
 
 
 DONE = Outcome(State.DONE, "done", 200, None, b'{"ok":true}', "application/json", ("/name",), "digest")

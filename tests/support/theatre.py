@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gsb.catalogue import build
-from gsb.runtime import Runtime
-from gsb.sdk import Reply, Request, Unavailable
+from gsb.runtime import Answered, Runtime
+from gsb.sdk import Request, Unavailable
 from tests.support.deployment import Deployment
 
 SERVICE = "theatre/play/v1"
@@ -48,9 +48,12 @@ class Hand:
         self.past: list[str] = stage.past
         self.stage = stage
 
-    async def call(self, body: Any = None) -> Reply:
+    async def call(self, body: Any = None) -> Answered:
         request = REQUEST if body is None else replace(REQUEST, body=body)
-        return await self.runtime.call(self.service, request)
+        return await self.runtime.call(self.service, lambda deadline: replace(request, deadline=deadline))
+
+    async def find(self) -> Answered | None:
+        return await self.runtime.find(self.service, lambda deadline: replace(REQUEST, deadline=deadline))
 
     async def fail(self, times: int) -> None:
         self.plays["handle"] = raising(Unavailable(sent=False))

@@ -91,7 +91,7 @@ class SqliteStore(Proving):
                 new.effect,
                 decision.purpose,
                 decision.agreement,
-                self._seal.mask(new.fingerprint, new.id),
+                b"" if new.key is None else self._seal.mask(new.fingerprint, new.id),
                 new.expires_in,
                 None if new.business is None else self._seal.business(new.service, new.business),
                 None if new.subject is None else self._seal.subject(new.subject),

@@ -1,0 +1,121 @@
+"""Many waits of one length: each ends at its own time, with one timer, and what ended before is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gsb.deadlines import Deadlines
+
+SOON = 0.02
+NEVER = 3_600.0
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def work_within(deadlines: Deadlines) -> None:
+    with deadlines.begin():
+        await forever()
+
+
+async def test_what_takes_too_long_is_cancelled_and_told_so() -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    limit = Deadlines(SOON).begin()
+    with pytest.raises(TimeoutError), limit:
+        await forever()
+    assert limit.expired
+    assert limit.at - began == pytest.approx(SOON, abs=0.01)
+    assert loop.time() >= limit.at
+    task = asyncio.current_task()
+    assert task is not None
+    assert not task.cancelling()
+
+
+async def test_what_ends_in_time_is_left_alone() -> None:
+    deadlines = Deadlines(SOON)
+    limit = deadlines.begin()
+    with limit:
+        pass
+    await asyncio.sleep(3 * SOON)
+    assert not limit.expired
+
+
+async def test_each_ends_at_its_own_time_whoever_ended_before() -> None:
+    deadlines, loop, took = Deadlines(SOON), asyncio.get_running_loop(), dict[int, float]()
+
+    async def one(number: int) -> None:
+        await asyncio.sleep(number * SOON / 4)
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            await work_within(deadlines)
+        took[number] = loop.time() - began
+
+    async def short() -> None:
+        for _ in range(20):
+            with deadlines.begin():
+                await asyncio.sleep(SOON / 10)
+
+    await asyncio.gather(*(one(number) for number in range(8)), short())
+    assert list(took) == list(range(8))
+    assert min(took.values()) >= SOON
+
+
+async def test_being_cancelled_by_somebody_else_is_no_time_out() -> None:
+    work = asyncio.create_task(work_within(Deadlines(NEVER)))
+    await asyncio.sleep(0)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+
+
+async def test_being_cancelled_when_the_time_is_over_too_stays_a_cancellation() -> None:
+    deadlines = Deadlines(SOON)
+    both = asyncio.Event()
+
+    async def stubborn() -> None:
+        with deadlines.begin():
+            try:
+                await forever()
+            finally:
+                both.set()
+                await asyncio.sleep(0)
+
+    work = asyncio.create_task(stubborn())
+    await both.wait()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+
+
+async def test_an_error_of_the_work_itself_comes_through_even_when_the_time_is_over() -> None:
+    async def fails() -> None:
+        with Deadlines(SOON).begin():
+            try:
+                await forever()
+            except asyncio.CancelledError:
+                raise ValueError("itself") from None
+
+    with pytest.raises(ValueError, match="itself"):
+        await fails()
+
+
+async def test_what_was_forgotten_is_not_done() -> None:
+    deadlines, done = Deadlines(SOON), list[str]()
+    acts = [lambda name=name: done.append(name) for name in ("first", "second", "third")]
+    for act in acts:
+        deadlines.call(act)
+    deadlines.forget(acts[0])
+    await asyncio.sleep(3 * SOON)
+    assert done == ["second", "third"]
+
+
+async def test_a_hundred_thousand_that_end_in_time_leave_nothing_behind() -> None:
+    deadlines = Deadlines(NEVER)
+    for _ in range(100_000):
+        with deadlines.begin():
+            pass
+    assert not deadlines._ends
