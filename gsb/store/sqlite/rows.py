@@ -219,7 +219,7 @@ class Piece(NamedTuple):
 
 def purge(db: sqlite3.Connection, now: float, ages: Ages, spent_before: float) -> Piece:
     """Delete some of what has run out, in one transaction if there is any; jtis that did so before ``spent_before``."""
-    oldest = "SELECT row FROM (SELECT row, expires FROM spent ORDER BY row LIMIT ?) WHERE expires <= ?"
+    oldest = "SELECT row FROM (SELECT row, expires FROM spent ORDER BY row LIMIT ?) WHERE expires < ?"
     spent = db.execute(oldest, (TOKENS, spent_before)).fetchall()
     keys = _ended(db, "key, row", "exchange_keys WHERE key IS NOT NULL", now - ages.keys)
     dressed = _ended(db, _BODIES, "exchange_bodies WHERE request IS NOT NULL", now - ages.bodies)
