@@ -9,7 +9,6 @@ transaction: a crash between two leaves the rest as it was, and the same act aga
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Self
 
@@ -20,7 +19,7 @@ from gsb import strictjson
 from gsb.admit import declared_json
 from gsb.bus import Bus
 from gsb.evidence.entry import Fact, make_entry
-from gsb.handout import leaf_text
+from gsb.jwk import to_base64url
 from gsb.model import JSON_TYPE, Answer, Call, Entry, Exchange, Signed
 from gsb.store.contract import Query
 from gsb.store.logs import Erased, Evidence
@@ -138,8 +137,6 @@ def opened(found: Sequence[Evidence]) -> Iterable[dict[str, Any]]:
     for each in found:
         if each.secret is not None:
             salt, proof = each.secret[:SALT], each.secret[SALT:]
-            yield {"leaf": leaf_text(each.leaf), "salt": text_of(salt), "evidence": text_of(proof)}
-
-
-def text_of(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+            yield {
+                name: to_base64url(data) for name, data in (("leaf", each.leaf), ("salt", salt), ("evidence", proof))
+            }

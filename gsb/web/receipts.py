@@ -10,9 +10,7 @@ Format: c2sp.org/tlog-proof.
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
-import re
 from collections.abc import Sequence
 
 import orjson
@@ -25,6 +23,7 @@ from gsb.evidence.checkpoint import Checkpoint, parse_note
 from gsb.evidence.merkle import ReadTile, check_inclusion, inclusion
 from gsb.evidence.proof import Receipt
 from gsb.evidence.tiles import HASH, WIDTH, hashes, tile_path
+from gsb.jwk import from_base64url
 from gsb.model import JSON_TYPE, Answer, Call, Exchange, Signed
 from gsb.store.logs import Entered, LogState
 from gsb.web.callers import for_caller
@@ -34,7 +33,6 @@ from gsb.web.log import TEXT, files_of
 POLL = 0.1
 """Seconds between two looks at what is published, while a call waits for the next checkpoint."""
 RETRY = "1"
-ENTRY = re.compile("entry=([A-Za-z0-9_-]{43})")
 
 log = logging.getLogger("gsb.log")
 
@@ -62,10 +60,12 @@ def wanted_entry(known: Exchange, query: str) -> bytes:
     leaves = [entry.leaf for entry in known.entries]
     if not query and leaves:
         return leaves[-1]
-    match = ENTRY.fullmatch(query)
-    leaf = base64.urlsafe_b64decode(match[1] + "=") if match else b""
-    # Not canonical: the last character has bits that no hash has.
-    if match is None or handout.leaf_text(leaf) != match[1] or leaf not in leaves:
+    named, _, text = query.partition("=")
+    try:
+        leaf = from_base64url(text)
+    except ValueError:
+        raise EntryUnknown from None
+    if named != "entry" or leaf not in leaves:
         raise EntryUnknown
     return leaf
 
