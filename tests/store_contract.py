@@ -15,11 +15,13 @@ from gsb.model import Effect, State, new_id
 from gsb.store.contract import Attempt, Business, Ruling, Store, ended
 from tests.store_contract_ages import AgesContract
 from tests.store_contract_clock import ClockContract
+from tests.store_contract_erase import EraseContract
+from tests.store_contract_log import LogContract
 from tests.store_contract_search import SearchContract
 from tests.support.stores import DONE, LEASE, Clock, Maker, accepted, begun, entry, state_of, unknown
 
 
-class StoreContract(ClockContract, SearchContract, AgesContract):
+class StoreContract(ClockContract, SearchContract, AgesContract, LogContract, EraseContract):
     """Inherit from this and give a fixture ``maker``."""
 
     # --- finish -------------------------------------------------------------------------------------------
@@ -301,6 +303,7 @@ class StoreContract(ClockContract, SearchContract, AgesContract):
             key="canary-key-0123456789",
             fingerprint=b"canary-f" * 4,
             business=Business("canary-employee", personal=True),
+            subject="canary-person",
         )
         outcome = replace(DONE, body=b'{"name":"canary-reply"}')
         assert await store.finish((await begun(store, made.id)).attempt, outcome, entry())

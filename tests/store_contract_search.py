@@ -84,6 +84,7 @@ class SearchContract:
             + [frozenset({State.HELD, State.ACCEPTED}), frozenset({State.RUNNING, State.REFUSED}), frozenset(State)],
             "code": ["system_refused"],
             "business": ["E-1"],
+            "subject": ["S-1"],
             "since": [made[0][1] + 20],
             "until": [made[0][1] + 60],
         }
@@ -103,6 +104,7 @@ class SearchContract:
             for state in State:
                 effect = Effect.NONE if state is State.RUNNING and number % 2 else Effect.REPEATABLE
                 one = new(effect, agency=agency, service=service, business=business[number % 3], expires_in=10**6)
+                one = replace(one, subject=[None, "S-1", "S-2"][number % 5 % 3])
                 assert await store.accept(one) is None
                 made.append((one, clock.now, state, await _bring(store, one.id, state)))
                 clock.pass_(1)
@@ -116,6 +118,15 @@ class SearchContract:
         assert await ids(store, Query(business=secret.value, service=TAX)) == [second.id]
         assert not await ids(store, Query(business=secret.value, service="hrmis/other/v1"))
         assert not await ids(store, Query(business="canary"))
+
+    async def test_whom_requests_are_about_is_found_in_every_service(self, store: Store) -> None:
+        first = await accepted(store, subject="canary-person")
+        second = await accepted(store, subject="canary-person", service=TAX, agency="customs")
+        await accepted(store, subject="canary-other")
+        assert await ids(store, Query(subject="canary-person")) == [second.id, first.id]
+        assert await ids(store, Query(subject="canary-person", service=TAX)) == [second.id]
+        assert not await ids(store, Query(subject="canary"))
+        assert not await ids(store, Query(business="canary-person"))
 
     async def test_a_business_key_of_any_length_is_found(self, store: Store) -> None:
         made = await accepted(store, business=Business("x" * 100_000, personal=False))
@@ -135,6 +146,7 @@ def _fits(query: Query, one: NewExchange, at: float, state: State, code: str | N
         and (not query.states or state in query.states)
         and query.code in (None, code)
         and (query.business is None or (one.business is not None and one.business.value == query.business))
+        and query.subject in (None, one.subject)
         and (query.since or 0) <= at <= (query.until or float("inf"))
     )
 
