@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from gsb.broker.contract import Broker
 from gsb.catalogue import Catalogue
 from gsb.deadlines import Deadlines
-from gsb.errors import Problem, Replayed, StoreUnavailable
+from gsb.errors import Problem, Replayed, SigningUnavailable, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
 from gsb.fair import Gate
 from gsb.jws import LEEWAY
-from gsb.keys import NoSigningKey
 from gsb.limits import Budgets
 from gsb.metrics import Metrics
 from gsb.model import Exchange, Signed, new_id
@@ -239,7 +238,7 @@ class Bus:
             missing.append("recorder")
         try:
             self.catalogue.bus_keys.signing(self.clock())
-        except NoSigningKey:
+        except SigningUnavailable:
             missing.append("keys")
         return missing
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gsb.config import KeyFile
-from gsb.errors import KeyNotActive, KeyRevoked, KeyUnknown
+from gsb.errors import KeyNotActive, KeyRevoked, KeyUnknown, SigningUnavailable
 from gsb.jwk import PrivateKey, PublicKey
 
 
@@ -75,10 +75,6 @@ class Registry:
         return None if found is None else found[1].revoked(now)
 
 
-class NoSigningKey(RuntimeError):
-    """None of the bus's own keys is active now, so nothing can be said to anyone."""
-
-
 class BusKeys:
     """The bus's own keys: one signs, all that are announced, active or retiring are published."""
 
@@ -86,13 +82,13 @@ class BusKeys:
         self._keys = tuple(keys)
 
     def signing(self, now: float) -> PrivateKey:
-        """The active key that has been in force longest. Raises NoSigningKey.
+        """The active key that has been in force longest. Raises SigningUnavailable.
 
         The oldest, so that a new key is known to every caller before it signs anything.
         """
         active = [(key, life) for key, life in self._keys if life.state == "active" and life.accepted(now)]
         if not active:
-            raise NoSigningKey("no key of the bus is active now")
+            raise SigningUnavailable
         key, _ = min(active, key=lambda each: each[1].since or 0.0)
         return key
 

@@ -8,8 +8,8 @@ import pytest
 
 from gsb import jwk
 from gsb.config import KeyFile
-from gsb.errors import KeyNotActive, KeyRevoked, KeyUnknown, Problem
-from gsb.keys import BusKeys, Life, NoSigningKey, Registry
+from gsb.errors import KeyNotActive, KeyRevoked, KeyUnknown, Problem, SigningUnavailable
+from gsb.keys import BusKeys, Life, Registry
 
 PRIVATE = [jwk.read_private(jwk.generate(algorithm)) for algorithm in ("ES256", "Ed25519", "ES256")]
 KEY = PRIVATE[0].public
@@ -80,7 +80,7 @@ def test_the_bus_signs_with_the_active_key_that_has_been_in_force_longest() -> N
         ]
     )
     assert keys.signing(SINCE + 200) is newer
-    with pytest.raises(NoSigningKey):
+    with pytest.raises(SigningUnavailable):
         keys.signing(SINCE - 1)
 
 

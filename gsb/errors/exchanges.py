@@ -230,6 +230,13 @@ class RecorderBehind(Problem, code="recorder_behind", status=503, origin="bus"):
     """
 
 
+class SigningUnavailable(Problem, code="signing_unavailable", status=503, origin="bus"):
+    """None of the bus's own keys is in force, so it could sign no answer.
+
+    No signed call is taken; what was taken before goes on. Repeat later with a new jti and the same Idempotency-Key.
+    """
+
+
 class InternalError(Problem, code="internal_error", status=500, origin="bus"):
     """The bus made a mistake.
 

@@ -18,7 +18,16 @@ from aiohttp import web
 from gsb import jws
 from gsb.admit import SERVICES, admit, find_service
 from gsb.bus import Bus
-from gsb.errors import Busy, Draining, InternalError, MethodRefused, PathUnknown, Problem, StoreUnavailable
+from gsb.errors import (
+    Busy,
+    Draining,
+    InternalError,
+    MethodRefused,
+    PathUnknown,
+    Problem,
+    SigningUnavailable,
+    StoreUnavailable,
+)
 from gsb.handout import leaf_text
 from gsb.metrics import CONTENT_TYPE
 from gsb.model import JSON_TYPE, PROBLEM_TYPE, Answer, Call, Exchange
@@ -170,6 +179,9 @@ class Edge:
             found, arguments = find_route(self._routes, request.method, request.raw_path)
             within = self._bus.catalogue.gsb.limits.body_within
             call = await read_call(request, self._limit(request.raw_path), within)
+            if call.signature is not None:
+                # Nothing is taken, or done by an operator, that could not be answered: answers are signed.
+                self._bus.catalogue.bus_keys.signing(self._bus.clock())
             answer = await found.endpoint(self._bus, call, *arguments)
         except Problem as problem:
             code = problem.code
@@ -187,7 +199,10 @@ class Edge:
         if code == Busy.code:
             # Whoever comes back at once all the same is told so once a second on each connection, and costs no more.
             await asyncio.sleep(BUSY_PAUSE)
-        return respond(answer, self._signature(call, answer))
+        try:
+            return respond(answer, self._signature(call, answer))
+        except SigningUnavailable as problem:  # the last key ran out meanwhile; the exchange goes on
+            return respond(problem_answer(problem, self._bus.base_url, new_instance()))
 
     def _count(self, found: Route | None, call: Call | None, answer: Answer, code: str | None) -> None:
         outcome = answer.exchange.outcome if answer.exchange else None

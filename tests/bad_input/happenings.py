@@ -25,6 +25,7 @@ from tests.bad_input.case import Case, Step
 from tests.bad_input.draft import Draft, body, header, put, text_of
 from tests.bad_input.judge import held
 from tests.bad_input.stage import (
+    ACT,
     BODY,
     CLOSE,
     LISTING,
@@ -302,14 +303,21 @@ async def a_defect(root: Path) -> set[str]:
             mistaken = Case("bus", "value", "a defect", put(), "internal_error", WRITE, signed=True)
             seen = {await _hear(stage, mistaken)}
             stage.log.taken()
-            # Without a key in force the bus can say nothing in its own name, but it still answers.
-            with stage.catalogue("gsb.toml"):
-                stage.node.node.bus.catalogue.bus_keys._keys = ()
-                unsigned = Case("bus", "value", "no key", put(), "internal_error", WRITE, signed=False)
-                seen.add(await _hear(stage, unsigned))
         finally:
             Mistaken.wrong = False
     return seen
+
+
+async def no_key(root: Path) -> set[str]:
+    """The bus can say nothing in its own name, so it takes nothing, and says that."""
+    async with stage_in(root) as stage:
+        await furnish(stage)
+        with stage.catalogue("gsb.toml"):
+            stage.node.node.bus.catalogue.bus_keys._keys = ()
+            return {
+                await _hear(stage, Case("bus", "value", "no key", put(), "signing_unavailable", kind, signed=False))
+                for kind in (WRITE, LISTING, REPLY, ACT)
+            }
 
 
 async def a_full_disk(root: Path) -> set[str]:
@@ -380,5 +388,6 @@ TROUBLES: dict[str, Trouble] = {
     "a log that cannot be written": unproven,
     "an outcome that is damaged": damaged,
     "a defect of the bus": a_defect,
+    "no key of its own in force": no_key,
     "a full disk": a_full_disk,
 }

@@ -125,7 +125,12 @@ METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIN
 
 def path_of(route: Route) -> str:
     """A path that this route takes."""
-    path = re.sub(r"\([^()]*\)", lambda group: NOBODYS if "{12}" in group[0] else "replayed", route.pattern.pattern)
+    inside = {"{12}": NOBODYS, "tile/": "tile/0/000"}
+    path = re.sub(
+        r"\([^()]*\)",
+        lambda group: next((each for mark, each in inside.items() if mark in group[0]), "replayed"),
+        route.pattern.pattern,
+    )
     path = path.replace(".+", SERVICES[WRITE]).replace("\\", "")
     assert route.pattern.fullmatch(path), f"no path was found for {route.pattern.pattern}"
     return path
