@@ -10,7 +10,7 @@ As a program it is a recorder to be killed and given errors by ``tests/test_reco
     python -m tests.support.recording DIR COUNT...
 
 It opens the deployment in DIR and waits for a line on its standard input; then it enters so many entries and looks,
-for each COUNT, and prints the leaf of each entry once it is committed.
+for each COUNT, and prints the leaves of the entries that are committed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,22 +148,29 @@ async def _record(folder: Path, counts: list[int]) -> None:
     _tell("ready")
     sys.stdin.readline()
     await bus.store.open()
+    try:
+        await _enter_and_look(bus, clock, counts)
+    finally:
+        await bus.store.close()
+
+
+async def _enter_and_look(bus: Bus, clock: Clock, counts: list[int]) -> None:
     recorder = Recorder(bus)
     await recorder.open()
     for count in counts:
+        committed = []
         for number in range(count):
             entry = numbered(number, clock.now)
-            try:
+            with suppress(StoreUnavailable):
                 await bus.store.note(entry)
-            except StoreUnavailable:
-                continue
-            _tell(entry.leaf.hex())
+                committed.append(entry.leaf.hex())
+        _tell("\n".join(committed))
         await recorder.look()
-    await bus.store.close()
 
 
 def _tell(line: str) -> None:
-    os.write(1, f"{line}\n".encode())
+    with suppress(OSError):  # nobody was told, then
+        os.write(1, f"{line}\n".encode())
 
 
 if __name__ == "__main__":
