@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import resource
-import signal
 import sqlite3
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gsb.errors import Replayed, StoreUnavailable
+from gsb.errors import StoreUnavailable
 from gsb.model import Effect, State
-from gsb.store.contract import DAY, Attempt, NewExchange, Query, Ruling, Store, StoreUnfit, ended
+from gsb.store.contract import DAY, NewExchange, Query, Store, StoreUnfit
 from gsb.store.sqlite import SqliteStore
 from gsb.store.sqlite import rows as sqlite_rows
 from gsb.store.sqlite import writer as sqlite_writer
 from gsb.store.sqlite.batch import Ask
 from tests.store_contract import StoreContract
-from tests.support.stores import AGES, DONE, LEASE, Clock, accepted, begun, entry, files, ids, new
+from tests.support.stores import AGES, DONE, Clock, accepted, begun, entry, files, ids, new
 
 KEY = bytes(range(32))
-ROOT = Path(__file__).parent.parent
 
 
 class SqliteMaker:
@@ -295,105 +290,3 @@ def with_body(size: int) -> NewExchange:
     made = new()
     record = type(made.record)(os.urandom(size), made.record.key_id, made.record.decision)
     return new(id=made.id, record=record)
-
-
-# --- kills ------------------------------------------------------------------------------------------------
-
-VERBS = ("accept", "begin", "finish", "postpone", "hold", "resolve", "due", "note", "spend")
-CHILD = """
-import asyncio, json, os, signal, sys
-from pathlib import Path
-from gsb.store.sqlite import batch as sqlite_batch
-from gsb.store.sqlite import writer as sqlite_writer
-from gsb.store.sqlite import SqliteStore
-from tests.test_store_sqlite import KEY, act, prepare
-
-async def main(path, verb, when):
-    store = SqliteStore(path, KEY)
-    await store.open()
-    prepared = await prepare(store, verb)
-    print(json.dumps(prepared), flush=True)
-    die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-    if when == "before":
-        write = sqlite_batch.Batch.write
-        sqlite_batch.Batch.write = lambda batch: (write(batch), die())
-    else:
-        sqlite_batch.Batch.remember = die
-    await act(store, verb, prepared)
-
-asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
-"""
-
-
-async def prepare(store: Store, verb: str) -> str:
-    """The exchange on which the verb will act; for a verb without one, a value of its own."""
-    if verb in ("accept", "note", "spend"):
-        return new().id
-    made = await accepted(store, Effect.REPEATABLE, expires_in=10**6)
-    if verb in ("finish", "postpone", "hold", "resolve"):
-        await begun(store, made.id)
-    if verb == "resolve":
-        assert await store.hold(Attempt(made.id, 1), State.HELD, "broken", entry())
-    if verb == "due":
-        assert await store.postpone((await begun(store, made.id)).attempt, 0, "soon", sent=False)
-    return made.id
-
-
-async def act(store: Store, verb: str, name: str) -> None:
-    attempt = Attempt(name, 1)
-    ruling = Ruling(frozenset({State.HELD}), State.FAILED, ended(State.FAILED, "none", 502))
-    calls: dict[str, Callable[[], Awaitable[object]]] = {
-        "accept": lambda: store.accept(new(id=name)),
-        "begin": lambda: store.begin(name, LEASE),
-        "finish": lambda: store.finish(attempt, DONE, entry()),
-        "postpone": lambda: store.postpone(attempt, 60, "down", sent=True),
-        "hold": lambda: store.hold(attempt, State.HELD, "broken", entry()),
-        "resolve": lambda: store.resolve(name, ruling, entry()),
-        "due": lambda: store.due(10),
-        "note": lambda: store.note(entry(), issuer="payroll", jti=name, jti_lives=10**6),
-        "spend": lambda: store.spend("payroll", name, 10**6),
-    }
-    await calls[verb]()
-
-
-async def trace(store: Store, path: Path, verb: str, name: str) -> object:
-    """What tells whether the verb took place."""
-    if verb in ("note", "spend"):
-        count = rows(path, "SELECT count(*) FROM entry")
-        try:
-            await store.look("payroll", name, None)
-        except Replayed:
-            return "spent", count
-        return "free", count
-    if verb == "due":
-        return rows(path, "SELECT nudges FROM exchange")
-    found = await store.exchange(name)
-    return None if found is None else (found.state, found.attempt, len(found.entries))
-
-
-def killed(path: Path, verb: str, when: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-c", CHILD, str(path), verb, when]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("verb", VERBS)
-async def test_a_kill_leaves_all_of_a_verb_or_nothing(tmp_path: Path, verb: str) -> None:
-    seen = {}
-    for when in ("before", "after"):
-        path = tmp_path / when
-        child = await asyncio.to_thread(killed, path, verb, when)
-        assert child.returncode == -signal.SIGKILL, child.stderr.decode()
-        name = json.loads(child.stdout)
-        store = SqliteStore(path, KEY)
-        await store.open()
-        seen[when] = await trace(store, path, verb, name)
-        await store.close()
-    control = SqliteStore(tmp_path / "control", KEY)
-    await control.open()
-    name = await prepare(control, verb)
-    assert seen["before"] == await trace(control, tmp_path / "control", verb, name)
-    await act(control, verb, name)
-    assert seen["after"] == await trace(control, tmp_path / "control", verb, name)
-    assert seen["before"] != seen["after"]
-    await control.close()
