@@ -200,6 +200,8 @@ class Bus:
     waiters: Waiters = field(default_factory=Waiters)
     behind: bool = False
     """The evidence log is too far behind, or cannot be written: nothing new is admitted, lest it stay unproven."""
+    cosigned: bool = True
+    """Checkpoints get as many cosignatures as are needed, or did so lately."""
     draining: bool = False
     """Stopping: nothing new is admitted, what was begun is finished."""
     leaving: bool = False
@@ -236,6 +238,8 @@ class Bus:
             missing.append("store")
         if self.behind:
             missing.append("recorder")
+        if not self.cosigned:
+            missing.append("witness")
         try:
             self.catalogue.bus_keys.signing(self.clock())
         except SigningUnavailable:

@@ -94,8 +94,17 @@ class StoreTable(Table):
     """File with the store's key, made by ``gsb keygen --store``. Without it bodies and evidence cannot be read."""
 
 
+class WitnessTable(Table):
+    """Another agency's witness, which cosigns the checkpoints of the evidence log (c2sp.org/tlog-witness)."""
+
+    url: BaseUrl
+    """Where it is asked: what ``/add-checkpoint`` is appended to."""
+    key: str
+    """Its verifier key, as ``gsb witness key`` prints it there."""
+
+
 class LogTable(Table):
-    """Where the evidence log lies, who signs it, and how far it may fall behind."""
+    """Where the evidence log lies, who signs and witnesses it, and how far it may fall behind."""
 
     path: File
     """Folder of its files, one folder in it for each year; it is made where its parent exists. They can be made again
@@ -112,11 +121,26 @@ class LogTable(Table):
     """Entries committed and not yet published above which new exchanges are answered 503 ``recorder_behind``."""
     behind_seconds: float = Field(default=30.0, gt=0)
     """Age of the oldest such entry above which they are."""
+    witnesses: list[WitnessTable] = Field(default=[], max_length=15)
+    """Who is asked to cosign each checkpoint. Without one, whoever has the log's key can write another history."""
+    cosignatures: int = Field(default=0, ge=0)
+    """How many of them a checkpoint needs. One with fewer is published all the same, and again when more have come."""
+    cosign_wait: float = Field(default=1.0, ge=0, le=10)
+    """Seconds that a checkpoint waits for them before it is published, at most; for a witness that failed it does not
+    wait."""
+    cosigned_within: float = Field(default=3_600.0, gt=0)
+    """Seconds without a checkpoint with enough cosignatures after which ``/readyz`` is 503 and names ``witness``."""
 
     @model_validator(mode="after")
     def _keeps_up(self) -> Self:
-        if self.behind_seconds <= self.every:
-            raise ValueError("behind_seconds must be more than every, or the log is behind while it keeps up")
+        if self.behind_seconds <= self.every + self.cosign_wait:
+            raise ValueError(
+                "behind_seconds must be more than every and cosign_wait, or the log is behind while it keeps up"
+            )
+        if self.cosignatures > len(self.witnesses):
+            raise ValueError("cosignatures must be at most the number of witnesses")
+        if self.cosignatures and self.cosigned_within <= self.idle:
+            raise ValueError("cosigned_within must be more than idle, or cosigning has stopped while nothing happens")
         return self
 
 

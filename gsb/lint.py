@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gsb.config import Agreement, Gsb, Service, Tls
+from gsb.evidence.checkpoint import WITNESS, NoteWrong, Verifier
 from gsb.evidence.entry import canonical
 from gsb.evidence.tiles import ENTRY_LIMIT
 from gsb.forms import ORIGIN, is_loopback
@@ -106,6 +107,26 @@ def _log(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
         yield Finding("gsb.toml", "log.path", f"{text}; a log has thousands")
     if not re.fullmatch(ORIGIN, gsb.log_origin):
         yield Finding("gsb.toml", "log.origin", f"is missing: a log cannot be called {gsb.log_origin}")
+    yield from _witnesses(gsb)
+
+
+def _witnesses(gsb: Gsb) -> Iterator[Finding]:
+    names: set[str] = set()
+    for index, table in enumerate(gsb.log.witnesses):
+        where = f"log.witnesses.{index}"
+        parts = urlsplit(table.url)
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            yield Finding("gsb.toml", f"{where}.url", "must be https: plain HTTP is only for loopback addresses")
+        try:
+            verifier = Verifier.of(table.key)
+        except NoteWrong as error:
+            yield Finding("gsb.toml", f"{where}.key", str(error))
+            continue
+        if verifier.kind != WITNESS:
+            yield Finding("gsb.toml", f"{where}.key", "is not the key of a witness; gsb witness key prints one")
+        if verifier.name in names:
+            yield Finding("gsb.toml", f"{where}.key", f"{verifier.name} stands twice; each witness counts once")
+        names.add(verifier.name)
 
 
 _READ = ("schemas", *KINDS)

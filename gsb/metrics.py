@@ -94,7 +94,7 @@ TABLE = (
     Metric("gsb_log_backlog_entries", "gauge", "Entries committed and not yet published."),
     Metric("gsb_log_backlog_seconds", "gauge", "Age of the oldest entry that is not yet published; 0 without one."),
     Metric(
-        "gsb_log_cosigned_age_seconds",
+        "gsb_witness_cosigned_age_seconds",
         "gauge",
         "Since a published checkpoint had enough cosignatures (one, where none is needed); 0 without witnesses.",
     ),
@@ -172,7 +172,8 @@ class Metrics:
             self._of(Gauge, f"gsb_log_{each}")
             for each in ("size", "published_size", "backlog_entries", "backlog_seconds")
         ]
-        self._cosigned_age = self._of(Gauge, "gsb_log_cosigned_age_seconds")
+        self._cosigned_age = self._of(Gauge, "gsb_witness_cosigned_age_seconds")
+        self.witnesses([OTHER])
         self._found = self._of(Counter, "gsb_sweeper_found_total")
         self._reloads = {each: self._of(Counter, "gsb_reloads_total", each) for each in ("taken_up", "refused")}
         self._of(Gauge, "gsb_info", __version__).set(1)

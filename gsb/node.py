@@ -89,6 +89,7 @@ class Node:
             await self.bus.runtime.open(self.bus.catalogue)
             stack.push_async_callback(self.bus.runtime.close)
             await self.recorder.open()
+            stack.push_async_callback(self.recorder.close)
             self._background(stack, self.recorder.watch())
             self._background(stack, self.recorder.run())
             self._background(stack, self._work())

@@ -12,12 +12,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from gsb.ask import Contradicted, Wanted
 from gsb.bus import Bus
+from gsb.cosign import Witnesses
 from gsb.errors import StoreUnavailable
 from gsb.evidence.checkpoint import Checkpoint
-from gsb.evidence.log import CHECKPOINT, Edge
+from gsb.evidence.log import CHECKPOINT, Edge, tiles_of
 from gsb.evidence.merkle import EMPTY
 from gsb.evidence.tiles import WIDTH
 from gsb.resume import BATCH, Ground, checkpoint_of, fault_of, published, resume, rotate
@@ -58,6 +61,7 @@ class Recorder:
         """When this process has written the checkpoint of the open log; None also when something is in doubt since."""
         self._caught_up = steady()
         """When the last look began that left nothing: whatever is not published was committed since."""
+        self._witnesses = Witnesses(self._table, bus.metrics, bus.clock, steady)
         self._behind = Trouble(log, "the evidence log keeps up again; new exchanges are admitted", steady)
 
     async def open(self) -> None:
@@ -69,6 +73,15 @@ class Recorder:
         for state in await self._bus.store.logs():
             if state.published and state.closed and state.origin not in there:
                 await self._make_again(state, "its files are missing")
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.close)
+            await self._witnesses.open()
+            await self._ask()
+            stack.pop_all()
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        await self._witnesses.close()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -94,6 +107,8 @@ class Recorder:
             except OSError as error:
                 self._broken = error
                 self._doubt()
+            except Contradicted:
+                self._doubt()
             except (LogMoved, StoreUnavailable) as error:
                 # The store has told of itself, and whatever it did with the last call is read from it anew.
                 log.info("the log is read anew", extra={"facts": {"error": type(error).__name__}})
@@ -118,7 +133,10 @@ class Recorder:
             age = min(max(now - backlog.oldest, 0.0), self._steady() - self._caught_up)
         sizes = (logs[-1].size, logs[-1].published) if logs else (0, 0)
         self._bus.metrics.recorded(*sizes, backlog.entries, age)
-        if self._broken is not None:
+        self._bus.cosigned = self._witnesses.cosigning()
+        if self._witnesses.contradiction is not None:
+            self._bus.behind = True  # for good; the witnesses have told why
+        elif self._broken is not None:
             self._is_behind(f"cannot be written ({self._broken}): make room for {table.path} or mend its file system")
         elif backlog.entries > table.behind_entries or age > table.behind_seconds:
             self._is_behind(f"is behind: {backlog.entries} entries are not published, the oldest for {age:.0f} s")
@@ -136,6 +154,8 @@ class Recorder:
 
     async def _step(self) -> bool:
         """The next thing to do, if there is one."""
+        if self._witnesses.contradiction is not None:
+            return False
         logs = await self._bus.store.logs()
         for state in logs:
             if state.published < state.size:
@@ -146,6 +166,7 @@ class Recorder:
             return True
         if await self._sequence(logs):
             return True
+        await self._add_cosignatures(logs)
         await self._restate(logs[-1])
         return False
 
@@ -189,23 +210,26 @@ class Recorder:
         if grown is None or (grown.origin, grown.since, grown.edge.size) != (state.origin, state.published, state.size):
             grown = await self._grow(state)
         agrees(grown.edge, state.checkpoint)
-        await self._publish_with(state, state.size, grown.files, state.checkpoint)
+        await asyncio.to_thread(self._ground.folder.files(state.origin).write, grown.files)
+        await self._publish_with(state, state.size, await self._witnesses.gather(self._wanted(state, state.checkpoint)))
+        self._stated_at = self._steady()
         # Only now, when nobody is told of a checkpoint under which a partial file is the right one.
         full = [path for path in grown.files if ".p/" not in path]
         await asyncio.to_thread(self._ground.folder.files(state.origin).forget, full)
         self._edges[state.origin] = grown.edge
 
-    async def _publish_with(self, state: LogState, size: int, files: Mapping[str, bytes], note: bytes) -> None:
-        await asyncio.to_thread(self._write, state.origin, files, note)
+    async def _publish_with(self, state: LogState, size: int, note: bytes) -> None:
+        """Let everybody read this note, for which the files of this size are there."""
+        await asyncio.to_thread(self._ground.folder.files(state.origin).write, {CHECKPOINT: note})
         self._broken = None
         await self._bus.store.publish(state.origin, size, note)
-        self._stated_at = self._steady()
+        self._witnesses.published(note)
 
-    def _write(self, origin: str, files: Mapping[str, bytes], checkpoint: bytes) -> None:
-        """In a thread: first what the checkpoint stands for, then the checkpoint."""
-        folder = self._ground.folder.files(origin)
-        folder.write(files)
-        folder.write({CHECKPOINT: checkpoint})
+    async def _add_cosignatures(self, logs: Sequence[LogState]) -> None:
+        """Publish checkpoints again that were cosigned after they were published; also the last one of a closed log."""
+        for state in logs:
+            if state.published and (note := self._witnesses.cosigned(state.published_note)) != state.published_note:
+                await self._publish_with(state, state.published, note)
 
     async def _restate(self, state: LogState) -> None:
         """Publish the checkpoint once more when it is old, so that silence is seen to be silence, and when it is not
@@ -214,7 +238,30 @@ class Recorder:
         if fresh or not state.published:
             return
         await self._edge(state)
-        await self._publish_with(state, state.published, {}, state.published_note)
+        note = await self._witnesses.gather(self._wanted(state, state.published_note))
+        await self._publish_with(state, state.published, note)
+        self._stated_at = self._steady()
+
+    # --- witnesses
+
+    async def _ask(self) -> None:
+        """Let the witnesses say whether the open log is behind what they have cosigned, and cosign what others lack."""
+        *closed, last = await self._bus.store.logs()
+        found = await asyncio.to_thread(published, self._ground.folder)
+        for state in closed:
+            # Not where an operator has begun a new log instead: those files say something else, and stay as they are.
+            if checkpoint_of(state.published_note) in found.values():
+                self._witnesses.offer(self._wanted(state, state.published_note))
+        nothing = Checkpoint(last.origin, 0, EMPTY).text()
+        note = last.published_note or self._ground.signer(last.origin).sign(nothing)
+        try:
+            await self._witnesses.ask(self._wanted(last, note))
+        except Contradicted as contradicted:
+            raise StoreUnfit(str(contradicted)) from contradicted
+
+    def _wanted(self, state: LogState, note: bytes) -> Wanted:
+        files = self._ground.folder.files(state.origin)
+        return Wanted.of(self._ground.signer(state.origin).verifier, note, state.size, tiles_of(files))
 
     # --- the edge of a log
 
@@ -253,7 +300,7 @@ class Recorder:
                 break
             await asyncio.to_thread(files.write, await asyncio.to_thread(edge.extend, contents))
         agrees(edge, state.published_note)
-        await asyncio.to_thread(self._write, state.origin, {}, state.published_note)
+        await asyncio.to_thread(files.write, {CHECKPOINT: state.published_note})
         return edge
 
 

@@ -32,13 +32,14 @@ ROWS = """
     breaker runtime
     bus
     handout verdict
-    admit perform sweep reload resume record
+    admit perform sweep reload resume ask cosign record
     web.server web.callers web.services web.reference.shapes web.reference.openapi web.reference.docs
         web.exchanges web.log web.receipts web.admin web.erasure web.app
     witness.settings witness.book witness.server witness.serving
     node bench.store bench.place bench.instant bench.load bench.floor bench.served bench.steps bench.sync
         bench.crowd.late bench.crowd.place bench.crowd.flood bench.crowd.fairness bench.crowd.strain bench.memory
         bench.search.fill bench.search.measure
+        bench.evidence.made bench.evidence.pace bench.evidence.verifying bench.evidence.receipts bench.evidence.measure
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
         cli.evidence.witness cli.main

@@ -7,14 +7,12 @@ import random
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 import pytest
-from aiohttp import web
 from typer.testing import CliRunner
 
 from gsb.cli.main import app
@@ -23,42 +21,17 @@ from gsb.evidence.log import Files
 from gsb.evidence.witness import Request, parse_request, seen_path
 from gsb.load import ConfigInvalid
 from gsb.witness.book import Book, StateUnfit
-from gsb.witness.server import Service
 from gsb.witness.settings import read_settings
 from tests.support.witness import (
+    NOW,
     GrowingLog,
     Witnessing,
     knows,
     knows_yearly,
     witness_process,
+    witnessing,
     write_witness,
 )
-
-NOW = 1_790_000_000.0
-
-
-@dataclass
-class Reached(Witnessing):
-    """A witness whose book the test can reach into."""
-
-    book: Book
-
-
-@asynccontextmanager
-async def witnessing(folder: Path, logs: str) -> AsyncIterator[Reached]:
-    """A witness in this event loop, at a time that stands still."""
-    settings = write_witness(folder, logs)
-    book = Book(settings.file.state, settings.logs, settings.cosigner, lambda: NOW)
-    book.open()
-    runner = web.ServerRunner(Service(book).server(), shutdown_timeout=1.0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield Reached(settings, f"http://127.0.0.1:{runner.addresses[0][1]}", book)
-    finally:
-        await runner.cleanup()
-        book.close()
-
 
 # --- what it cosigns
 

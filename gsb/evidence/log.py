@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gsb.evidence.merkle import Tree, leaf_hash
+from gsb.evidence.merkle import ReadTile, Tree, leaf_hash
 from gsb.evidence.tiles import HASH, WIDTH, Bundle, growth, hashes, pack, tile_path
 
 CHECKPOINT = "checkpoint"
@@ -93,6 +93,18 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def tiles_of(files: Files) -> ReadTile:
+    """Reads the hashes of a log's tiles; raises ValueError when one is missing or too short, and OSError."""
+
+    def read(level: int, number: int, width: int) -> list[bytes]:
+        data = files.read(tile_path(level, number, width))
+        if data is None:
+            data = (files.read(tile_path(level, number)) or b"")[: width * HASH]
+        return hashes(data, width)
+
+    return read
+
+
 class Edge:
     """The right edge of a log: all that is needed to add entries and to make the files that this changes."""
 
@@ -107,14 +119,7 @@ class Edge:
 
         Raises ValueError when one is missing or not as long as it must be, and OSError.
         """
-
-        def read(level: int, number: int, width: int) -> list[bytes]:
-            data = files.read(tile_path(level, number, width))
-            if data is None:
-                data = (files.read(tile_path(level, number)) or b"")[: width * HASH]
-            return hashes(data, width)
-
-        return cls(Tree.of(size, read), tail)
+        return cls(Tree.of(size, tiles_of(files)), tail)
 
     @property
     def size(self) -> int:

@@ -16,17 +16,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gsb import jwk
 from gsb.evidence.checkpoint import Checkpoint, Note, Signer, Verifier, parse_note, parse_signatures
 from gsb.evidence.merkle import consistency, leaf_hash, root_of
 from gsb.evidence.witness import ADD, Request, seen_path
+from gsb.witness.book import Book
+from gsb.witness.server import Service
 from gsb.witness.settings import Settings, read_settings
 from tests.support.deployment import free_ports
 
 ROOT = Path(__file__).parents[2]
 NAME = "witness.audit.example"
+NOW = 1_790_000_000.0
 
 
 @dataclass
@@ -122,6 +126,29 @@ class Witnessing:
     async def size(self, log: GrowingLog) -> int:
         note = await self.seen(log)
         return 0 if note is None else Checkpoint.parse(note.text).size
+
+
+@dataclass
+class Reached(Witnessing):
+    """A witness whose book the test can reach into."""
+
+    book: Book
+
+
+@asynccontextmanager
+async def witnessing(folder: Path, logs: str, *, name: str = NAME, port: int = 0) -> AsyncIterator[Reached]:
+    """A witness in this event loop, at a time that stands still."""
+    settings = write_witness(folder, logs, name=name)
+    book = Book(settings.file.state, settings.logs, settings.cosigner, lambda: NOW)
+    book.open()
+    runner = web.ServerRunner(Service(book).server(), shutdown_timeout=1.0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield Reached(settings, f"http://127.0.0.1:{runner.addresses[0][1]}", book)
+    finally:
+        await runner.cleanup()
+        book.close()
 
 
 @asynccontextmanager
