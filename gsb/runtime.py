@@ -114,7 +114,7 @@ class Runtime:
             for plan in await asyncio.to_thread(lambda: list(plans(catalogue))):
                 line = self._lines.get(plan.system.id)
                 if line is None or line.essence != plan.essence:
-                    opened.append(line := Line(plan, self._clock, self.metrics))
+                    opened.append(line := await _made(plan, self._clock, self.metrics))
                 lines[line.name] = line
             found = await asyncio.gather(*(line.open() for line in opened))
             if findings := [finding for finding in found if finding is not None]:
@@ -168,8 +168,10 @@ class Runtime:
 class Line:
     """One system with its adapter, and everything that stands between them and the bus."""
 
-    def __init__(self, plan: Plan, clock: Callable[[], float], metrics: Metrics) -> None:
-        self.name = plan.system.id
+    def __init__(
+        self, plan: Plan, adapter: Adapter[Any, Any], http: Http, clock: Callable[[], float], metrics: Metrics
+    ) -> None:
+        self.name, self.adapter, self._http = plan.system.id, adapter, http
         self._metrics = metrics
         self.essence = plan.essence
         self.down: str | None = None
@@ -180,16 +182,6 @@ class Line:
         self._codes = frozenset(plan.loaded.manifest.errors)
         self._places = asyncio.Semaphore(plan.system.concurrency)
         self._breaker = Breaker(clock)
-        self._http = Http(plan.system.timeout)
-        self.adapter: Adapter[Any, Any] = plan.loaded.kind(
-            Context(
-                system=self.name,
-                settings=plan.settings,
-                services=plan.services,
-                http=self._http,
-                log=logging.getLogger(f"gsb.system.{self.name}"),
-            )
-        )
 
     @property
     def breaker(self) -> str:
@@ -376,6 +368,19 @@ def _secrets(value: Any) -> Iterator[Path]:
         case list() | tuple():
             for each in value:
                 yield from _secrets(each)
+
+
+async def _made(plan: Plan, clock: Callable[[], float], metrics: Metrics) -> Line:
+    """The system's line, not open yet. Raises ConfigInvalid when the adapter cannot even be made."""
+    name, http = plan.system.id, Http(plan.system.timeout)
+    log_of_system = logging.getLogger(f"gsb.system.{name}")
+    try:
+        adapter = plan.loaded.kind(Context(name, plan.settings, plan.services, http, log_of_system))
+    except Exception as error:
+        await http.close()
+        text = f"the adapter {plan.system.adapter!r} cannot be made: {type(error).__name__}: {error}"
+        raise ConfigInvalid([Finding(f"systems/{name}.toml", "adapter", text)]) from error
+    return Line(plan, adapter, http, clock, metrics)
 
 
 async def _close(lines: Iterable[Line]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from gsb.store.seal import new_key
+from tests.support.adapters import GOOD, install
 from tests.support.deployment import Deployment, standard
 from tests.support.node import RunningNode, running_node
 from tests.support.sockets import answering
@@ -44,6 +48,23 @@ async def test_an_address_that_is_taken(tmp_path: Path) -> None:
         said = await refusal(deployment)
     assert said.startswith("gsb: cannot start: ")
     assert f"('127.0.0.1', {taken.port})" in said
+
+
+async def test_an_adapter_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = tmp_path / "site"
+    install(site, "wrong_made", GOOD + "    def __init__(self, context):\n        raise KeyError('of a table')\n")
+    deployment = Deployment(tmp_path)
+    deployment.system("registry", adapter="wrong")
+    deployment.write()
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    node = RunningNode(deployment)
+    with pytest.raises(RuntimeError):
+        await node.start()
+    assert await node.ended() == 2
+    assert list(node.log) == [
+        "systems/registry.toml: adapter: the adapter 'wrong' cannot be made: KeyError: 'of a table'",
+        f"gsb: {deployment.folder} is not a deployment that can run; mend the findings above",
+    ]
 
 
 async def test_it_may_open_as_many_files_as_it_can_allow_itself(tmp_path: Path) -> None:

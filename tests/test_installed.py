@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,35 +10,12 @@ import pytest
 
 from gsb.check import check
 from gsb.model import Effect
+from tests.support.adapters import GOOD, install
 from tests.support.deployment import Deployment, standard
 
 
 def found(deployment: Deployment) -> list[tuple[str, str, str]]:
     return [(finding.file, finding.where, finding.message) for finding in check(deployment.write())]
-
-
-MANIFEST = {"name": "wrong", "title": "T", "summary": "S", "owner": "O", "api": "1"}
-GOOD = """
-from gsb.sdk import Adapter, Reply
-class Wrong(Adapter):
-    async def handle(self, request):
-        return Reply({})
-"""
-
-
-def install(site: Path, module: str, code: str, *, copies: int = 1, **manifest: str | None) -> None:
-    """An adapter named ``wrong`` as a package manager would leave it."""
-    package = site / module
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(code)
-    members = {name: value for name, value in (MANIFEST | manifest).items() if value is not None}
-    lines = (f"{name} = {value if value.isdigit() else json.dumps(value)}\n" for name, value in members.items())
-    (package / "adapter.toml").write_text("".join(lines))
-    for number in range(copies):
-        metadata = site / f"{module}_{number}-1.dist-info"
-        metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}-{number}\nVersion: 1\n")
-        (metadata / "entry_points.txt").write_text(f"[gsb.adapters]\nwrong = {module}:Wrong\n")
 
 
 @pytest.mark.parametrize(
