@@ -157,6 +157,7 @@ TAMPERED: dict[str, tuple[Tamper, int | None, str]] = {
     "one entry more than fit": (change(BUNDLE, lambda data: data + pack([content(0)])), 512, BUNDLE),
     "a byte behind a bundle": (change(LAST, lambda data: data + b"\0"), 600, LAST),
     "truncated tile": (change(TILE, lambda data: data[:-1]), 256, TILE),
+    "a byte behind a tile": (change(TILE, lambda data: data + b"\0"), 256, TILE),
     "a hash more": (change(EDGE, lambda data: data + data[:32]), 512, EDGE),
     "truncated earlier tile": (change(EARLIER, lambda data: data[:-32]), 256, EARLIER),
     "missing checkpoint": (remove("checkpoint"), None, "checkpoint"),

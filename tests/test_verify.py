@@ -94,6 +94,30 @@ def test_a_checkpoint_may_be_signed_by_others_too_but_not_wrongly_by_its_log(ver
 
 
 @PYTHON
+def test_a_note_has_one_form(verifier: str, tmp_path: Path) -> None:
+    log = WrittenLog(tmp_path / "log")
+    text, _, line = log.grow_to(3).decode().partition("\n\n")
+    others = "".join(f"\N{EM DASH} witness.example {text_in_base64(bytes([n]) * 68)}\n" for n in range(100))
+    strange = f"{text}\n\x01\n"
+    by_hand = text_in_base64(log.signer.verifier.key_id + log.signer.key.sign(strange.encode()))
+    # 68 bytes leave two bits of their last base64 digit unused.
+    last = chr(ord(line[-3]) + 1)
+    for note, verified in (
+        (f"{text}\n\n{others[: others.rindex(chr(0x2014))]}{line}", True),
+        (f"{text}\n\n{others}{line}", False),
+        (f"{strange}\n\N{EM DASH} {log.signer.verifier.name} {by_hand}\n", False),
+        (f"{text}\n\n{line[:-3]}{last}=\n", False),
+    ):
+        log.checkpoint.write_text(note)
+        found = VERIFIERS[verifier](log.folder, log.vkey, None)
+        assert (found.verified, found.path) == (verified, None if verified else "checkpoint"), note
+
+
+def text_in_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@PYTHON
 @pytest.mark.parametrize(
     "text",
     [
