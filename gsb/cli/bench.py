@@ -15,6 +15,7 @@ from gsb.bench import store as store_bench
 from gsb.bench import sync as sync_bench
 from gsb.bench.crowd import fairness as fairness_bench
 from gsb.bench.crowd import strain as strain_bench
+from gsb.bench.evidence import measure as evidence_bench
 from gsb.bench.search import measure as search_bench
 
 bench = typer.Typer(help="Measure, by ratios within one run.", no_args_is_help=True)
@@ -94,6 +95,20 @@ def strain(
 ) -> None:
     """The p99 of one system's exchanges while another system is slow or dead, against its p99 without."""
     raise typer.Exit(_run(strain_bench.main(folder, fairness_bench.Plan(pairs, connections, seconds))))
+
+
+@bench.command("evidence")
+def evidence(
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where to write, 2 GB at most; not a tmpfs.")] = None,
+    entries: Annotated[int, typer.Option("--entries", min=1, help="Entries recorded in each turn.")] = 50_000,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Interleaved pairs of turns.")] = 5,
+    verified: Annotated[int, typer.Option("--verified", min=1, help="Entries of the log to verify.")] = 1_000_000,
+    largest: Annotated[int, typer.Option("--largest", min=1_000, help="Entries of the largest log.")] = 10_000_000,
+    receipts: Annotated[int, typer.Option("--receipts", min=2, help="Receipts from each log.")] = 1_000,
+) -> None:
+    """Entries recorded a second, against a loop that hashes and appends; a log verified; receipts from larger logs."""
+    plan = evidence_bench.Plan(entries, pairs, verified, largest, receipts)
+    raise typer.Exit(_run(evidence_bench.main(folder, plan)))
 
 
 def _run(work: Coroutine[None, None, int]) -> int:
