@@ -55,6 +55,8 @@ class Recorder:
         self._edges: dict[str, Edge] = {}
         """By the origin of the log: the edge of what is published of it."""
         self._grown: Grown | None = None
+        self._more = True
+        """Whether there may be entries without their places that were there when this look began."""
         self._broken: OSError | None = None
         """Why the files could not be written at the last attempt."""
         self._stated_at: float | None = None
@@ -97,9 +99,13 @@ class Recorder:
             await asyncio.sleep(WATCH)
 
     async def look(self) -> None:
-        """Record everything that there is. What goes wrong is told, and tried again at the next look."""
+        """Record everything that there is. What goes wrong is told, and tried again at the next look.
+
+        What is committed meanwhile waits for the next one: under load there is always something, and to write files for
+        a few entries costs nearly as much as for many.
+        """
         async with self._alone:
-            began = self._steady()
+            began, self._more = self._steady(), True
             try:
                 while await self._step():
                     await self.measure()
@@ -162,9 +168,9 @@ class Recorder:
                 await self._publish(state)
                 return True
         if await rotate(self._ground, logs[-1], self._bus.clock()):
-            self._stated_at = None
+            self._stated_at, self._more = None, True
             return True
-        if await self._sequence(logs):
+        if self._more and await self._sequence(logs):
             return True
         await self._add_cosignatures(logs)
         await self._restate(logs[-1])
@@ -174,6 +180,7 @@ class Recorder:
         given = await self._bus.store.unsequenced(BATCH)
         if given is None:
             return False
+        self._more = len(given.contents) == BATCH
         state = next(state for state in logs if state.origin == given.origin)
         edge = await self._edge(state)
         if edge.size != given.size:

@@ -213,6 +213,16 @@ async def test_a_store_in_trouble_is_asked_again(tmp_path: Path, verb: str) -> N
 # --- what is unproven, and what becomes of admission
 
 
+async def test_a_look_ends_although_entries_keep_coming(tmp_path: Path) -> None:
+    async with recording(tmp_path) as hands, asyncio.timeout(30):
+        await hands.enter(1)
+        look, last = asyncio.create_task(hands.recorder.look()), 1
+        while not look.done():
+            await hands.enter(last := last + 1)
+        await hands.recorder.look()
+        assert [number for kind, number in hands.log() if number] == list(range(1, last + 1))
+
+
 async def test_too_many_entries_stop_admission(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     deployment = standard(tmp_path)
     deployment.gsb["log"]["behind_entries"] = 3
