@@ -82,6 +82,8 @@ class Campaign:
         self._node: RunningNode | None = None
         self._started_at = 0.0
         self._to_check: list[Op] = []
+        self._published: list[bytes] = []
+        """The entries of the log as it was published last."""
 
     @property
     def store_folder(self) -> Path:
@@ -125,6 +127,7 @@ class Campaign:
         self._to_check = [op for op in self.load.ops if op.life == self.load.life]
         if self.power is not None:
             self.power.cut()
+        await self._verify()
         self.deaths.append(Death(point or "any moment", calls, await self._in_flight()))
         return self.deaths[-1]
 
@@ -148,8 +151,18 @@ class Campaign:
         await self.operator.stop()
         await self.node.stop()
         self.findings += checker.pursuits_of(self.load.ops)
+        await self._verify()
         async with self._stored() as store:
-            self.findings += checker.standing(await checker.everything(store), self.load.ops)
+            everything = await checker.everything(store)
+            self.findings += checker.standing(everything, self.load.ops)
+            self.findings += await checker.recorded(store, everything, self._published)
+
+    async def _verify(self) -> None:
+        """Verify what is published, whatever became of the node, and that nothing was taken back."""
+        folder = next(self.deployment.log_folder.iterdir())
+        verifier = self.deployment.log_verifier(folder.name)
+        self._published, wrong = await asyncio.to_thread(checker.published, folder, verifier, self._published)
+        self.findings += wrong
 
     # --- checking
 

@@ -7,6 +7,8 @@ untrue       an outcome says ``effect: none`` and there is one, or ``done`` and 
 unfinished   an exchange did not come to its end
 unproven     an exchange without exactly one entry of its acceptance and one of its end
 stranger     an exchange in the store that nobody was told of
+unrecorded   an entry without its place in the published log
+forged       a log that does not verify, or takes back what it has published
 """
 
 from __future__ import annotations
@@ -14,16 +16,19 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
 from gsb.client import BusProblem, Client
+from gsb.evidence.checkpoint import Verifier
+from gsb.evidence.verify import LogWrong
 from gsb.model import FINAL, Exchange, State
 from gsb.store.contract import Query, Store
 from tests.kills.load import Op, ask, ended
+from tests.support.auditor import contents_of
 
 AT_ONCE = 16
 """Checks that run at the same time."""
@@ -152,6 +157,28 @@ def standing(exchanges: Iterable[Exchange], ops: Iterable[Op]) -> list[Finding]:
         if each.state not in FINAL:
             findings.append(Finding("unfinished", key or "?", f"{each.id} {each.service} is {each.state}"))
         findings += [Finding("unproven", key or "?", f"{each.id}: {why}") for why in _unproven(each)]
+    return findings
+
+
+def published(folder: Path, verifier: Verifier, before: Sequence[bytes]) -> tuple[list[bytes], list[Finding]]:
+    """The entries of the log in this folder; they begin with those that it had ``before``."""
+    try:
+        contents = contents_of(folder, verifier)
+    except LogWrong as error:
+        return list(before), [Finding("forged", "?", str(error))]
+    if contents[: len(before)] != list(before):
+        return contents, [Finding("forged", "?", f"the log of {len(contents)} entries does not extend {len(before)}")]
+    return contents, []
+
+
+async def recorded(store: Store, exchanges: Iterable[Exchange], contents: Sequence[bytes]) -> list[Finding]:
+    """Every entry of every exchange has its place in the log, and stands there."""
+    findings = []
+    for each in exchanges:
+        for entered in await store.entered(each.id):
+            index = entered.index
+            if index is None or not index < len(contents) or contents[index] != entered.entry.content:
+                findings.append(Finding("unrecorded", "?", f"{each.id}: {entered.entry.content!r} at {index}"))
     return findings
 
 

@@ -39,7 +39,7 @@ CROWD = 16
 """Exchanges that must be in flight when the node dies."""
 GROUP = 8
 """Exchanges that a commit may be ending at the moment of the death: so many more are waited for."""
-VERBS = ("accept", "begin", "finish", "postpone", "hold", "resolve")
+VERBS = ("accept", "begin", "finish", "postpone", "hold", "resolve", "sequence", "publish")
 MOMENTS = ("before", "during", "after")
 
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from gsb import jwk
+from gsb.evidence.checkpoint import Signer, Verifier
 
 SITE = Path(__file__).parent / "site"
 """Installed adapters that exist only for tests; a subprocess finds them with this folder on PYTHONPATH."""
@@ -149,6 +150,11 @@ class Deployment:
     def bus_key(self) -> jwk.PrivateKey:
         """The private key with which the bus signs."""
         return jwk.read_private(_private(THE_BUS, "ES256"))
+
+    def log_verifier(self, name: str) -> Verifier:
+        """Of the log in the folder of this name, unless its origin was configured."""
+        _, key = jwk.read_ed25519(_private(THE_LOG, "Ed25519"))
+        return Signer(f"{self.bus_url.partition('://')[2]}/log/{name}", key).verifier
 
     def key_file(self, owner: str, algorithm: str = "ES256") -> Path:
         """A file with the private key of an agency or operator, outside the deployment's folder."""
