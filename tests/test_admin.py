@@ -6,7 +6,6 @@ Through the command line where there is one, since that is what an operator has:
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator
@@ -22,8 +21,9 @@ from gsb.errors import StoreUnavailable
 from gsb.model import State
 from gsb.sdk import Broken, Unavailable
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, answering, puppet, puppet_deployment, raising
-from tests.support.deployment import BUS, PERSON
-from tests.support.node import GSB, InProcess, node_in_process
+from tests.support.command import gsb
+from tests.support.deployment import PERSON
+from tests.support.node import InProcess, node_in_process
 
 
 @pytest.fixture
@@ -32,26 +32,6 @@ async def node(tmp_path: Path) -> AsyncIterator[InProcess]:
         puppet().reset()
         yield node
         puppet().reset()
-
-
-async def gsb(node: InProcess, *words: str, operator: str = "olive") -> tuple[int, str, str]:
-    """The command as an operator gives it; its exit code, output and errors."""
-    keys = node.deployment.secrets / "bus.jwks.json"
-    keys.write_bytes(orjson.dumps({"keys": [node.deployment.bus_key().public.jwk]}))
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "GSB_OPERATIONS_URL": node.operations_url,
-        "GSB_BUS": BUS,
-        "GSB_OPERATOR": operator,
-        "GSB_OPERATOR_KEY": str(node.deployment.key_file(operator)),
-        "GSB_BUS_KEYS": str(keys),
-    }
-    process = await asyncio.create_subprocess_exec(
-        GSB, *words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(30):
-        said, wrong = await process.communicate()
-    return process.returncode or 0, said.decode(), wrong.decode()
 
 
 def acts(node: InProcess) -> list[dict[str, Any]]:

@@ -7,10 +7,10 @@ import base64
 import hashlib
 import hmac
 import logging
-import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from gsb.evidence.verify import LogWrong, verify_evidence, verify_log, verify_re
 from gsb.sdk import Broken
 from gsb.store.seal import SECRET, Seal, read_key
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, REPEATABLE, answering, puppet, puppet_deployment, raising
-from tests.support.deployment import BUS, PERSON
-from tests.support.node import GSB, InProcess, node_in_process
+from tests.support.command import gsb as command
+from tests.support.deployment import PERSON
+from tests.support.node import InProcess, node_in_process
 from tests.support.reading import published
 
 ADA = PERSON_BODY["id"]
@@ -300,22 +301,7 @@ async def test_what_an_inspector_gets_opens_the_commitment_and_leaves_an_entry(n
 # --- the command
 
 
-async def gsb(node: InProcess, *words: str, said: bytes = b"", operator: str = "elsa") -> tuple[int, str, str]:
-    keys = node.deployment.secrets / "bus.jwks.json"
-    keys.write_bytes(orjson.dumps({"keys": [node.deployment.bus_key().public.jwk]}))
-    environment = {
-        "PATH": os.environ["PATH"],
-        "GSB_OPERATIONS_URL": node.operations_url,
-        "GSB_BUS": BUS,
-        "GSB_OPERATOR": operator,
-        "GSB_OPERATOR_KEY": str(node.deployment.key_file(operator)),
-        "GSB_BUS_KEYS": str(keys),
-    }
-    pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(GSB, *words, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
-    async with asyncio.timeout(30):
-        out, wrong = await process.communicate(said)
-    return process.returncode or 0, out.decode(), wrong.decode()
+gsb = partial(command, operator="elsa")
 
 
 async def test_the_command_erases_exchanges(node: InProcess) -> None:

@@ -11,12 +11,14 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 from uuid import UUID
 
+import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from gsb.cli.shared import bus_keys, explain, fail, print_json, signing_key
 from gsb.client import Client, ClientError
+from gsb.jwk import from_base64url
 
 EXCHANGES = "/admin/exchanges"
 exchanges = typer.Typer(help="List, show and resolve exchanges.", no_args_is_help=True)
@@ -164,9 +166,23 @@ def evidence(
     operator: Operator,
     key: Key,
     keys: BusKeys,
+    readable: Annotated[
+        bool, typer.Option("--print", help="For people: why it stands as it does, oldest first.")
+    ] = False,
 ) -> None:
     """Print what the entries of an exchange commit to, for gsb receipt verify --evidence. Needs the role inspector."""
-    print_json(Desk(url, bus, operator, key, keys).act("GET", f"{EXCHANGES}/{exchange}/evidence", {"reason": reason}))
+    told = Desk(url, bus, operator, key, keys).act("GET", f"{EXCHANGES}/{exchange}/evidence", {"reason": reason})
+    print_json(legible(told) if readable else told)
+
+
+def legible(told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Kind, time and evidence of each entry, oldest first, or that its evidence was erased."""
+    entries = [
+        {"at": each["at"], "kind": each["kind"], "evidence": orjson.loads(from_base64url(each["evidence"]))}
+        for each in told["entries"]
+    ]
+    entries += [{"at": each["at"], "kind": each["kind"], "erased": True} for each in told["erased"]]
+    return sorted(entries, key=lambda each: str(each["at"]))
 
 
 @exchanges.command("resolve")

@@ -152,7 +152,8 @@ class LogStore(Protocol):
         """The entries of an exchange with their places, oldest first; none when it is not known."""
 
     async def evidence(self, exchange: str) -> Sequence[Evidence]:
-        """What the entries of an exchange commit to, in the order of ``entered``; none when it is not known."""
+        """What the entries of an exchange commit to, in the order of ``entered``; none when it is not known. Raises
+        ReplyUnreadable (gsb.errors) when any of it is damaged."""
 
     async def erase(self, entries: Mapping[str, Entry]) -> Erased:
         """Delete, of every final exchange that is named, the request, the body of the outcome, the secrets of all its

@@ -9,15 +9,16 @@ transaction: a crash between two leaves the rest as it was, and the same act aga
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Self
+from collections.abc import Sequence
+from typing import Annotated, Self
 
 import orjson
 from pydantic import Field, model_validator
 
-from gsb import strictjson
+from gsb import handout, strictjson
 from gsb.admit import declared_json
 from gsb.bus import Bus
+from gsb.errors import ReplyUnreadable
 from gsb.evidence.entry import Fact, make_entry
 from gsb.jwk import to_base64url
 from gsb.model import JSON_TYPE, Answer, Call, Entry, Exchange, Signed
@@ -117,7 +118,8 @@ async def in_pieces(bus: Bus, entries: dict[str, Entry]) -> dict[str, list[str]]
 
 
 async def evidence(bus: Bus, call: Call, exchange: str) -> Answer:
-    """``GET /admin/exchanges/{id}/evidence``: what its entries commit to, for whoever checks a receipt against it."""
+    """``GET /admin/exchanges/{id}/evidence``: what its entries commit to, for whoever checks a receipt against it, or
+    wants to know why the exchange stands as it does."""
 
     async def act(signed: Signed) -> Answer:
         wanted = parsed(Look, query_of(call))
@@ -125,18 +127,28 @@ async def evidence(bus: Bus, call: Call, exchange: str) -> Answer:
         known = await existing(bus, exchange)
         facts = {**allowed.entry_facts(exchange), "agency": known.agency, "service": known.service}
         await bus.store.note(make_entry("act", bus.clock(), facts, allowed.evidence({})))
-        shown = {"exchange": known.id, "entries": [*opened(await bus.store.evidence(exchange))]}
+        try:
+            found = await bus.store.evidence(exchange)
+        except ReplyUnreadable:
+            raise ReplyUnreadable(extra=handout.facts(known)) from None
+        shown = {"exchange": known.id, "state": known.state, **opened(known, found)}
         return Answer(200, orjson.dumps(shown), JSON_TYPE)
 
     return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
 
 
-def opened(found: Sequence[Evidence]) -> Iterable[dict[str, Any]]:
-    """Leaf, salt and evidence of each entry that has any left, in base64url: HMAC-SHA256 of the evidence under the salt
-    is the entry's ``commit``."""
+def opened(known: Exchange, found: Sequence[Evidence]) -> dict[str, list[dict[str, str]]]:
+    """Leaf, kind and time of each entry; of ``entries`` also salt and evidence, of which those that are ``erased`` have
+    nothing left. Bytes are in base64url, and HMAC-SHA256 of the evidence under the salt is the entry's ``commit``."""
+    told: dict[str, list[dict[str, str]]] = {"entries": [], "erased": []}
+    contents = {entry.leaf: orjson.loads(entry.content) for entry in known.entries}
     for each in found:
-        if each.secret is not None:
-            salt, proof = each.secret[:SALT], each.secret[SALT:]
-            yield {
-                name: to_base64url(data) for name, data in (("leaf", each.leaf), ("salt", salt), ("evidence", proof))
-            }
+        if (content := contents.get(each.leaf)) is None:
+            continue  # it has come since the exchange was read
+        entry = {"leaf": to_base64url(each.leaf), "kind": content["kind"], "at": content["at"]}
+        if each.secret is None:
+            told["erased"].append(entry)
+        else:
+            salt, proof = to_base64url(each.secret[:SALT]), to_base64url(each.secret[SALT:])
+            told["entries"].append(entry | {"salt": salt, "evidence": proof})
+    return told

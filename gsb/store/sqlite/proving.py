@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TypeVar, cast
 
-from gsb.errors import StoreUnavailable
+from gsb.errors import ReplyUnreadable
 from gsb.model import Entry
 from gsb.store.logs import Backlog, Entered, Erased, Evidence, LogMoved, LogState, Unsequenced
 from gsb.store.seal import SECRET, Unreadable
@@ -76,7 +76,7 @@ class Proving(Opened):
         try:
             return self._seal.open(sealed, SECRET, leaf)
         except Unreadable as error:
-            raise StoreUnavailable from error
+            raise ReplyUnreadable from error
 
     async def erase(self, entries: Mapping[str, Entry]) -> Erased:
         given = {exchange: self._sealed(entry) for exchange, entry in entries.items()}
