@@ -26,6 +26,7 @@ from gsb.evidence.checkpoint import (
     parse_signatures,
 )
 from gsb.evidence.merkle import ProofWrong, ReadTile, check_consistency, consistency, tree_root
+from gsb.evidence.tiles import HEIGHT, WIDTH
 from gsb.evidence.witness import ADD, SIZE_TYPE, Request, parse_size, seen_path
 
 ANSWER_LIMIT = 65_536
@@ -67,6 +68,11 @@ class Wanted:
     def of(cls, log: Verifier, note: bytes, known: int, read: ReadTile) -> Wanted:
         text = parse_note(note).text
         return cls(log, note, known, read, text, Checkpoint.parse(text))
+
+    def read_older(self, level: int, number: int, width: int) -> Sequence[bytes]:
+        """A tile of an earlier size, cut from the checkpoint's own: partial tiles of sizes in between may not exist."""
+        whole = min(WIDTH, (self.checkpoint.size >> HEIGHT * level) - number * WIDTH)
+        return self.read(level, number, whole)[:width]
 
 
 class Asking:
@@ -136,7 +142,7 @@ class Asking:
             raise Contradicted(f"{said}; it does not show the checkpoint itself")
         if seen.size <= wanted.checkpoint.size:
             try:
-                ours = await asyncio.to_thread(tree_root, seen.size, wanted.read)
+                ours = await asyncio.to_thread(tree_root, seen.size, wanted.read_older)
             except (ValueError, OSError) as error:
                 raise Failed("files", f"{said}, which cannot be compared: {error}") from error
             if ours == seen.root:
@@ -200,7 +206,7 @@ def _proof(old: int, wanted: Wanted) -> Sequence[bytes]:
 
 def _own_root(old: int, wanted: Wanted) -> bytes:
     """The root of the log's first entries by its own tiles, after these were seen to make the checkpoint."""
-    root = tree_root(old, wanted.read)
+    root = tree_root(old, wanted.read_older)
     proof = consistency(old, wanted.checkpoint.size, wanted.read)
     check_consistency(old, root, wanted.checkpoint.size, wanted.checkpoint.root, proof)
     return root
