@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from gsb.check import check
+from gsb.evidence.checkpoint import LOG, WITNESS, Verifier
 from gsb.evidence.entry import Fact, make_entry
 from gsb.evidence.tiles import ENTRY_LIMIT
 from gsb.lint import FIELDS_LIMIT
@@ -70,6 +71,17 @@ def message_key(deployment: Deployment) -> None:
 def watch_the_log(deployment: Deployment) -> None:
     deployment.gsb["reload"] = "watch"
     deployment.gsb["log"]["path"] = "log"
+
+
+def vkey(kind: str) -> str:
+    return Verifier("w.example", LOG if kind == "log" else WITNESS, bytes(32)).vkey
+
+
+def witnessed(*, count: int = 1, **table: str) -> Bend:
+    """Witnesses, of whom something is wrong, or else that the log is idle for longer than cosigning may stop."""
+    tables = [{"url": "https://w.example/prefix", "key": vkey("witness")} | table] * count
+    more = {} if table or count > 1 else {"cosignatures": 1, "cosigned_within": 600}
+    return set_gsb("log", witnesses=tables, **more)
 
 
 def tear(path: str) -> Bend:
@@ -160,6 +172,14 @@ CASES: list[tuple[Bend, str, str, str]] = [
         "a log cannot be called",
     ),
     (set_gsb("log", every=2, behind_seconds=2), "gsb.toml", "log", "behind_seconds must be more than every"),
+    (set_gsb("log", cosign_wait=2, behind_seconds=3), "gsb.toml", "log", "behind_seconds must be more than every and"),
+    (set_gsb("log", cosignatures=1), "gsb.toml", "log", "cosignatures must be at most the number of witnesses"),
+    (witnessed(), "gsb.toml", "log", "cosigned_within must be more than idle"),
+    (witnessed(url="http://w.example"), "gsb.toml", "log.witnesses.0.url", "must be https"),
+    (witnessed(url="https://w.example/"), "gsb.toml", "log.witnesses.0.url", "no user, query, fragment or slash"),
+    (witnessed(key="w.example+00000000+AAAA"), "gsb.toml", "log.witnesses.0.key", "is of the unknown type"),
+    (witnessed(key=vkey("log")), "gsb.toml", "log.witnesses.0.key", "is not the key of a witness"),
+    (witnessed(count=2), "gsb.toml", "log.witnesses.1.key", "w.example stands twice"),
     (set_gsb("limits", wait=50, wait_max=40), "gsb.toml", "limits", "wait must be at most wait_max"),
     (
         lambda d: d.gsb.update(retention={"bodies_days": 60, "exchanges_days": 60}),
