@@ -35,13 +35,13 @@ class EraseContract:
         assert await store.erase({made.id: erasing}) == Erased((made.id,), (), ())
         for _ in range(2):
             added = replace(erasing, secret=b"")
-            expected = replace(before, gone=True, outcome=replace(DONE, body=b""), entries=(*before.entries, added))
+            expected = before._replace(gone=True, outcome=replace(DONE, body=b""), entries=(*before.entries, added))
             assert await store.exchange(made.id) == expected
             assert await store.record(made.id) is None
             assert [one.secret for one in await store.evidence(made.id)] == [None, None, erasing.secret]
             for query in (Query(subject=PERSON), Query(business="canary-employee")):
                 assert await ids(store, query) == [other.id]
-            assert (await store.search(Query())).exchanges[-1] == replace(expected, entries=())
+            assert (await store.search(Query())).exchanges[-1] == expected._replace(entries=())
             assert await store.exchange(other.id) == others
             assert await store.record(other.id) == other.record
             assert None not in [one.secret for one in await store.evidence(other.id)]
