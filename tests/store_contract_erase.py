@@ -81,7 +81,7 @@ class EraseContract:
         made = await of_person(store)
         await store.erase({made.id: entry()})
         assert await store.look(made.agency, "another", made.key) == Reservation(made.id, made.fingerprint)
-        again = replace(made, id=new_id(), jti="yet-another")
+        again = made._replace(id=new_id(), jti="yet-another")
         assert await store.accept(again) == Reservation(made.id, made.fingerprint)
         assert await store.begin(made.id, 30) is None
         assert not await store.finish(Attempt(made.id, 1), DONE, entry())

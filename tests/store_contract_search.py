@@ -104,7 +104,7 @@ class SearchContract:
             for state in State:
                 effect = Effect.NONE if state is State.RUNNING and number % 2 else Effect.REPEATABLE
                 one = new(effect, agency=agency, service=service, business=business[number % 3], expires_in=10**6)
-                one = replace(one, subject=[None, "S-1", "S-2"][number % 5 % 3])
+                one = one._replace(subject=[None, "S-1", "S-2"][number % 5 % 3])
                 assert await store.accept(one) is None
                 made.append((one, clock.now, state, await _bring(store, one.id, state)))
                 clock.pass_(1)
