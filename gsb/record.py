@@ -9,6 +9,7 @@ again. A crash anywhere leaves work for the next look. Two recorders cannot fork
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -111,7 +112,8 @@ class Recorder:
                     await self.measure()
                 self._caught_up = began
             except OSError as error:
-                self._broken = error
+                # Without descriptors nothing is wrong with the disk: then only the limits count.
+                self._broken = None if error.errno in (errno.EMFILE, errno.ENFILE) else error
                 self._doubt()
             except Contradicted:
                 self._doubt()

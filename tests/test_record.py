@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import shutil
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +16,7 @@ import pytest
 
 from gsb.admit import admit
 from gsb.errors import RecorderBehind, StoreUnavailable
-from gsb.evidence.log import CHECKPOINT
+from gsb.evidence.log import CHECKPOINT, Files
 from gsb.evidence.tiles import tile_path
 from gsb.record import Recorder
 from gsb.store.contract import Store, StoreUnfit
@@ -284,6 +286,34 @@ async def test_a_disk_that_fails_stops_admission_until_it_can_be_written(
     assert "cannot be written ([Errno 20] Not a directory" in first
     assert "make room for" in first
     assert "keeps up again" in last
+
+
+async def test_without_descriptors_the_limits_count_and_not_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with recording(tmp_path) as hands:
+        await hands.record(1)
+        await hands.enter(2)
+        least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        write = Files.write
+
+        def scarce(files: Files, contents: Mapping[str, bytes]) -> None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+            try:
+                write(files, contents)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
+
+        with monkeypatch.context() as full:
+            full.setattr(Files, "write", scarce)
+            await hands.recorder.look()
+            assert await standing(hands) == []
+            hands.clock.pass_(31)
+            await hands.recorder.look()
+            assert await standing(hands) == ["recorder"]
+        await hands.recorder.look()
+        assert await standing(hands) == []
+        assert hands.log() == [BEGUN, *numbered(1, 2)]
 
 
 async def standing(hands: Hands) -> list[str]:

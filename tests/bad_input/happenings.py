@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import orjson
 
 from gsb.model import Reply, Request, State
@@ -327,6 +328,7 @@ async def a_full_disk(root: Path) -> set[str]:
     deployment.gsb["adapters"]["allow"] = ["echo"]
     async with running_node(root, deployment) as node:
         assert await _say_to(node) == (200, None)
+        await _recorded(node)
         limits = resource.prlimit(node.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(node.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
         status, code = await _say_to(node)
@@ -337,6 +339,16 @@ async def a_full_disk(root: Path) -> set[str]:
         assert "canary" not in "\n".join(node.log)
         assert code is not None
         return {code}
+
+
+async def _recorded(node: RunningNode) -> None:
+    """Wait until nothing is left to be recorded: the log is on the same disk, and another trouble."""
+    async with asyncio.timeout(10), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"{node.operations_url}/metrics") as answer:
+                if "\ngsb_log_backlog_entries 0.0\n" in await answer.text():
+                    return
+            await asyncio.sleep(0.05)
 
 
 async def _say_to(node: RunningNode) -> tuple[int, str | None]:
@@ -371,11 +383,20 @@ async def unproven(root: Path) -> set[str]:
     """Nothing new is admitted while the evidence log cannot be written; what is there can be read."""
     async with stage_in(root) as stage:
         await furnish(stage)
-        stage.node.node.bus.behind = True
+        folder, recorder = stage.node.deployment.log_folder, stage.node.node.recorder
+        await recorder.look()
+        aside = folder.rename(root / "aside")
+        folder.write_text("no folder")
+        await furnish(stage)
+        await recorder.look()
         seen = {await _hear(stage, Case("bus", "value", "behind", put(), "recorder_behind", WRITE, signed=False))}
         heard = await stage.send(stage.draft(READING))
         assert heard is not None
         assert heard.status == 200
+        folder.unlink()
+        aside.rename(folder)
+        await recorder.look()
+        await furnish(stage)
     return seen
 
 

@@ -23,7 +23,7 @@ TRACES = re.compile(
     rb"|\b[A-Z][A-Za-z]*(Error|Exception)\b"
 )
 URN = re.compile(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-LOUD = ("internal_error", "store_unavailable")
+LOUD = ("internal_error", "store_unavailable", "recorder_behind", "log_unavailable")
 """Only these may leave an error in the log: anything else is the caller's doing, and callers must not flood it."""
 
 
