@@ -52,11 +52,13 @@ __all__ = [
 AGAIN = frozenset({429, 500, 502, 503, 504})
 """Statuses after which a repeat may help, unless a signed final state comes with them."""
 ASK = 20
-"""Seconds that a call which follows an exchange asks the bus to wait."""
+"""Seconds that the bus is asked to wait for an outcome, unless the caller wishes otherwise or there are fewer left."""
 WAIT = 60.0
 """Seconds for which a bus is trusted to hold a call that does not say how long."""
 GRACE = 15.0
 """Seconds beyond the wait asked for after which a call without any answer is given up and repeated."""
+WAY = 0.5
+"""Seconds of what is left that are kept for the answer's way: a bus must not wait so long that nobody hears it."""
 LEAST = 1.0
 """Seconds that an HTTP call has at least: given less, what it says would be about the hurry and not about the bus."""
 PAUSE = 0.05
@@ -65,6 +67,10 @@ PAUSE_MAX = 5.0
 CURL_LIMIT = 100_000
 """Bytes of a body that fit into one argument of a command line (Linux takes 128 KiB)."""
 _random = SystemRandom()
+
+
+Answer = Result | Unreachable | ReplyUntrusted
+"""What became of one HTTP call."""
 
 
 class _Budget:
@@ -139,19 +145,16 @@ class Client:
 
         ``body`` is JSON's value, or bytes that are sent as they are. Without ``idempotency_key`` a random one is used,
         so that every repeat within this call leads to the same exchange. ``wait`` asks the bus to hold each HTTP
-        call at most so many seconds; ``respond_async`` returns the 202 at once instead of following it. ``timeout``
-        bounds everything, in seconds, but for the last HTTP call, which has one second at least; the exchange lives
-        on. Raises BusProblem, OutcomePending, ReplyUntrusted or
-        Unreachable.
+        call at most so many seconds, which is never longer than there are left; ``respond_async`` returns the 202 at
+        once instead of following it. ``timeout`` bounds everything, in seconds, but for the last HTTP call, which has
+        one second at least; the exchange lives on. Raises BusProblem, OutcomePending, ReplyUntrusted or Unreachable.
         """
         if wait is not None and respond_async:
             raise ValueError("say wait or respond_async, not both")
         data = body if isinstance(body, bytes) else orjson.dumps(body)
         key = idempotency_key or new_key()
         target = f"{self.base_url}/services/{service}"
-        prefer = "respond-async" if respond_async else None if wait is None else f"wait={wait}"
-        patience = (WAIT if wait is None else wait) + GRACE
-        ask = Ask("POST", target, data, key, purpose, sub, case, prefer, patience)
+        ask = Ask("POST", target, data, key, purpose, sub, case, ASK if wait is None else wait, respond_async)
         budget = _Budget(timeout)
         try:
             result = await self._persist(ask, budget)
@@ -191,9 +194,7 @@ class Client:
         budget = _Budget(timeout)
         target = f"{self.base_url}/exchanges/{exchange}/receipt" + (f"?entry={entry}" if entry else "")
         while True:
-            wait = max(0, min(ASK, int(budget.left)))
-            ask = Ask("GET", target, prefer=f"wait={wait}", patience=wait + GRACE)
-            result = _about(_success(await self._persist(ask, budget)), exchange)
+            result = _about(_success(await self._persist(Ask("GET", target, wait=ASK), budget)), exchange)
             if result.status != 202:
                 return _bytes(result)
             pause = max(result.retry_after, PAUSE)
@@ -237,10 +238,8 @@ class Client:
                 if pause >= budget.left:
                     raise OutcomePending(exchange, state)
                 await self._pause(pause)
-            wait = max(0, min(ASK, int(budget.left)))
-            ask = Ask("GET", self._reply_of(exchange), prefer=f"wait={wait}", patience=wait + GRACE)
             try:
-                last = _about(await self._persist(ask, budget), exchange)
+                last = _about(await self._persist(Ask("GET", self._reply_of(exchange), wait=ASK), budget), exchange)
             except (Unreachable, ReplyUntrusted) as error:
                 raise OutcomePending(exchange, state) from error
             if _again(last):
@@ -252,12 +251,14 @@ class Client:
     async def _persist(self, ask: Ask, budget: _Budget) -> Result:
         """Repeat until there is an answer that repeating cannot better, or the time is over.
 
-        Then the last answer is returned, or the last error raised.
+        Then the last answer is returned, or an error raised: the last one, or one before it that tells more.
         """
         pause = PAUSE
+        telling: Answer | None = None
         while True:
             budget.requests += 1
             answer = await self._tried(ask, budget)
+            telling = answer if telling is None else max(answer, telling, key=_tells)
             wish = answer.retry_after if isinstance(answer, Result) else 0.0
             delay = max(pause * _random.uniform(1, 2), wish)
             over = delay >= budget.left
@@ -265,13 +266,17 @@ class Client:
                 if over or not _again(answer):
                     return replace(answer, requests=budget.requests)
             elif over:
-                raise answer
+                raise _silence(answer, telling)
             await self._pause(delay)
             pause = min(pause * 2, PAUSE_MAX)
 
-    async def _tried(self, ask: Ask, budget: _Budget) -> Result | Unreachable | ReplyUntrusted:
+    async def _tried(self, ask: Ask, budget: _Budget) -> Answer:
+        left = max(budget.left, LEAST)
+        if ask.wait is not None:
+            ask = replace(ask, wait=min(ask.wait, int(left - WAY)))
+        patience = (WAIT if ask.wait is None else ask.wait) + GRACE
         try:
-            return await self._send(ask, min(ask.patience, max(budget.left, LEAST)))
+            return await self._send(ask, min(patience, left))
         except (Unreachable, ReplyUntrusted) as error:
             return error
 
@@ -282,6 +287,21 @@ class Client:
 
     def _reply_of(self, exchange: str) -> str:
         return f"{self.base_url}/exchanges/{exchange}/reply"
+
+
+def _tells(answer: Answer) -> int:
+    """How much it tells about what is wrong with the bus: nothing came, something came, the bus said so."""
+    return 0 if isinstance(answer, Unreachable) else 1 if isinstance(answer, ReplyUntrusted) else 2
+
+
+def _silence(last: Unreachable | ReplyUntrusted, telling: Answer) -> ClientError:
+    """The error to raise in the end. The last call may have been accepted, whatever the bus said of those before."""
+    if not isinstance(telling, Result):
+        return telling
+    problem = BusProblem(telling)
+    error = type(last)(f"{last}; before that: {problem}")
+    error.__cause__ = problem
+    return error
 
 
 def _checked(base_url: str) -> str:

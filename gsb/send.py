@@ -134,9 +134,9 @@ class Ask:
     purpose: str | None = None
     sub: str | None = None
     case: str | None = None
-    prefer: str | None = None
-    patience: float = 60.0
-    """Seconds after which a missing answer is taken for lost."""
+    wait: int | None = None
+    """Seconds that the bus is asked to wait for an outcome at most; None: nothing is said of it."""
+    respond_async: bool = False
 
     @property
     def content_type(self) -> str | None:
@@ -148,9 +148,15 @@ class Ask:
             "Accept-Encoding": "identity",
             "Content-Type": self.content_type,
             "Idempotency-Key": None if self.idempotency_key is None else f'"{self.idempotency_key}"',
-            "Prefer": self.prefer,
+            "Prefer": self._prefer,
         }
         return {name: value for name, value in named.items() if value is not None}
+
+    @property
+    def _prefer(self) -> str | None:
+        if self.respond_async:
+            return "respond-async"
+        return None if self.wait is None else f"wait={self.wait}"
 
     def sign(self, key: PrivateKey, issuer: str, audience: str, now: float) -> str:
         """A fresh signature, with a new jti, that is valid for 60 seconds from ``now``."""

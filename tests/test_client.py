@@ -155,6 +155,50 @@ async def test_a_silent_bus_is_given_up_when_the_time_is_over() -> None:
         released.set()
 
 
+@pytest.mark.parametrize(
+    ("wait", "timeout", "most"), [(None, 600, 20), (None, 6, 5), (30, 6, 5), (3, 600, 3), (9, 0, 0)]
+)
+async def test_the_bus_is_asked_to_wait_no_longer_than_there_is_time(
+    wait: int | None, timeout: float, most: int
+) -> None:
+    async with talking(done) as (bus, client, _):
+        await client.call(SERVICE, {}, purpose="payroll", wait=wait, timeout=timeout)
+    name, _, seconds = bus.seen[0].http.headers["Prefer"].partition("=")
+    assert name == "wait"
+    assert (0 if timeout == 6 else most) <= int(seconds) <= most  # a slow machine may have used some of the six
+
+
+async def test_with_less_time_than_the_bus_would_wait_the_exchange_is_known_all_the_same() -> None:
+    """A bus that is not told otherwise waits longer than this caller, who then knew nothing."""
+
+    async def waiting(seen: Seen) -> web.StreamResponse:
+        if "Prefer" not in seen.http.headers:
+            await asyncio.Event().wait()
+        return seen.pending(after=1)
+
+    async with talking(waiting) as (_, client, _pauses):
+        with pytest.raises(OutcomePending) as caught:
+            await client.call(SERVICE, {}, purpose="payroll", timeout=0.9)
+    assert caught.value.exchange == EXCHANGE
+
+
+async def test_what_the_bus_said_before_it_fell_silent_is_told() -> None:
+    async with talking(lambda seen: seen.problem(503, "store_unavailable"), reset) as (_, client, _pauses):
+        with pytest.raises(Unreachable, match="; before that: 503 store_unavailable") as caught:
+            await client.call(SERVICE, {}, purpose="payroll", timeout=4)
+    assert isinstance(caught.value.__cause__, BusProblem)
+    assert caught.value.requests > 2
+
+
+async def test_an_answer_that_was_not_to_be_believed_is_told_although_there_was_none_later() -> None:
+    def forged(seen: Seen) -> web.Response:
+        return web.Response(status=200, headers={"GSB-Signature": "forged"})
+
+    async with talking(forged, reset) as (_, client, _pauses):
+        with pytest.raises(ReplyUntrusted):
+            await client.call(SERVICE, {}, purpose="payroll", timeout=4)
+
+
 # --- problems
 
 
