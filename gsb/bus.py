@@ -6,6 +6,7 @@ No decision is made here. A crash loses the waiters (their callers ask again) an
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from gsb.metrics import Metrics
 from gsb.model import Exchange, Signed, new_id
 from gsb.runtime import Runtime
 from gsb.store.contract import Store
+from gsb.trouble import Trouble
+
+log = logging.getLogger("gsb.bus")
 
 LOOK = 1.0
 """Seconds after which a waiting call reads the store although nobody woke it: a broker may lose."""
@@ -202,6 +206,8 @@ class Bus:
     """The evidence log is too far behind, or cannot be written: nothing new is admitted, lest it stay unproven."""
     cosigned: bool = True
     """Checkpoints get as many cosignatures as are needed, or did so lately."""
+    log_files: Trouble = field(default_factory=lambda: Trouble(log, "the evidence log's files can be read again"))
+    """Files of the evidence log are not there, or do not prove what they should: whoever asks for them hears it."""
     draining: bool = False
     """Stopping: nothing new is admitted, what was begun is finished."""
     leaving: bool = False

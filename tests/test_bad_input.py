@@ -21,15 +21,17 @@ from pydantic import BaseModel
 
 from gsb import compact
 from gsb.errors import TABLE
-from gsb.web import admin, server
+from gsb.web import admin, erasure, server
 from gsb.web.app import API, OPERATIONS
-from tests.bad_input import happenings, mutations, rows_admin, rows_body, rows_claims, rows_http, rows_jose
+from tests.bad_input import happenings, losses, mutations, rows_admin, rows_body, rows_claims, rows_http, rows_jose
 from tests.bad_input.case import WAYS, Case, repeated
 from tests.bad_input.judge import hold, right_draft, sane
 from tests.bad_input.stage import (
     ACT,
     BODY,
     CLOSE,
+    ERASE,
+    EVIDENCE,
     LISTING,
     READING,
     REPLAY,
@@ -54,6 +56,7 @@ GROUPS = (
     happenings.outcome_cases,
 )
 CASES = list(chain.from_iterable(cases() for cases in GROUPS))
+TROUBLES = happenings.TROUBLES | losses.TROUBLES
 TROUBLE_SEEN: dict[str, set[str]] = {}
 NOT_APPLICABLE = {
     ("sub", "missing"): "it is optional; where a grant requires it, that is a wrong value",
@@ -75,6 +78,8 @@ NOT_APPLICABLE = {
     },
     **{(name, "value"): "any text may be looked for" for name in ("agency", "service", "code", "business_key")},
     ("expires_in", "missing"): "it has a default",
+    ("subject", "missing"): "exchanges stand in its place",
+    ("salt", "missing"): "exchanges need none; a subject without one is a wrong act",
     ("amount", "value"): "those are the rules on money",
     **{(name, "duplicated"): "one for all members: strict JSON" for name in rows_body.MEMBERS},
 }
@@ -95,10 +100,10 @@ async def test_a_case(stage: Stage, case: Case) -> None:
 
 
 @on_the_stage
-@pytest.mark.parametrize("trouble", happenings.TROUBLES)
+@pytest.mark.parametrize("trouble", TROUBLES)
 async def test_trouble(trouble: str, tmp_path: Path) -> None:
     async with asyncio.timeout(60):
-        TROUBLE_SEEN[trouble] = await happenings.TROUBLES[trouble](tmp_path)
+        TROUBLE_SEEN[trouble] = await TROUBLES[trouble](tmp_path)
     assert len(TROUBLE_SEEN[trouble]) == 1
 
 
@@ -123,7 +128,7 @@ async def test_the_codes_seen_are_the_codes_there_are(stage: Stage, tmp_path_fac
     for case in CASES:
         if case.name not in stage.seen:
             await hold(stage, case)
-    for name, trouble in happenings.TROUBLES.items():
+    for name, trouble in TROUBLES.items():
         if name not in TROUBLE_SEEN:
             TROUBLE_SEEN[name] = await trouble(tmp_path_factory.mktemp("trouble"))
     seen = {code for code in stage.seen.values() if code is not None}.union(*TROUBLE_SEEN.values())
@@ -219,6 +224,8 @@ def test_every_parameter_of_an_act_has_its_cases() -> None:
         RESOLVE: admin.Ending,
         CLOSE: admin.Ending,
         REPLAY: admin.Replay,
+        EVIDENCE: admin.Look,
+        ERASE: erasure.Erasure,
     }
     rows = rows_admin.QUERY | rows_admin.RULED
     assert {kind: {row.name for row in each} for kind, each in rows.items()} == {

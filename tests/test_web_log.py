@@ -27,6 +27,7 @@ from gsb.metrics import Metrics
 from gsb.model import Call
 from gsb.node import open_sqlite
 from gsb.resume import Ground, begin_anew
+from gsb.trouble import Trouble
 from gsb.web import log
 from tests.support.bus import bus_of
 from tests.support.deployment import standard
@@ -256,13 +257,22 @@ async def test_a_file_that_is_gone_is_told_apart_from_one_that_never_was(
     outgrown = tile_path(0, 0, 255)  # perhaps there was a checkpoint of this size, perhaps not
     answer, _ = await get(base + outgrown)
     assert answer.status == 404
+    bus = served.node.node.bus
     for path in (tile_path(0, 1), bundle_path(0), tile_path(0, 2, edge), tile_path(1, 0, 2)):
+        content = (served.folder / path).read_bytes()
         (served.folder / path).unlink()
-        with caplog.at_level(logging.ERROR):
+        caplog.clear()
+        bus.log_files = Trouble(logging.getLogger("gsb"), "it is over")
+        for _ in range(3):
             answer, body = await get(base + path)
-        assert (answer.status, orjson.loads(body)["code"]) == (503, "log_unavailable")
-        assert "Retry-After" in answer.headers
-        assert path in str(caplog.records[-1].facts)  # type: ignore[attr-defined]  # the operator is told which
+            assert (answer.status, orjson.loads(body)["code"]) == (503, "log_unavailable")
+            assert "Retry-After" in answer.headers
+        (told,) = [record.message for record in caplog.records if record.levelno >= logging.ERROR]  # once, not thrice
+        assert f"{path} is missing" in told
+        assert str(served.folder) in told  # and what to do about it
+        (served.folder / path).write_bytes(content)
+        answer, _ = await get(base + path)
+        assert (answer.status, caplog.records[-1].message) == (200, "it is over")
 
 
 async def test_a_file_that_cannot_be_read_is_no_404(served: Served) -> None:

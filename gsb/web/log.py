@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-import logging
 import re
 from email.utils import formatdate
 
@@ -32,8 +31,6 @@ FRESH = "max-age=2"
 FOR_EVER = "max-age=31536000, immutable"
 ASK_AGAIN = "no-cache"
 TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e]*")')
-
-log = logging.getLogger("gsb.log")
 
 
 async def checkpoint(bus: Bus, call: Call, name: str | None = None) -> Answer:
@@ -105,18 +102,27 @@ def _hashes(state: LogState, named: Tile | Bundle) -> int:
 
 async def read(bus: Bus, state: LogState, named: Tile | Bundle) -> bytes:
     """The file. Raises PathUnknown for a partial one that has been outgrown, LogUnavailable for any other that is not
-    there: the recorder makes it again when the node starts."""
+    there or cannot be read."""
     try:
         content = await asyncio.to_thread(files_of(bus, state).read, named.path)
     except OSError as error:
-        log.error("a file of the log cannot be read", extra={"facts": {"file": named.path, "error": error.strerror}})
-        raise LogUnavailable from error
+        raise unavailable(bus, state, f"{named.path} cannot be read ({error.strerror})") from error
     if content is not None:
+        bus.log_files.is_over()
         return content
     if named.width < WIDTH and named.number * WIDTH + named.width != _hashes(state, named):
         raise PathUnknown
-    log.error("a file of the log is missing", extra={"facts": {"file": named.path, "log": state.origin}})
-    raise LogUnavailable
+    raise unavailable(bus, state, f"{named.path} is missing")
+
+
+def unavailable(bus: Bus, state: LogState, why: str) -> LogUnavailable:
+    """What the reader hears; the operator is told why, and what to do, once and not with each reader."""
+    folder = bus.catalogue.gsb.log.path / state.origin.rpartition("/")[2]
+    bus.log_files.is_there(
+        f"the files of the log {state.origin} are damaged: {why}; move {folder} aside and start the node anew, which "
+        "makes them again from the store"
+    )
+    return LogUnavailable()
 
 
 def file_answer(call: Call, content: bytes, content_type: str, headers: dict[str, str]) -> Answer:

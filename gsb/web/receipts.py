@@ -10,7 +10,6 @@ Format: c2sp.org/tlog-proof.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Sequence
 
 import orjson
@@ -18,7 +17,7 @@ import orjson
 from gsb import handout
 from gsb.admit import preference_applied
 from gsb.bus import Bus
-from gsb.errors import EntryUnknown, LogUnavailable
+from gsb.errors import EntryUnknown
 from gsb.evidence.checkpoint import Checkpoint, parse_note
 from gsb.evidence.merkle import ReadTile, check_inclusion, inclusion
 from gsb.evidence.proof import Receipt
@@ -28,13 +27,11 @@ from gsb.model import JSON_TYPE, Answer, Call, Exchange, Signed
 from gsb.store.logs import Entered, LogState
 from gsb.web.callers import for_caller
 from gsb.web.exchanges import own
-from gsb.web.log import TEXT, files_of
+from gsb.web.log import TEXT, files_of, unavailable
 
 POLL = 0.1
 """Seconds between two looks at what is published, while a call waits for the next checkpoint."""
 RETRY = "1"
-
-log = logging.getLogger("gsb.log")
 
 
 async def receipt(bus: Bus, call: Call, exchange: str) -> Answer:
@@ -49,7 +46,11 @@ async def receipt(bus: Bus, call: Call, exchange: str) -> Answer:
         applied = preference_applied(call, wait)
         if covered is None:
             return pending(bus, known, leaf, applied)
-        text = await asyncio.to_thread(make_receipt, bus, *covered)
+        try:
+            text = await asyncio.to_thread(make_receipt, bus, *covered)
+        except (OSError, ValueError) as error:
+            raise unavailable(bus, covered[1], str(error)) from error
+        bus.log_files.is_over()
         return Answer(200, text, TEXT, applied, known)
 
     return await for_caller(bus, call, act, bus.catalogue.gsb.bus.base_urls)
@@ -100,15 +101,11 @@ def pending(bus: Bus, known: Exchange, leaf: bytes, headers: dict[str, str]) -> 
 
 
 def make_receipt(bus: Bus, entered: Entered, state: LogState) -> bytes:
-    """In a thread: the receipt of a published entry. Raises LogUnavailable if the tiles do not prove it."""
-    try:
-        checkpoint = Checkpoint.parse(parse_note(state.published_note).text)
-        index = entered.index or 0
-        proof = inclusion(index, checkpoint.size, tiles(bus, state))
-        check_inclusion(entered.entry.leaf, index, checkpoint.size, proof, checkpoint.root)
-    except (OSError, ValueError) as error:
-        log.error("the log's files do not prove an entry", extra={"facts": {"log": state.origin, "error": str(error)}})
-        raise LogUnavailable from error
+    """In a thread: the receipt of a published entry. Raises OSError, and ValueError if the tiles do not prove it."""
+    checkpoint = Checkpoint.parse(parse_note(state.published_note).text)
+    index = entered.index or 0
+    proof = inclusion(index, checkpoint.size, tiles(bus, state))
+    check_inclusion(entered.entry.leaf, index, checkpoint.size, proof, checkpoint.root)
     return Receipt(index, tuple(proof), state.published_note, entered.entry.content).text()
 
 

@@ -9,8 +9,20 @@ from urllib.parse import quote
 
 from tests.bad_input.case import Case, Step, Way
 from tests.bad_input.draft import GONE, Draft, Spoil, body, put, text_of
-from tests.bad_input.rows_http import NOBODYS
-from tests.bad_input.stage import ACT, BODY, CLOSE, REPLAY, RESOLVE, RULINGS, SHOW, Stage
+from tests.bad_input.rows_http import query
+from tests.bad_input.stage import (
+    ACT,
+    BODY,
+    CLOSE,
+    ERASE,
+    EVIDENCE,
+    NOBODYS,
+    REPLAY,
+    RESOLVE,
+    RULINGS,
+    SHOW,
+    Stage,
+)
 
 NO_TEXT: tuple[Any, ...] = (None, True, 7, 1.5, [], ["done"], {})
 NO_NUMBER: tuple[Any, ...] = (None, True, "60", "canary", [], [60], {})
@@ -29,6 +41,8 @@ RIGHT_OF = {
     SHOW: None,
     ACT: None,
     BODY: None,
+    EVIDENCE: None,
+    ERASE: None,
     RESOLVE: "state_conflict",
     CLOSE: "state_conflict",
     REPLAY: "state_conflict",
@@ -47,6 +61,8 @@ class Row:
     code: str = "act_invalid"
     place: str = ""
     right: tuple[Any, ...] = ()
+    place_missing: str | None = None
+    """Where it is told that it was left out, when it is not told there."""
 
 
 QUERY: dict[str, tuple[Row, ...]] = {
@@ -64,7 +80,7 @@ QUERY: dict[str, tuple[Row, ...]] = {
     ),
     **{
         kind: (Row("reason", "reason_missing", (), BAD_REASONS, "reason_missing", right=("abcd",)),)
-        for kind in (SHOW, BODY)
+        for kind in (SHOW, BODY, EVIDENCE)
     },
 }
 """Parameters in the query; everything there is text, so that no type is wrong."""
@@ -80,18 +96,21 @@ RULED: dict[str, tuple[Row, ...]] = {
         Row("reason", "reason_missing", NO_TEXT, BAD_REASONS, "reason_missing", right=("abcd",)),
         Row("expires_in", None, NO_NUMBER, (0, -1, 2_592_001, -0.5), right=(1, 0.5, 2_592_000)),
     ),
+    ERASE: (
+        Row("reason", "reason_missing", NO_TEXT, BAD_REASONS, "reason_missing", right=("abcd",)),
+        Row("legal_basis", "act_invalid", NO_TEXT, ("", "abc", "canary\n", "a" * 201), right=("abcd", "a" * 200)),
+        Row("exchanges", "act_invalid", (True, 7, 1.5, "canary", {}), ([], [NOBODYS] * 501), place_missing=""),
+        # Neither stands in the right body: there is a subject, with its salt, in the place of exchanges, or none.
+        Row("subject", None, (True, 7, 1.5, [], {}), ("", "canary" * 167)),
+        Row("salt", None, (True, 7, 1.5, [], {}), ("", "canary", "A" * 65, "A" * 21 + "=")),
+    ),
 }
 """Parameters in the body."""
 
 
 def asked(kind: str, *pairs: tuple[str, str]) -> Spoil:
     """The act with this query, truly signed."""
-    query = "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs)
-
-    def spoil(draft: Draft) -> None:
-        draft.target = f"{draft.target.partition('?')[0]}?{query}"
-
-    return spoil
+    return query("&".join(f"{name}={quote(value, safe='')}" for name, value in pairs))
 
 
 def query_cases(kind: str, row: Row) -> Iterator[Case]:
@@ -112,6 +131,8 @@ def query_cases(kind: str, row: Row) -> Iterator[Case]:
 
 def _refused(kind: str, row: Row, way: Way, what: str, spoil: Spoil, code: str | None, placed: bool) -> Case:
     place = row.place or f"/{row.name}"
+    if way == "missing" and row.place_missing is not None:
+        place = row.place_missing
     pointers = (place,) if code == "act_invalid" and (placed or way == "missing") else None
     return Case(row.name, way, what, spoil, code or RIGHT_OF[kind], kind, pointers=pointers, **_stands(kind, code))
 
@@ -133,7 +154,8 @@ def body_cases(kind: str, row: Row) -> Iterator[Case]:
         yield _refused(kind, row, "value", f"#{number}", body(right | {name: wrong}), row.code, True)
     for number, good in enumerate(row.right):
         yield _refused(kind, row, "right", f"#{number}", body(right | {name: good}), None, False)
-    twice = b"{" + text_of(name) + b":" + text_of(right[name]) + b"," + text_of(right)[1:]
+    both = {name: "canary", **right}
+    twice = b"{" + text_of(name) + b":" + text_of(both[name]) + b"," + text_of(both)[1:]
     yield Case(name, "duplicated", "twice", body(twice), "body_malformed", kind, pointers=(f"/{name}",))
 
 
@@ -161,7 +183,7 @@ def _whole_cases(kind: str) -> Iterator[Case]:
 
 
 def _who_cases() -> Iterator[Case]:
-    for kind in (ACT, SHOW, BODY, RESOLVE, CLOSE, REPLAY):
+    for kind in (ACT, SHOW, BODY, EVIDENCE, RESOLVE, CLOSE, REPLAY, ERASE):
         yield Case("who", "value", "an agency", put(), "operator_required", kind, before=_as("payroll"))
     for kind in (RESOLVE, CLOSE, REPLAY):
         operator = {"role": "operator"}
@@ -171,17 +193,35 @@ def _who_cases() -> Iterator[Case]:
         yield Case(
             "who", "value", "an inspector", put(), "role_missing", kind, members={"role": needed}, before=inspector
         )
-    yield Case(
-        "who", "value", "an operator", put(), "role_missing", BODY, members={"role": "inspector"}, before=_as("olive")
-    )
-    for kind in (SHOW, BODY, RESOLVE, CLOSE, REPLAY):
+    for kind, needed in ((BODY, "inspector"), (EVIDENCE, "inspector"), (ERASE, "eraser")):
+        operator = {"role": needed}
+        yield Case("who", "value", "an operator", put(), "role_missing", kind, members=operator, before=_as("olive"))
+    for kind in (SHOW, BODY, EVIDENCE, RESOLVE, CLOSE, REPLAY):
         yield Case("which", "value", "of nobody", _another, "exchange_unknown", kind)
+    yield from _whom_cases()
     for kind in (RESOLVE, CLOSE):
         ending = body(RULINGS[kind] | {"effect": "none"})
         yield Case("effect", "value", "a write without one", ending, "act_invalid", kind, pointers=("/effect",))
     at_the_api = {"target_uri": "http://bus.test/admin/exchanges?reason=a+canary+reason"}
     yield Case("target_uri", "value", "the API's", put(claims=at_the_api), "target_mismatch", ACT)
     yield Case("purpose", "missing", "acts have none", put(said={"purpose": GONE}), None, ACT)
+
+
+def _whom_cases() -> Iterator[Case]:
+    """Erasing takes exchanges, or a subject with a salt; and the log must not name the subject."""
+    law = {"reason": "a canary reason", "legal_basis": "section 17"}
+    salted = {"subject": "canary person", "salt": "A" * 22}
+    for what, wrong in (
+        ("nothing", law),
+        ("both", law | salted | {"exchanges": [NOBODYS]}),
+        ("no salt", law | {"subject": "canary person"}),
+        ("a salt alone", law | {"exchanges": [NOBODYS], "salt": "A" * 22}),
+        ("a basis that names it", law | salted | {"legal_basis": "wish of the Canary Person"}),
+    ):
+        yield Case("whom", "value", what, body(wrong), "act_invalid", ERASE, pointers=("",))
+    odd = body(law | {"exchanges": [NOBODYS, "canary"]})
+    yield Case("whom", "value", "no id", odd, "act_invalid", ERASE, pointers=("/exchanges/1",))
+    yield Case("whom", "right", "a subject", body(law | salted), None, ERASE)
 
 
 def _another(draft: Draft) -> None:

@@ -13,11 +13,13 @@ from tests.bad_input.stage import (
     FORM,
     LISTING,
     MARK,
+    NOBODYS,
     NOTE,
     NOWHERE,
     RATED,
     READ,
     READING,
+    RECEIPT,
     REPLY,
     RESOLVE,
     SERVICES,
@@ -28,9 +30,6 @@ from tests.bad_input.stage import (
 )
 from tests.support.bus import answering, puppet
 from tests.support.deployment import PERSON
-
-NOBODYS = "01a0c450-6c00-71b6-b1a8-e21f6124ae04"
-"""An id of no exchange."""
 
 
 def replaced(old: bytes, new: bytes) -> Spoil:
@@ -51,6 +50,15 @@ def inserted(line: bytes) -> Spoil:
 def target(path: str) -> Spoil:
     """Sent and truly signed."""
     return put(target=path)
+
+
+def query(text: str) -> Spoil:
+    """This query behind the path, truly signed."""
+
+    def spoil(draft: Draft) -> None:
+        draft.target = f"{draft.target.partition('?')[0]}?{text}"
+
+    return spoil
 
 
 async def _person(stage: Stage, draft: Draft) -> None:
@@ -99,6 +107,16 @@ PATHS: dict[str, tuple[tuple[str, Spoil, str, str], ...]] = {
         (REPLY, target("/exchanges/canary/reply"), "no id", "path_unknown"),
         (REPLY, target(f"/exchanges/{NOBODYS}/replies"), "another word", "path_unknown"),
     ),
+    "GET /exchanges/{id}/receipt": (
+        (RECEIPT, target(f"/exchanges/{NOBODYS}/receipt"), "of nobody", "exchange_unknown"),
+        (RECEIPT, target(f"/exchanges/{NOBODYS}/receipt?entry=canary"), "of nobody, an entry", "exchange_unknown"),
+        (RECEIPT, query("entry=canary"), "no hash", "entry_unknown"),
+        (RECEIPT, query("entry=" + "A" * 43), "of no entry", "entry_unknown"),
+        (RECEIPT, query("entry="), "an empty hash", "entry_unknown"),
+        (RECEIPT, query("canary=1"), "another parameter", "entry_unknown"),
+        (RECEIPT, target("/exchanges/canary/receipt"), "no id", "path_unknown"),
+        (RECEIPT, target(f"/exchanges/{NOBODYS}/receipts"), "another word", "path_unknown"),
+    ),
     "GET /services": (
         (LISTING, target("/services/"), "a slash behind", "path_unknown"),
         (LISTING, target("/%73ervices"), "percent-encoding", "path_unknown"),
@@ -116,6 +134,28 @@ PATHS: dict[str, tuple[tuple[str, Spoil, str, str], ...]] = {
     "GET /.well-known/jwks.json": (
         (LISTING, target("/.well-known/jwks"), "without its end", "path_unknown"),
         (LISTING, target("/.well-known/"), "the folder", "path_unknown"),
+    ),
+    "GET /log/checkpoint": (
+        (LISTING, target("/log"), "the folder", "path_unknown"),
+        (LISTING, target("/log/checkpoint/"), "a slash behind", "path_unknown"),
+        (LISTING, target("/log/%63heckpoint"), "percent-encoding", "path_unknown"),
+    ),
+    "GET /log/{log}/checkpoint": (
+        (LISTING, target("/log/canary/checkpoint"), "of no log", "path_unknown"),
+        (LISTING, target("/log/../checkpoint"), "two dots", "path_unknown"),
+        (LISTING, target("/log//checkpoint"), "a double slash", "path_unknown"),
+    ),
+    "GET /log/{tile}": (
+        (LISTING, target("/log/tile/0/000"), "an agency", "operator_required"),
+        (LISTING, target("/log/tile/canary"), "an agency, no tile", "operator_required"),
+        (LISTING, target("/log/tile/"), "nothing behind", "path_unknown"),
+        (LISTING, target("/log/tile/../000"), "an agency, two dots", "operator_required"),
+        (LISTING, target("/log/tile/%30/000"), "percent-encoding", "path_unknown"),
+    ),
+    "GET /log/{log}/{tile}": (
+        (LISTING, target("/log/2026/tile/entries/000"), "an agency", "operator_required"),
+        (LISTING, target("/log/canary/tile/0/000"), "an agency, no log", "operator_required"),
+        (LISTING, target("/log/2026/canary"), "another word", "path_unknown"),
     ),
 }
 """Wrong targets by the page's rows: the call, what is sent and signed instead, and the code."""

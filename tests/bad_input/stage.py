@@ -42,8 +42,9 @@ WRITE, MARK, READ, FORM, NOWHERE, UNGRANTED, RATED = (
     "service without a grant",
     "service with a budget",
 )
-READING, REPLY, LISTING = "reading", "reply", "listing"
+READING, REPLY, RECEIPT, LISTING = "reading", "reply", "receipt", "listing"
 ACT, SHOW, BODY, RESOLVE, CLOSE, REPLAY = "search", "show", "body", "resolve", "close", "replay"
+EVIDENCE, ERASE = "evidence", "erase"
 SERVICES = {
     WRITE: "registry/note/v1",
     MARK: "registry/mark/v1",
@@ -58,6 +59,8 @@ SUBJECT = "P-7777"
 CANARIES = (b"canary", SUBJECT.encode())
 """Stand in claims, keys, bodies and paths of the calls; whatever the bus says or logs must not hold them."""
 REASON = "?reason=a+canary+reason"
+NOBODYS = "01a0c450-6c00-71b6-b1a8-e21f6124ae04"
+"""An id of no exchange."""
 NOTE: dict[str, Any] = {"id": SUBJECT, "text": "canary text"}
 FORM_BODY: dict[str, Any] = {
     "id": SUBJECT,
@@ -70,8 +73,9 @@ RULINGS: dict[str, Any] = {
     RESOLVE: {"reason": "a canary reason", "state": "done", "effect": "done"},
     CLOSE: {"reason": "a canary reason", "state": "done", "effect": "done"},
     REPLAY: {"reason": "a canary reason", "expires_in": 60},
+    ERASE: {"reason": "a canary reason", "legal_basis": "section 17", "exchanges": [NOBODYS]},
 }
-"""Right bodies of acts. On the stage's exchange, which is final, they meet ``state_conflict``."""
+"""Right bodies of acts. On the stage's exchange, which is final, they meet ``state_conflict``; erasing names none."""
 KEY_LIVES: dict[str, dict[str, Any]] = {
     "announced": {"state": "announced"},
     "early": {"state": "active", "since": datetime(2098, 1, 1, tzinfo=UTC)},
@@ -181,16 +185,17 @@ class Stage:
         paths = {
             READING: f"/exchanges/{self.exchange}",
             REPLY: f"/exchanges/{self.exchange}/reply",
+            RECEIPT: f"/exchanges/{self.exchange}/receipt",
             LISTING: "/services",
         }
         if kind in paths:
             return self._draft("GET", paths[kind])
         target = f"/admin/exchanges/{self.exchange}"
         if kind in RULINGS:
-            draft = self._draft("POST", f"{target}/{kind}", operator=True)
+            draft = self._draft("POST", "/admin/erase" if kind == ERASE else f"{target}/{kind}", operator=True)
             draft.body, draft.headers["Content-Type"] = text_of(RULINGS[kind]), [b"application/json"]
             return draft
-        targets = {ACT: "/admin/exchanges", SHOW: target, BODY: f"{target}/body"}
+        targets = {ACT: "/admin/exchanges", SHOW: target, BODY: f"{target}/body", EVIDENCE: f"{target}/evidence"}
         return self._draft("GET", targets[kind] + REASON, operator=True)
 
     def _service(self, kind: str) -> Draft:
@@ -202,7 +207,9 @@ class Stage:
 
     def _draft(self, method: str, target: str, *, operator: bool = False) -> Draft:
         deployment = self.deployment
-        owner = "payroll" if not operator else "ines" if "/body?" in target else "olive"
+        path = target.partition("?")[0]
+        acting = {"body": "ines", "evidence": "ines", "erase": "elsa"}.get(path.rpartition("/")[2], "olive")
+        owner = acting if operator else "payroll"
         return Draft(
             port=deployment.operations_port if operator else deployment.port,
             base_url=deployment.operations_url if operator else deployment.bus_url,
