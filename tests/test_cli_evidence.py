@@ -59,6 +59,7 @@ def test_a_whole_log_is_verified_and_told(log: WrittenLog) -> None:
         "root": root,
         "older": None,
         "unsigned": 0,
+        "cosigned": {},
     }
 
 

@@ -10,12 +10,12 @@ Source: c2sp.org/tlog-tiles; RFC 6962, section 2.1; RFC 8785 for the form of an 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
 
-from gsb.evidence.checkpoint import Checkpoint, NoteWrong, Verifier, open_checkpoint
+from gsb.evidence.checkpoint import Checkpoint, NoteWrong, Verifier, cosignatures, open_checkpoint
 from gsb.evidence.entry import canonical, commitment
 from gsb.evidence.merkle import ProofWrong, leaf_hash, root_of, tree_root
 from gsb.evidence.proof import check_receipt, parse_receipt
@@ -50,15 +50,40 @@ class Verified:
     checkpoint: Checkpoint
     older: Checkpoint | None
     unsigned: int
+    cosigned: Mapping[str, int]
+    """Which witnesses cosigned the checkpoint, by name, and when, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """An entry (its content) that stands at ``index`` in the log of this checkpoint."""
+    """An entry (its content) that stands at ``index`` in the log of this checkpoint; ``cosigned`` as in Verified."""
 
     index: int
     entry: bytes
     checkpoint: Checkpoint
+    cosigned: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Witnessing:
+    """The witnesses that are trusted to have seen every checkpoint, and how many of them must have cosigned."""
+
+    witnesses: Sequence[Verifier] = ()
+    needed: int = 0
+
+    def check(self, path: str, note: bytes) -> Mapping[str, int]:
+        """Who cosigned, and when. Raises LogWrong if a cosignature fails, or if there are too few."""
+        try:
+            found = cosignatures(note, self.witnesses)
+        except NoteWrong as error:
+            raise LogWrong(None, path, str(error)) from None
+        if len(found) < self.needed:
+            who = ", ".join(found) or "none of them"
+            raise LogWrong(None, path, f"is cosigned by {len(found)} of the witnesses instead of {self.needed}: {who}")
+        return found
+
+
+NOBODY = Witnessing()
 
 
 def verify_log(
@@ -66,6 +91,7 @@ def verify_log(
     verifier: Verifier,
     *,
     older: bytes | None = None,
+    witnessing: Witnessing = NOBODY,
     paths: Iterable[str] = (),
     progress: Progress = lambda done, size: None,
 ) -> Verified:
@@ -75,13 +101,15 @@ def verify_log(
     to the log. One tile of each level is in memory at a time. Raises LogWrong.
     """
     before = None if older is None else _checkpoint("the older checkpoint", older, verifier)
-    log = _Log(read, _checkpoint("checkpoint", read("checkpoint") or b"", verifier))
+    note = read("checkpoint") or b""
+    log = _Log(read, _checkpoint("checkpoint", note, verifier))
+    cosigned = witnessing.check("checkpoint", note)
     log.check_entries(progress)
     log.check_roots(before)
-    return Verified(log.checkpoint, before, log.check_files(paths))
+    return Verified(log.checkpoint, before, log.check_files(paths), cosigned)
 
 
-def verify_receipt(data: bytes, verifier: Verifier) -> Proven:
+def verify_receipt(data: bytes, verifier: Verifier, witnessing: Witnessing = NOBODY) -> Proven:
     """What a receipt (c2sp.org/tlog-proof, the entry as its extra data) proves. Raises LogWrong."""
     try:
         receipt = parse_receipt(data)
@@ -92,7 +120,8 @@ def verify_receipt(data: bytes, verifier: Verifier) -> Proven:
         raise LogWrong(None, "the receipt", str(error)) from None
     entry = receipt.extra or b""
     _check_entry(receipt.index, "the receipt", entry)
-    return Proven(receipt.index, entry, checkpoint)
+    cosigned = witnessing.check("the receipt's checkpoint", receipt.checkpoint)
+    return Proven(receipt.index, entry, checkpoint, cosigned)
 
 
 def verify_evidence(data: bytes, entry: bytes) -> bytes:

@@ -11,13 +11,14 @@ import orjson
 import typer
 
 from gsb.cli.call import Agency, Bus, BusKeys, Key, Url
-from gsb.cli.evidence.verify import AsJson, ended_clearly, log_key, read_file
+from gsb.cli.evidence.verify import AsJson, Cosignatures, Witnesses, ended_clearly, log_key, read_file, trusted
 from gsb.cli.evidence.verify import Key as LogKey
 from gsb.cli.exchanges import Id
 from gsb.cli.shared import bus_keys, explain, fail, print_json, shown, signing_key
 from gsb.client import Client, ClientError
 from gsb.evidence.checkpoint import to_base64
 from gsb.evidence.verify import Proven, verify_evidence, verify_receipt
+from gsb.model import timestamp
 
 receipt = typer.Typer(help="Proofs that an entry stands in the evidence log: get and verify.", no_args_is_help=True)
 
@@ -58,16 +59,18 @@ def verify(
     evidence: Annotated[
         Path | None, typer.Option("--evidence", help="What the entry commits to, from gsb exchanges evidence.")
     ] = None,
+    witnesses: Witnesses = None,
+    cosignatures: Cosignatures = None,
     as_json: AsJson = False,
 ) -> None:
     """Verify a receipt with nothing but the log's public key, and print the entry that it proves.
 
     Exits 0 when it proves it, 1 when not. With --evidence also that the bus committed to this very evidence.
     """
-    verifier, data = log_key(key), read_file(file)
+    verifier, witnessing, data = log_key(key), trusted(witnesses, cosignatures), read_file(file)
     opened = None if evidence is None else read_file(evidence)
     with ended_clearly(as_json):
-        proven = verify_receipt(data, verifier)
+        proven = verify_receipt(data, verifier, witnessing)
         _told(proven, None if opened is None else verify_evidence(opened, proven.entry), as_json)
 
 
@@ -77,9 +80,12 @@ def _told(proven: Proven, evidence: bytes | None, as_json: bool) -> None:
     if as_json:
         said: dict[str, Any] = {"verified": True, "origin": checkpoint.origin, "size": checkpoint.size}
         said |= {"root": to_base64(checkpoint.root), "index": proven.index, "entry": entry, "evidence": opened}
+        said["cosigned"] = {name: timestamp(at) for name, at in proven.cosigned.items()}
         print_json(said)
         return
     print_json(entry if evidence is None else {"entry": entry, "evidence": opened})
     origin = f"entry {proven.index} of the {checkpoint.size} of {checkpoint.origin}"
     committed = "" if evidence is None else f", which commits to these {len(evidence)} bytes of evidence"
     typer.echo(shown(f"receipt verified: {origin}{committed}"), err=True)
+    for name, at in proven.cosigned.items():
+        typer.echo(shown(f"its checkpoint is cosigned by {name} at {timestamp(at)}"), err=True)

@@ -19,8 +19,9 @@ from gsb.cli.evidence.log import log
 from gsb.cli.evidence.sources import LOG, Source, Withheld, at_url, in_folder
 from gsb.cli.shared import bus_keys, explain, fail, print_json, shown, signing_key
 from gsb.client import Client, ClientError
-from gsb.evidence.checkpoint import NoteWrong, Verifier, to_base64
-from gsb.evidence.verify import LogWrong, Verified, verify_log
+from gsb.evidence.checkpoint import WITNESS, NoteWrong, Verifier, to_base64
+from gsb.evidence.verify import LogWrong, Verified, Witnessing, verify_log
+from gsb.model import timestamp
 
 Where = Annotated[
     str, typer.Argument(metavar="DIR|URL", help="Folder of the log or of a bus's logs, or URL ending in /log or below.")
@@ -41,6 +42,14 @@ BusKeys = Annotated[
     Path | None,
     typer.Option("--bus-keys", envvar="GSB_BUS_KEYS", help="The bus's public keys; fetched if not given."),
 ]
+Witnesses = Annotated[
+    list[str] | None,
+    typer.Option("--witness", metavar="VKEY", help="A witness's public key; may be given several times."),
+]
+Cosignatures = Annotated[
+    int | None,
+    typer.Option("--cosignatures", min=0, help="How many of the witnesses must have cosigned; all unless given."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
@@ -49,6 +58,8 @@ def verify(
     where: Where,
     key: Key,
     older: Older = None,
+    witnesses: Witnesses = None,
+    cosignatures: Cosignatures = None,
     auditor: Auditor = None,
     auditor_key: AuditorKey = None,
     bus: Bus = None,
@@ -60,11 +71,11 @@ def verify(
     Exits 0 when all of it is true, and 1 with the first bad entry or file. Keep the checkpoint that was verified
     (DIR/checkpoint): without an older one nobody can tell a log that was written anew from its beginning.
     """
-    verifier = log_key(key)
+    verifier, witnessing = log_key(key), trusted(witnesses, cosignatures)
     before = None if older is None else read_file(older)
     client = None if auditor is None else as_auditor(where, auditor, auditor_key, bus, keys_of_bus)
     with ended_clearly(as_json), source(where, verifier.name.rpartition("/")[2], client) as found:
-        told(verified(found, verifier, before), as_json)
+        told(verified(found, verifier, before, witnessing), as_json)
 
 
 def log_key(text: str) -> Verifier:
@@ -73,6 +84,20 @@ def log_key(text: str) -> Verifier:
         return Verifier.of(text.strip())
     except NoteWrong as error:
         raise fail(f"--key is no key of a log: {error}") from error
+
+
+def trusted(vkeys: list[str] | None, cosignatures: int | None) -> Witnessing:
+    """The witnesses that are trusted, or a clear end."""
+    try:
+        witnesses = [Verifier.of(vkey.strip()) for vkey in dict.fromkeys(vkeys or ())]
+    except NoteWrong as error:
+        raise fail(f"--witness is no key of a witness: {error}") from error
+    if wrong := [each.name for each in witnesses if each.kind != WITNESS]:
+        raise fail(f"--witness is no key of a witness: {', '.join(wrong)}")
+    needed = len(witnesses) if cosignatures is None else cosignatures
+    if needed > len(witnesses):
+        raise fail(f"--cosignatures {needed} needs as many --witness")
+    return Witnessing(witnesses, needed)
 
 
 def read_file(path: Path) -> bytes:
@@ -121,7 +146,7 @@ def ended_clearly(as_json: bool) -> Iterator[None]:
         raise fail(f"cannot read {error.filename}: {error.strerror}") from error
 
 
-def verified(found: Source, verifier: Verifier, older: bytes | None) -> Verified:
+def verified(found: Source, verifier: Verifier, older: bytes | None, witnessing: Witnessing) -> Verified:
     """Verify with a bar that shows how far it is, on a terminal."""
     columns = (TextColumn("verified"), BarColumn(), MofNCompleteColumn(), TextColumn("entries"), TimeRemainingColumn())
     console = Console(stderr=True)
@@ -131,7 +156,7 @@ def verified(found: Source, verifier: Verifier, older: bytes | None) -> Verified
         def step(done: int, size: int) -> None:
             progress.update(bar, completed=done, total=size)
 
-        return verify_log(found.read, verifier, older=older, paths=found.paths, progress=step)
+        return verify_log(found.read, verifier, older=older, witnessing=witnessing, paths=found.paths, progress=step)
 
 
 def told(result: Verified, as_json: bool) -> None:
@@ -143,6 +168,7 @@ def told(result: Verified, as_json: bool) -> None:
         "root": to_base64(checkpoint.root),
         "older": None if older is None else older.size,
         "unsigned": result.unsigned,
+        "cosigned": {name: timestamp(at) for name, at in result.cosigned.items()},
     }
     if as_json:
         print_json(said)
@@ -150,5 +176,7 @@ def told(result: Verified, as_json: bool) -> None:
     typer.echo(shown(f"log verified: {said['origin']}, {said['size']} entries, root {said['root']}"))
     if older is not None:
         typer.echo(f"it extends the older checkpoint of {older.size} entries")
+    for name, at in said["cosigned"].items():
+        typer.echo(shown(f"cosigned by {name} at {at}"))
     if result.unsigned:
         typer.echo(f"{result.unsigned} more entries are not signed yet, and not verified")
