@@ -14,11 +14,12 @@ from itertools import product
 from threading import Lock
 from typing import Literal, TypeVar, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import Metric as Family
 
 from gsb import __version__
+from gsb.counts import Number, Spread, family
 from gsb.errors import TABLE as PROBLEMS
 from gsb.model import FINAL, State
 
@@ -43,7 +44,6 @@ COMMITS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.
 SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 
 Kind = Literal["counter", "gauge", "histogram"]
-Made = TypeVar("Made", Counter, Gauge, Histogram)
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 
 
@@ -110,16 +110,17 @@ TABLE = (
     Metric("gsb_info", "gauge", "1 for the version of the program.", ("version",)),
 )
 """Every metric of the bus. Beside them stand the ``process_*`` metrics of prometheus_client: memory, time, files."""
+BUCKETS = {metric.name: metric.buckets for metric in TABLE}
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceMeter:
     """What is counted of one service, ready to be counted."""
 
-    accepted: Counter
-    performing: Gauge
-    _seconds: Histogram
-    _states: Mapping[State, Counter]
+    accepted: Number
+    performing: Number
+    _seconds: Spread
+    _states: Mapping[State, Number]
 
     def ended(self, state: State, seconds: float) -> None:
         """One has ended, so many seconds after it was accepted. Clocks may be stepped back: never less than none."""
@@ -135,8 +136,8 @@ class ServiceMeter:
 class SystemMeter:
     """What is counted of one system, ready to be counted."""
 
-    _seconds: Histogram
-    _results: Mapping[str, Counter]
+    _seconds: Spread
+    _results: Mapping[str, Number]
 
     def called(self, result: str, seconds: float) -> None:
         """Its adapter was called, with one of ``RESULTS``."""
@@ -144,61 +145,53 @@ class SystemMeter:
         self._seconds.observe(seconds)
 
 
-class _Registry(CollectorRegistry):
-    """Without the time at which each series began: it would double their number."""
-
-    def collect(self) -> Iterator[Family]:
-        for family in super().collect():
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            yield family
-
-
 class Metrics:
-    """One node's numbers. Counted in the event loop and in the store's threads; ``text`` may run in any."""
+    """One node's numbers. Counted in the event loop, commits in the store's thread; ``text`` may run in any."""
 
     def __init__(self, routes: Iterable[str] = ()) -> None:
-        self._registry = _Registry()
-        self._made = {metric.name: _make(metric, self._registry) for metric in TABLE}
+        self._series: dict[str, dict[tuple[str, ...], Number | Spread]] = {metric.name: {} for metric in TABLE}
+        self._in_flight: list[tuple[Number, Callable[[], int]]] = []
         self._lock = Lock()
-        ProcessCollector(registry=self._registry)
+        self._process = ProcessCollector(registry=None)
         self._services: dict[str, ServiceMeter] = {OTHER: self._service(OTHER)}
         self._systems: dict[str, SystemMeter] = {OTHER: self._system(OTHER)}
-        self._agencies: dict[str, dict[int, Counter]] = {OTHER: self._classes("gsb_agency_calls_total", OTHER)}
-        self._routes: dict[str, dict[int, Counter]] = {OTHER: self._classes("gsb_calls_total", OTHER)}
-        self._codes = {code: self._of(Counter, "gsb_problems_total", code) for code in (*PROBLEMS, OTHER)}
-        self._commits = self._of(Histogram, "gsb_store_commit_seconds")
-        self._commit_calls = self._of(Histogram, "gsb_store_commit_calls")
+        self._agencies: dict[str, dict[int, Number]] = {OTHER: self._classes("gsb_agency_calls_total", OTHER)}
+        self._routes: dict[str, dict[int, Number]] = {OTHER: self._classes("gsb_calls_total", OTHER)}
+        self._codes = {code: self._number("gsb_problems_total", code) for code in (*PROBLEMS, OTHER)}
+        self._commits = self._spread("gsb_store_commit_seconds")
+        self._commit_calls = self._spread("gsb_store_commit_calls")
         self._recorded = [
-            self._of(Gauge, f"gsb_log_{each}")
-            for each in ("size", "published_size", "backlog_entries", "backlog_seconds")
+            self._number(f"gsb_log_{each}") for each in ("size", "published_size", "backlog_entries", "backlog_seconds")
         ]
-        self._cosigned_age = self._of(Gauge, "gsb_witness_cosigned_age_seconds")
+        self._cosigned_age = self._number("gsb_witness_cosigned_age_seconds")
         self.witnesses([OTHER])
-        self._found = self._of(Counter, "gsb_sweeper_found_total")
-        self._reloads = {each: self._of(Counter, "gsb_reloads_total", each) for each in ("taken_up", "refused")}
-        self._of(Gauge, "gsb_info", __version__).set(1)
+        self._found = self._number("gsb_sweeper_found_total")
+        self._reloads = {each: self._number("gsb_reloads_total", each) for each in ("taken_up", "refused")}
+        self._number("gsb_info", __version__).set(1)
 
-    def _of(self, kind: type[Made], name: str, *labels: str) -> Made:
-        made = self._made[name]
-        return cast(Made, made.labels(*labels) if labels else made)
+    def _number(self, name: str, *labels: str) -> Number:
+        return cast(Number, self._series[name].setdefault(labels, Number()))
 
-    def _classes(self, name: str, of: str) -> dict[int, Counter]:
-        return {int(each[0]): self._of(Counter, name, of, each) for each in CLASSES}
+    def _spread(self, name: str, *labels: str) -> Spread:
+        return cast(Spread, self._series[name].setdefault(labels, Spread(BUCKETS[name])))
+
+    def _classes(self, name: str, of: str) -> dict[int, Number]:
+        return {int(each[0]): self._number(name, of, each) for each in CLASSES}
 
     def _service(self, service: str) -> ServiceMeter:
         ended, stalled = "gsb_exchanges_ended_total", "gsb_exchanges_stalled_total"
-        states = {state: self._of(Counter, ended, service, state) for state in State if state in FINAL}
-        states |= {state: self._of(Counter, stalled, service, state) for state in STILL}
+        states = {state: self._number(ended, service, state) for state in State if state in FINAL}
+        states |= {state: self._number(stalled, service, state) for state in STILL}
         return ServiceMeter(
-            self._of(Counter, "gsb_exchanges_accepted_total", service),
-            self._of(Gauge, "gsb_exchanges_performing", service),
-            self._of(Histogram, "gsb_exchange_seconds", service),
+            self._number("gsb_exchanges_accepted_total", service),
+            self._number("gsb_exchanges_performing", service),
+            self._spread("gsb_exchange_seconds", service),
             states,
         )
 
     def _system(self, system: str) -> SystemMeter:
-        results = {each: self._of(Counter, "gsb_adapter_calls_total", system, each) for each in RESULTS}
-        return SystemMeter(self._of(Histogram, "gsb_adapter_call_seconds", system), results)
+        results = {each: self._number("gsb_adapter_calls_total", system, each) for each in RESULTS}
+        return SystemMeter(self._spread("gsb_adapter_call_seconds", system), results)
 
     # --- what is known, and so may be a label
 
@@ -217,7 +210,7 @@ class Metrics:
         """A port of this node: the routes that it answers, and how to learn how many calls are in flight there."""
         for route in routes:
             self._routes[route] = self._classes("gsb_calls_total", route)
-        self._of(Gauge, "gsb_calls_in_flight", port).set_function(in_flight)
+        self._in_flight.append((self._number("gsb_calls_in_flight", port), in_flight))
 
     # --- counting
 
@@ -249,11 +242,11 @@ class Metrics:
     def witnesses(self, names: Iterable[str]) -> None:
         """The witnesses of the log, by their names in the configuration, which stay until a restart."""
         for name, reason in product(names, UNCOSIGNED):
-            self._of(Counter, "gsb_witness_failures_total", name, reason)
+            self._number("gsb_witness_failures_total", name, reason)
 
     def witness_failed(self, name: str, reason: str) -> None:
         """A witness did not cosign, with one of ``UNCOSIGNED``."""
-        self._of(Counter, "gsb_witness_failures_total", name, reason).inc()
+        self._number("gsb_witness_failures_total", name, reason).inc()
 
     def cosigned(self, age: float) -> None:
         """So many seconds ago a published checkpoint had enough cosignatures."""
@@ -278,23 +271,21 @@ class Metrics:
                 "gsb_breaker_state", {(of, each): each == now for of, now in breakers.items() for each in BREAKER}
             )
             self._set("gsb_exchanges_standing", known)
-            return generate_latest(self._registry)
+            for number, now in self._in_flight:
+                number.set(now())
+            return generate_latest(self)
+
+    def collect(self) -> Iterator[Family]:
+        """Every metric with its series, for prometheus_client."""
+        for metric in TABLE:
+            yield family(metric.name, metric.kind, metric.help, metric.labels, self._series[metric.name])
+        yield from self._process.collect()
 
     def _set(self, name: str, values: Mapping[Labels, float]) -> None:
         """Let the gauge show these values and no others; the lock is held."""
-        self._made[name].clear()
+        self._series[name].clear()
         for labels, value in values.items():
-            self._of(Gauge, name, *labels).set(value)
-
-
-def _make(metric: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
-    match metric.kind:
-        case "counter":
-            return Counter(metric.name, metric.help, metric.labels, registry=registry)
-        case "gauge":
-            return Gauge(metric.name, metric.help, metric.labels, registry=registry)
-        case "histogram":
-            return Histogram(metric.name, metric.help, metric.labels, registry=registry, buckets=metric.buckets)
+            self._number(name, *labels).set(value)
 
 
 def metrics_table() -> str:

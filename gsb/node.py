@@ -18,14 +18,12 @@ from pathlib import Path
 
 from aiohttp import web
 
-from gsb.broker.contract import Delivery
 from gsb.broker.local import LocalBroker
 from gsb.bus import Bus
 from gsb.catalogue import Catalogue, build
 from gsb.config import Retention, Tls
 from gsb.errors import StoreUnavailable
 from gsb.metrics import Metrics
-from gsb.perform import perform
 from gsb.record import Recorder
 from gsb.reload import Reloader
 from gsb.runtime import Runtime
@@ -36,6 +34,7 @@ from gsb.sweep import BATCH, INTERVAL, sweep
 from gsb.trouble import Trouble
 from gsb.web.app import API, OPERATIONS, Edge
 from gsb.web.server import tls_context
+from gsb.workers import Workers
 
 log = logging.getLogger("gsb.node")
 
@@ -70,12 +69,9 @@ class Node:
         self.operations = Edge(self.bus, OPERATIONS, guarded=False)
         self.recorder = Recorder(self.bus)
         self._stack = AsyncExitStack()
-        self._performing: set[asyncio.Task[None]] = set()
-        self._lets_go_at = float("inf")
-        """When what still runs is broken off, in seconds of the event loop's clock; in the past: nothing begins."""
-        self._swapped = asyncio.Event()
+        self._workers = Workers(self.bus)
         self._no_descriptors = Trouble(log, "files and connections can be opened again")
-        self.reloader = Reloader(self.bus, folder, reload or asyncio.Event(), self._swapped.set)
+        self.reloader = Reloader(self.bus, folder, reload or asyncio.Event(), self._workers.swapped.set)
         self.failed = asyncio.Event()
         """Set when a part of the node ended by itself: it should be stopped and started anew."""
 
@@ -92,7 +88,7 @@ class Node:
             stack.push_async_callback(self.recorder.close)
             self._background(stack, self.recorder.watch())
             self._background(stack, self.recorder.run())
-            self._background(stack, self._work())
+            self._background(stack, self._workers.run())
             self._background(stack, self._sweep())
             await self._listen(stack)
             self._background(stack, self.reloader.run())
@@ -103,13 +99,13 @@ class Node:
     async def stop(self) -> None:
         """Drain for at most ``limits.drain`` seconds, then let go. Exchanges not finished by then stay in the store."""
         self.bus.draining = True
-        self._lets_go_at = asyncio.get_running_loop().time() + self.bus.catalogue.gsb.limits.drain
-        log.info("draining", extra={"facts": {"calls": self.api.in_flight, "performing": len(self._performing)}})
+        workers = self._workers
+        workers.let_go_at = asyncio.get_running_loop().time() + self.bus.catalogue.gsb.limits.drain
+        log.info("draining", extra={"facts": {"calls": self.api.in_flight, "performing": workers.performing}})
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(self._lets_go_at):
-                while self._performing:
-                    await asyncio.wait(self._performing)
-                self._lets_go_at = float("-inf")
+            async with asyncio.timeout_at(workers.let_go_at):
+                await workers.done()
+                workers.let_go_at = float("-inf")
                 # Whoever still waits, waits for what this node cannot finish: they are told to ask again.
                 self.bus.leave()
                 await self.api.idle.wait()
@@ -139,69 +135,6 @@ class Node:
     def _ended(self, task: asyncio.Task[None]) -> None:
         log.critical("a part of the node ended", exc_info=None if task.cancelled() else task.exception())
         self.failed.set()
-
-    async def _work(self) -> None:
-        """Workers for every system that there is; one slow system never holds up another's deliveries."""
-        workers: dict[str, asyncio.Task[None]] = {}
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    self._swapped.clear()
-                    systems = self.bus.catalogue.systems
-                    for gone in workers.keys() - systems.keys():
-                        workers.pop(gone).cancel()
-                    for new in systems.keys() - workers.keys():
-                        workers[new] = group.create_task(self._work_for(new))
-                    await self._swapped.wait()
-        finally:
-            await self._let_go()
-
-    async def _work_for(self, system: str) -> None:
-        """Begin what is delivered, in as many places as the system has by now. Ending it ends nothing that began."""
-        running: set[asyncio.Task[None]] = set()
-        freed = asyncio.Event()
-
-        def ended(task: asyncio.Task[None]) -> None:
-            running.discard(task)
-            self._performing.discard(task)
-            freed.set()
-
-        async for delivery in self.bus.broker.deliveries([system]):
-            while len(running) >= self._places(system):
-                freed.clear()
-                await freed.wait()
-            if not self._may_begin(system):
-                continue  # the store has it, and whoever sweeps next
-            task = asyncio.create_task(self._perform(delivery))
-            running.add(task)
-            self._performing.add(task)
-            task.add_done_callback(ended)
-
-    def _places(self, system: str) -> int:
-        info = self.bus.catalogue.systems.get(system)
-        return info.concurrency if info else 1
-
-    def _may_begin(self, system: str) -> bool:
-        """Whether a call that begins now would end before it is broken off, which leaves a write unknown."""
-        info = self.bus.catalogue.systems.get(system)
-        return asyncio.get_running_loop().time() + (info.timeout if info else 0.0) < self._lets_go_at
-
-    async def _perform(self, delivery: Delivery) -> None:
-        try:
-            await perform(self.bus, delivery.exchange, delivery.system, delivery.agency)
-        except StoreUnavailable:
-            log.error("the store did not take an outcome; the lease decides", extra=_names(delivery))
-        except Exception:
-            # The place where a worker survives whatever went wrong with one exchange: its lease decides.
-            log.exception("performing failed", extra=_names(delivery))
-        finally:
-            delivery.done()
-
-    async def _let_go(self) -> None:
-        """Cancel what is still performing: the lease of each makes it due, or unknown, after the next start."""
-        for task in (tasks := list(self._performing)):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _sweep(self) -> None:
         while True:
@@ -238,10 +171,6 @@ class Node:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
-
-
-def _names(delivery: Delivery) -> dict[str, dict[str, str]]:
-    return {"facts": {"exchange": delivery.exchange, "system": delivery.system}}
 
 
 def open_sqlite(catalogue: Catalogue, metrics: Metrics) -> Store:

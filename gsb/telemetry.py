@@ -11,9 +11,10 @@ import logging
 import os
 import re
 import sys
+import time
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TextIO
+from typing import Any, TextIO
 
 import orjson
 
@@ -32,6 +33,28 @@ def child_trace(parent: str | None) -> str:
     if parent is None or not TRACEPARENT.fullmatch(parent):
         return f"00-{random[16:]}-{random[:16]}-01"
     return f"{parent[:36]}{random[:16]}{parent[52:]}"
+
+
+class Brief(logging.LogRecord):
+    """A record of what a line tells, made for each exchange: what else there is to know of one takes longer to look up
+    than all of the line (https://docs.python.org/3/howto/logging.html#optimization)."""
+
+    def __init__(
+        self,
+        name: str,
+        level: int,
+        pathname: str,
+        lineno: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,
+        sinfo: str | None = None,
+    ) -> None:
+        self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
+        self.msg, self.args, self.exc_info, self.exc_text = msg, args, exc_info, None
+        self.pathname = self.filename = pathname
+        self.lineno, self.created = lineno, time.time()
 
 
 class JsonLines(logging.Formatter):
@@ -105,7 +128,6 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("gsb").setLevel(level)
-    # No line tells its place in the code, its thread or its process, and to look them up is a third of what a line
-    # costs (https://docs.python.org/3/howto/logging.html#optimization).
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.setLogRecordFactory(Brief)
+    # No line tells its place in the code, and to look it up is a third of what a line costs.
     vars(logging)["_srcfile"] = None

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ROWS = """
-    errors.problem errors.calls errors.exchanges errors model telemetry trouble metrics
+    errors.problem errors.calls errors.exchanges errors model telemetry trouble counts metrics
     strictjson schema problem
     jwk compact jws send client
     sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
@@ -32,7 +32,7 @@ ROWS = """
     breaker runtime
     bus
     handout verdict
-    admit perform sweep reload resume ask cosign record
+    admit perform workers sweep reload resume ask cosign record
     web.server web.callers web.services web.reference.shapes web.reference.openapi web.reference.docs
         web.exchanges web.log web.receipts web.admin web.erasure web.app
     witness.settings witness.book witness.server witness.serving
@@ -53,7 +53,7 @@ BLIND = {
     "gsb/installed.py": "importing foreign code",
     "gsb/runtime.py": "running foreign code",
     "gsb/store/sqlite/writer.py": "the writer thread, which hands every error to those who wait",
-    "gsb/node.py": "the worker loop, which survives one exchange",
+    "gsb/workers.py": "the worker loop, which survives one exchange",
     "gsb/reload.py": "building another catalogue, which runs foreign code beside a node that works",
     "gsb/web/app.py": "the edge, which answers every error as a problem",
 }
@@ -269,7 +269,7 @@ def test_each_rule_bites(rule: Rule, path: str, code: str) -> None:
         ),
         (has_small_functions, "gsb/x.py", "def long():\n" + "    pass\n" * 39),
         (catches_what_it_names, "gsb/policy.py", "try:\n    pass\nexcept (OSError, ValueError):\n    pass"),
-        (catches_what_it_names, "gsb/node.py", "try:\n    pass\nexcept Exception:\n    pass"),
+        (catches_what_it_names, "gsb/workers.py", "try:\n    pass\nexcept Exception:\n    pass"),
     ],
 )
 def test_each_rule_lets_right_code_pass(rule: Rule, path: str, code: str) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 import uvloop
 
-from gsb import admit, handout, jws, node, perform
+from gsb import admit, handout, jws, node, perform, workers
 from gsb.limits import Budgets
 from gsb.policy import Policy
 from gsb.runtime import Runtime
@@ -45,7 +45,7 @@ STEPS: tuple[tuple[str, Any, str], ...] = (
     ("admit 9 accept", SqliteStore, "accept"),
     ("admit 10 dispatch and wait", admit, "answer"),
     ("admit 10 hand out", handout, "outcome"),
-    ("perform", node, "perform"),
+    ("perform", workers, "perform"),
     ("perform 1 begin", SqliteStore, "begin"),
     ("perform 2 adapter", Runtime, "call"),
     ("perform 3, 4 schema, fields", perform, "after_reply"),
