@@ -160,6 +160,10 @@ class Runtime:
         """Of each system why it counts as down, or None."""
         return {name: line.down for name, line in self._lines.items()}
 
+    def codes(self, system: str) -> Mapping[str, str]:
+        """The codes with which the system's adapter may refuse, each with its title."""
+        return self._lines[system].codes
+
     def breakers(self) -> Mapping[str, str]:
         """Of each system the state of its circuit breaker."""
         return {name: line.breaker for name, line in self._lines.items()}
@@ -179,7 +183,7 @@ class Line:
         self._idle = asyncio.Event()
         self._timeout = plan.system.timeout
         self._deadlines = Deadlines(plan.system.timeout)
-        self._codes = frozenset(plan.loaded.manifest.errors)
+        self.codes = plan.loaded.manifest.errors
         self._places = asyncio.Semaphore(plan.system.concurrency)
         self._breaker = Breaker(clock)
 
@@ -298,7 +302,7 @@ class Line:
 
     def _allowed(self, error: Exception) -> Exception:
         """The error that the bus may see: a declared refusal or ``Broken``, which never quotes a foreign text."""
-        if isinstance(error, Broken) or (isinstance(error, Refused) and error.code in self._codes):
+        if isinstance(error, Broken) or (isinstance(error, Refused) and error.code in self.codes):
             return error
         if isinstance(error, Refused):
             wrong = Broken("the adapter refused with a code that its manifest does not declare")
@@ -373,14 +377,13 @@ def _secrets(value: Any) -> Iterator[Path]:
 async def _made(plan: Plan, clock: Callable[[], float], metrics: Metrics) -> Line:
     """The system's line, not open yet. Raises ConfigInvalid when the adapter cannot even be made."""
     name, http = plan.system.id, Http(plan.system.timeout)
-    log_of_system = logging.getLogger(f"gsb.system.{name}")
+    given = (name, plan.settings, plan.services, http, logging.getLogger(f"gsb.system.{name}"))
     try:
-        adapter = plan.loaded.kind(Context(name, plan.settings, plan.services, http, log_of_system))
+        return Line(plan, plan.loaded.kind(Context(*given)), http, clock, metrics)
     except Exception as error:
         await http.close()
         text = f"the adapter {plan.system.adapter!r} cannot be made: {type(error).__name__}: {error}"
         raise ConfigInvalid([Finding(f"systems/{name}.toml", "adapter", text)]) from error
-    return Line(plan, adapter, http, clock, metrics)
 
 
 async def _close(lines: Iterable[Line]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from gsb.errors import TABLE
 from gsb.web.reference.docs import STYLE
+from tests.support.bus import puppet_deployment
 from tests.support.deployment import PERSON, Deployment, standard
 from tests.support.node import InProcess, node_in_process
 from tests.support.reading import read
@@ -183,6 +184,13 @@ async def test_a_granted_service_is_shown_as_it_answers(node: InProcess) -> None
     assert {name: PERSON[name] for name in ("id", "name", "salary")} in examples
     assert ("code", "/salary/amount") in shown.texts
     assert "phones" not in shown.text
+
+
+async def test_the_reasons_for_which_a_system_may_say_no_are_shown(tmp_path: Path) -> None:
+    async with node_in_process(tmp_path, puppet_deployment(tmp_path)) as node:
+        shown = await page(node, "/docs", "payroll")
+    assert ("code", "not_found") in shown.texts
+    assert shown.text.count("not_found: There is no such person") == 3, "once for each service of the system"
 
 
 async def test_text_of_the_configuration_is_text(node: InProcess) -> None:

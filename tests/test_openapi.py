@@ -16,7 +16,7 @@ from gsb.web import log
 from gsb.web.app import API, find_route
 from gsb.web.reference import openapi
 from gsb.web.services import usable_by
-from tests.support.bus import bus_of
+from tests.support.bus import bus_of, puppet_deployment
 from tests.support.deployment import PERSON, Deployment, standard
 from tests.support.node import InProcess, node_in_process
 from tests.support.reading import read
@@ -189,6 +189,13 @@ async def test_grants_and_their_conditions_are_told(node: InProcess) -> None:
     ]
     text = "purpose `pensions`, agreement `a-2`; the claim `sub` is required; 60 a minute, 10 at once"
     assert text in operation["description"]
+
+
+async def test_the_reasons_for_which_a_system_may_say_no_are_told(tmp_path: Path) -> None:
+    async with node_in_process(tmp_path, puppet_deployment(tmp_path)) as node:
+        said = post(await described(node, "payroll"))
+    assert said["x-reasons"] == {"not_found": "There is no such person"}
+    assert "- `system_refused`, reason `not_found`: There is no such person" in said["description"]
 
 
 async def test_a_public_service_is_described_whole_and_needs_a_signature_all_the_same(node: InProcess) -> None:

@@ -160,7 +160,7 @@ class StateConflict(Problem, code="state_conflict", status=409):
 class SystemRefused(Problem, code="system_refused", status=422, origin="provider"):
     """The core system said no.
 
-    The member reason is the system's declared error code; its adapter's manual explains it.
+    The member reason is one of those that the description of the service lists, with what each means.
     """
 
 

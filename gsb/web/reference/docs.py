@@ -227,8 +227,10 @@ def _service(bus: Bus, offer: Offer) -> Markup:
         ("Idempotency-Key", "allowed" if service.effect is Effect.NONE else "required"),
         ("Limits", f"{service.body} bytes; nothing begins later than {service.expires:g} s after it was accepted"),
     ]
-    reply = whole(service.reply)
-    examples = service.reply.examples
+    if reasons := bus.runtime.codes(service.system):
+        told = [el("li", code(reason), f": {title}") for reason, title in reasons.items()]
+        facts.append(("When the system says no", el("ul", *told)))
+    reply, examples = whole(service.reply), service.reply.examples
     if offer.grants:
         # One grant shows the shape; the description for programs has one for each.
         fields = offer.grants[0].fields

@@ -6,7 +6,7 @@ services marked public, with the whole reply. It decides nothing and holds no st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -100,6 +100,7 @@ def _service(bus: Bus, offer: Offer) -> Shape:
         "x-effect": service.effect,
         "x-expires": service.expires,
         "x-body": service.body,
+        "x-reasons": dict(_reasons(bus, offer)),
         **({"x-grants": [services.granted(grant) for grant in offer.grants]} if offer.grants else {}),
     }
 
@@ -109,7 +110,13 @@ def _text(bus: Bus, offer: Offer) -> str:
     provided = f"{EFFECTS[service.effect]} Provided by {bus.catalogue.agencies[service.provider].name}."
     limits = f"At most {service.body} bytes; nothing begins later than {service.expires:g} s after it was accepted."
     grants = "\n".join(_granted_text(grant) for grant in offer.grants)
-    return "\n\n".join(filter(None, (service.summary, f"{provided} {limits}", grants)))
+    refused = "\n".join(f"- `system_refused`, reason `{reason}`: {title}" for reason, title in _reasons(bus, offer))
+    return "\n\n".join(filter(None, (service.summary, f"{provided} {limits}", grants, refused)))
+
+
+def _reasons(bus: Bus, offer: Offer) -> Iterable[tuple[str, str]]:
+    """The reasons for which the core system may say no, as its adapter declares them."""
+    return bus.runtime.codes(offer.service.system).items()
 
 
 def _granted_text(grant: Grant) -> str:
