@@ -182,8 +182,9 @@ class Recorder:
         given = await self._bus.store.unsequenced(BATCH)
         if given is None:
             return False
-        self._more = len(given.contents) == BATCH
         state = next(state for state in logs if state.origin == given.origin)
+        # After the last of a closed log come those of the next, which were not asked for.
+        self._more = len(given.contents) == BATCH or state.closed
         edge = await self._edge(state)
         if edge.size != given.size:
             raise LogMoved  # in between, by another recorder: what would be signed is not what it is called
