@@ -23,7 +23,17 @@ from gsb import compact
 from gsb.errors import TABLE
 from gsb.web import admin, erasure, server
 from gsb.web.app import API, OPERATIONS
-from tests.bad_input import happenings, losses, mutations, rows_admin, rows_body, rows_claims, rows_http, rows_jose
+from tests.bad_input import (
+    happenings,
+    losses,
+    mutations,
+    rows_admin,
+    rows_body,
+    rows_claims,
+    rows_http,
+    rows_jose,
+    rows_paths,
+)
 from tests.bad_input.case import WAYS, Case, repeated
 from tests.bad_input.judge import hold, right_draft, sane
 from tests.bad_input.stage import (
@@ -50,6 +60,7 @@ PAGE = (Path(__file__).parents[1] / "schemas" / "WIRE_PROFILE.md").read_text("ut
 GROUPS = (
     rows_claims.claim_cases,
     rows_jose.jose_cases,
+    rows_paths.path_cases,
     rows_http.http_cases,
     rows_body.body_cases,
     rows_admin.admin_cases,
@@ -187,8 +198,8 @@ def test_every_member_of_the_header_has_its_cases() -> None:
 
 def test_every_path_of_the_page_and_of_the_code_has_its_cases() -> None:
     page = [cells[0].strip("`") for cells in table("## Base URLs and paths", "call")]
-    assert list(rows_http.PATHS) == list(dict.fromkeys(page))
-    taken = {rows_http.path_of(route) for route in (*API, *OPERATIONS)}
+    assert list(rows_paths.PATHS) == list(dict.fromkeys(page))
+    taken = {rows_paths.path_of(route) for route in (*API, *OPERATIONS)}
     assert taken <= {case.row for case in CASES if case.code == "method_refused"}
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from tests.bad_input.case import Case, Step, Way
 from tests.bad_input.draft import GONE, Draft, Spoil, body, put, text_of
-from tests.bad_input.rows_http import query
+from tests.bad_input.rows_paths import query
 from tests.bad_input.stage import (
     ACT,
     BODY,
