@@ -9,12 +9,13 @@ and the next request learns it again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import aiohttp
 
+from gsb.config import WitnessTable
 from gsb.evidence.checkpoint import (
     Checkpoint,
     Note,
@@ -137,7 +138,7 @@ class Asking:
 
     async def _contradicts(self, http: aiohttp.ClientSession, wanted: Wanted, said: str) -> None:
         """It says so; now let it show the checkpoint, which only the log's own key can have signed."""
-        seen = await self._seen(http, wanted)
+        seen = await self.seen(http, wanted.log)
         if seen is None:
             raise Contradicted(f"{said}; it does not show the checkpoint itself")
         if seen.size <= wanted.checkpoint.size:
@@ -151,11 +152,11 @@ class Asking:
             raise Failed("unsound", f"{said}, but it shows a checkpoint of {seen.size} entries")
         raise Contradicted(f"{said}; it shows a checkpoint of {seen.size} entries, signed with the log's own key")
 
-    async def _seen(self, http: aiohttp.ClientSession, wanted: Wanted) -> Checkpoint | None:
+    async def seen(self, http: aiohttp.ClientSession, log: Verifier) -> Checkpoint | None:
         """The newest checkpoint that it shows of this log, verified with the log's key; None if it shows none."""
         try:
-            status, _, answer = await self._call(http, "GET", seen_path(wanted.checkpoint.origin), None)
-            return open_checkpoint(answer, wanted.log) if status == 200 else None
+            status, _, answer = await self._call(http, "GET", seen_path(log.name), None)
+            return open_checkpoint(answer, log) if status == 200 else None
         except (Failed, NoteWrong):
             return None
 
@@ -178,6 +179,14 @@ class Asking:
             raise Failed("unreachable", f"does not answer within {WITHIN:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Failed("unreachable", f"cannot be reached: {error}") from error
+
+
+async def seen_of(log: Verifier, witnesses: Iterable[WitnessTable]) -> Sequence[Checkpoint]:
+    """What these witnesses show of a log, as far as they can be reached."""
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
+        asking = [Asking(each.url, Verifier.of(each.key)) for each in witnesses]
+        found = await asyncio.gather(*(each.seen(http, log) for each in asking))
+    return [each for each in found if each is not None]
 
 
 def _size(answer: bytes) -> int:

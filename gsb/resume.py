@@ -57,9 +57,16 @@ async def resume(ground: Ground, now: float) -> None:
         await ground.store.begin_log(origin, _begun(origin, now))
 
 
-async def begin_anew(ground: Ground, now: float, reason: str) -> str:
+async def open_log(ground: Ground) -> str | None:
+    """How the open log is called, if there is one."""
+    logs = await ground.store.logs()
+    return logs[-1].origin if logs else None
+
+
+async def begin_anew(ground: Ground, now: float, reason: str, witnessed: Iterable[Checkpoint] = ()) -> str:
     """Begin a log that continues none, and say how it is called. Its first entry names the checkpoint that the store
-    has of the open log and every published one that the store cannot account for. Raises StoreUnfit, OSError."""
+    has of the open log, every published one that the store cannot account for, and those that witnesses have cosigned
+    of the open log. Raises StoreUnfit, OSError."""
     await asyncio.to_thread(ground.folder.make)
     logs, found = await ground.store.logs(), await asyncio.to_thread(published, ground.folder)
     if not logs and not found:
@@ -67,7 +74,9 @@ async def begin_anew(ground: Ground, now: float, reason: str) -> str:
     origin, last = _free(ground, now, logs), logs[-1] if logs else None
     named = [told(each) for each in found.values() if last is not None and each.origin == last.origin]
     named += [told(each) for each in await _strangers(ground, logs, found)]
-    begun = _begun(origin, now, last, {"published": named or None}, {"reason": reason})
+    cosigned = sorted({told(each) for each in witnessed})
+    facts: dict[str, Fact] = {"published": named or None, "witnessed": cosigned or None}
+    begun = _begun(origin, now, last, facts, {"reason": reason})
     await ground.store.begin_log(origin, begun, after=None if last is None else last.origin)
     return origin
 

@@ -11,10 +11,14 @@ from typing import Any
 
 import aiohttp
 import pytest
+from typer.testing import CliRunner
 
+from gsb.cli.main import app
 from gsb.evidence.checkpoint import Checkpoint, Signer, Verifier, cosignatures, open_checkpoint, parse_note
 from gsb.jwk import read_ed25519
+from gsb.resume import told
 from gsb.store.contract import StoreUnfit
+from tests.support.auditor import said
 from tests.support.deployment import free_ports, standard
 from tests.support.node import node_in_process
 from tests.support.recording import NOW, Clock, Hands, recording
@@ -338,6 +342,28 @@ async def test_a_rolled_back_store_that_could_not_ask_stops_as_soon_as_it_can(
     assert "it shows a checkpoint of 4 entries, signed with the log's own key" in told[0]
     text = hands.bus.metrics.text({}, {}).decode()
     assert 'gsb_witness_failures_total{reason="contradiction",witness="b.example"} 1.0' in text
+
+
+async def test_a_new_log_names_what_witnesses_have_cosigned(tmp_path: Path) -> None:
+    async with scene(tmp_path, "a.example", "gone.example", there=False) as made:
+        await made.begin("a.example")
+        saved = save(made, tmp_path)
+        async with made.recording() as hands:
+            await hands.record(1)
+            cosigned = open_checkpoint(note_of(hands), hands.verifier())
+        give_back(made, saved)
+        async with made.recording(opened=False) as hands:
+            with pytest.raises(StoreUnfit, match="has cosigned 2 entries"):
+                await hands.recorder.open()
+        words = ["log", "begin", str(made.deployment.folder), "--reason", "the machine was lost"]
+        ran = await asyncio.to_thread(CliRunner().invoke, app, words)
+        origin = f"{made.origin}/2026.2"
+        assert (ran.exit_code, ran.stdout) == (0, f"the next start records to {origin}\n")
+        async with made.recording() as hands:
+            await until(hands, (hands.folder("2026.2") / "checkpoint").exists)
+            (first, *_) = said(hands.contents("2026.2"))
+            assert first["witnessed"] == [told(cosigned)]
+            assert cosigners(hands, "2026.2") == {"a.example"}
 
 
 def seen(there: Reached) -> int:

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from gsb.ask import seen_of
 from gsb.catalogue import Catalogue, ConfigInvalid, build
 from gsb.cli.shared import fail
 from gsb.errors import StoreUnavailable
@@ -18,7 +19,7 @@ from gsb.evidence.checkpoint import NoteWrong, Signer, open_checkpoint
 from gsb.evidence.log import Folder
 from gsb.metrics import Metrics
 from gsb.node import open_sqlite
-from gsb.resume import Ground, begin_anew
+from gsb.resume import Ground, begin_anew, open_log
 from gsb.store.contract import StoreUnfit
 from gsb.store.logs import LogMoved
 
@@ -62,8 +63,8 @@ def begin(
 ) -> None:
     """Begin a new log, which continues none, on a stopped node: after a restore, or when the log's key is another.
 
-    Its first entry names the store's last checkpoint and the published one, so that nobody can pass over either. The
-    old log stays as it is. Exits 2 while the node runs.
+    Its first entry names the store's last checkpoint, the published one and those that the witnesses show, so that
+    nobody can pass over them. The old log stays as it is. Exits 2 while the node runs.
     """
     if not 4 <= len(reason.strip()) <= 500:
         raise fail("say why, in 4 to 500 characters: --reason")
@@ -78,7 +79,11 @@ async def _begin(catalogue: Catalogue, reason: str) -> str:
     store = open_sqlite(catalogue, Metrics())
     await store.open()
     try:
-        return await begin_anew(Ground.of(catalogue, store), time.time(), reason)
+        ground = Ground.of(catalogue, store)
+        origin = await open_log(ground)
+        # What they have cosigned may be all that is left of what was published: both are named, or neither can be.
+        seen = await seen_of(ground.signer(origin).verifier, catalogue.gsb.log.witnesses) if origin is not None else ()
+        return await begin_anew(ground, time.time(), reason, seen)
     finally:
         await store.close()
 
