@@ -241,6 +241,7 @@ class LogContract:
         await store.sequence(given, note(FIRST, 3))
         for start, limit in ((0, 3), (0, 99), (1, 1), (2, 5), (3, 1), (99, 1), (0, 0)):
             assert list(await store.entries(FIRST, start, limit)) == every[:3][start : start + limit]
+        assert not await store.entries(FIRST, -1, 3)
         assert not await store.entries(SECOND, 0, 3)
 
     # --- publishing -----------------------------------------------------------------------------------------

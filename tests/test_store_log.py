@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
@@ -45,6 +46,30 @@ async def test_many_entries_are_read_in_one_step(store: Store, tmp_path: Path) -
         await store.sequence(given, b"note")
         assert len(sqlite_log.entries(db, FIRST, 0, 4_096)) == len(given.contents) == 501
     assert len(rows) == 4
+
+
+async def test_a_log_that_ends_while_it_is_read_gets_nothing_of_the_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = [await opened(store), entry("note")]
+    await store.note(every[1])
+    loop, logs, moved = asyncio.get_running_loop(), sqlite_log.logs, threading.Event()
+
+    def logs_before_the_end(db: sqlite3.Connection) -> list[sqlite_log.Log]:
+        found = logs(db)
+        if not moved.is_set():
+            moved.set()
+            beginning = store.begin_log(SECOND, entry(), after=FIRST, ended=entry())
+            asyncio.run_coroutine_threadsafe(beginning, loop).result(20)
+        return found
+
+    monkeypatch.setattr(sqlite_log, "logs", logs_before_the_end)
+    given = await store.unsequenced(10)
+    assert moved.is_set()
+    assert given is not None
+    assert list(given.contents) == [one.content for one in every]
+    await store.sequence(given, b"note")
+    assert [(one.origin, one.size) for one in await store.logs()] == [(FIRST, 2), (SECOND, 0)]
 
 
 READS: dict[str, Callable[[sqlite3.Connection], object]] = {
