@@ -139,3 +139,10 @@ def test_a_key_file_that_is_none_is_refused_without_showing_it(tmp_path: Path, c
 def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(KeyFileUnfit, match="nowhere"):
         read_key(tmp_path / "nowhere")
+
+
+def test_whom_a_request_is_about_has_one_hash_that_is_nothing_elses() -> None:
+    one = Seal(KEY).subject("P-0001")
+    assert one == Seal(KEY).subject("P-0001")
+    others = [Seal(bytes(32)).subject("P-0001"), Seal(KEY).subject("P-0002"), Seal(KEY).hash("", "P-0001", b"business")]
+    assert one not in others

@@ -164,4 +164,7 @@ class LogStore(Protocol):
         Entries, state, effect, code, times and the reservation of the key stay: proofs stay valid, and a repeat under
         the key never acts twice. So the fingerprint stays as well, masked; who has the store's key can test it against
         a guessed request as long as the exchange is kept. ``exchange`` then says ``gone``.
+
+        The deleted bytes leave the store's own files soon after; file systems, disks and backups keep their own copies.
+        Other calls wait for the transaction: give some hundred exchanges at a time.
         """
