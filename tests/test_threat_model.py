@@ -21,12 +21,14 @@ import orjson
 import pytest
 
 from gsb.client import BusProblem, Client
+from gsb.evidence.tiles import tile_path
 from gsb.jwk import ALGORITHMS
 from gsb.store.sqlite import rows as sqlite_rows
 from gsb.web.app import API, OPERATIONS
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ
 from tests.support.deployment import standard
 from tests.support.node import GSB, running_node
+from tests.support.reading import published, size_of
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "THREAT_MODEL.md").read_text("utf-8")
@@ -148,9 +150,13 @@ def test_endpoints_are_those_of_the_page() -> None:
 async def test_unsigned_callers_get_401_where_the_page_says_so(tmp_path: Path) -> None:
     identifier = "01a0c450-6c00-71b6-b1a8-e21f6124ae04"
     async with running_node(tmp_path) as node, aiohttp.ClientSession() as session:
+        note = await published(node)
+        name = note.split(b"\n")[0].decode().rpartition("/")[2]
+        tile = tile_path(0, 0, size_of(note))
         for endpoint, port, said in table(["endpoint", "port", "unsigned callers get"]):
             method, path = endpoint.strip("`").split(" ")
             path = path.replace("{id}", identifier).replace("{code}", "busy").replace("{service}", READ)
+            path = path.replace("{log}", name).replace("{tile}", tile)
             url = (node.url if port == "API" else node.operations_url) + path
             body, headers = (b"{}", {"Content-Type": "application/json"}) if method == "POST" else (None, {})
             async with session.request(method, url, data=body, headers=headers) as answer:
