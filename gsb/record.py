@@ -24,7 +24,7 @@ from gsb.evidence.checkpoint import Checkpoint
 from gsb.evidence.log import CHECKPOINT, Edge, tiles_of
 from gsb.evidence.merkle import EMPTY
 from gsb.evidence.tiles import WIDTH
-from gsb.resume import BATCH, Ground, checkpoint_of, fault_of, published, resume, rotate
+from gsb.resume import BATCH, Ground, checkpoint_of, has_ended, published, resume, rotate
 from gsb.store.contract import StoreUnfit
 from gsb.store.logs import LogMoved, LogState
 from gsb.trouble import Trouble
@@ -74,7 +74,8 @@ class Recorder:
         found = await asyncio.to_thread(published, self._ground.folder)
         there = {checkpoint.origin for checkpoint in found.values()}
         for state in await self._bus.store.logs():
-            if state.published and state.closed and state.origin not in there:
+            # Not where an operator has begun a new log instead: what was published of that one, the store cannot tell.
+            if state.closed and state.origin not in there and await has_ended(self._bus.store, state):
                 await self._make_again(state, "its files are missing")
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.close)
@@ -198,24 +199,6 @@ class Recorder:
 
     async def _publish(self, state: LogState) -> None:
         """Write the files of what has its places, and publish the checkpoint that the store signed with them."""
-        try:
-            if state.closed:
-                await self._not_abandoned(state)
-            await self._publish_grown(state)
-        except StoreUnfit as error:
-            if not state.closed:
-                raise
-            log.error("the files of a log stay as they are", extra={"facts": {"log": state.origin, "why": str(error)}})
-            await self._bus.store.publish(state.origin, state.size, state.checkpoint)
-
-    async def _not_abandoned(self, state: LogState) -> None:
-        """Raises StoreUnfit if the log's files say more than the store, or something else: an operator has then begun
-        a new log instead of it."""
-        for found in (await asyncio.to_thread(published, self._ground.folder)).values():
-            if found.origin == state.origin and (fault := await fault_of(self._ground, state, found)):
-                raise StoreUnfit(fault)
-
-    async def _publish_grown(self, state: LogState) -> None:
         grown, self._grown = self._grown, None
         if grown is None or (grown.origin, grown.since, grown.edge.size) != (state.origin, state.published, state.size):
             grown = await self._grow(state)

@@ -26,6 +26,8 @@ from gsb.store.logs import LogState, LogStore
 
 BATCH = 4_096
 """Entries that are read from the store at once."""
+ENDED = "log_ended"
+"""The kind of a log's last entry, unless it is not continued."""
 BEGIN = 'or begin a new log, which will name both: gsb log begin DIR --reason "..."'
 
 
@@ -89,9 +91,15 @@ async def rotate(ground: Ground, last: LogState, now: float) -> bool:
     if ground.origin == last.origin.rpartition("/")[0] and _year(now) <= _year_of(last.origin):
         return False
     origin = _free(ground, now, await ground.store.logs())
-    ended = make_entry("log_ended", now, {"log": last.origin, "next": origin}, {})
+    ended = make_entry(ENDED, now, {"log": last.origin, "next": origin}, {})
     await ground.store.begin_log(origin, _begun(origin, now, last), after=last.origin, ended=ended)
     return True
+
+
+async def has_ended(store: LogStore, state: LogState) -> bool:
+    """Whether a log was ended by the next year's, and that has its place."""
+    last = await store.entries(state.origin, state.size - 1, 1) if state.size else ()
+    return bool(last) and orjson.loads(last[0])["kind"] == ENDED
 
 
 def _begun(
@@ -150,7 +158,7 @@ def published(folder: Folder) -> Mapping[str, Checkpoint]:
     return {name: checkpoint for name, checkpoint in found.items() if checkpoint is not None}
 
 
-async def fault_of(ground: Ground, state: LogState, found: Checkpoint) -> str | None:
+async def _fault_of(ground: Ground, state: LogState, found: Checkpoint) -> str | None:
     """Why a log cannot be continued beside what was published of it, or None."""
     if found.size > state.size:
         return (
@@ -180,7 +188,7 @@ async def _faults(ground: Ground, logs: Sequence[LogState], found: Mapping[str, 
         if goes_on and (fault := await _inner_fault(ground, state)):
             yield fault
     for checkpoint in found.values():
-        if checkpoint.origin == last.origin and (fault := await fault_of(ground, last, checkpoint)):
+        if checkpoint.origin == last.origin and (fault := await _fault_of(ground, last, checkpoint)):
             yield fault
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from gsb.admit import admit
 from gsb.errors import RecorderBehind, StoreUnavailable
+from gsb.evidence.checkpoint import Checkpoint, Signer
 from gsb.evidence.log import CHECKPOINT, Files
 from gsb.evidence.tiles import tile_path
 from gsb.record import Recorder
@@ -139,6 +140,21 @@ async def test_entries_that_are_not_those_signed_are_never_signed_again(tmp_path
     async with recording(tmp_path, deployment) as hands:
         with pytest.raises(StoreUnfit, match="11 entries of the evidence log do not make the tree that was signed"):
             await hands.recorder.look()
+
+
+async def test_a_checkpoint_that_is_not_that_of_its_entries_is_not_published(tmp_path: Path) -> None:
+    async with recording(tmp_path) as hands:
+        await hands.record(1)
+        before = (hands.folder() / CHECKPOINT).read_bytes()
+        await hands.enter(2)
+        given = await hands.store.unsequenced(10)
+        assert given is not None
+        signer = Signer(given.origin, hands.bus.catalogue.log_key)
+        await hands.store.sequence(given, signer.sign(Checkpoint(given.origin, 3, bytes(32)).text()))
+        with pytest.raises(StoreUnfit, match="3 entries of the evidence log do not make the tree that was signed"):
+            await hands.recorder.look()
+        assert (hands.folder() / CHECKPOINT).read_bytes() == before
+        assert len(hands.contents()) == 2
 
 
 # --- two recorders, and a store in trouble

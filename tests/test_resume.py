@@ -62,6 +62,22 @@ async def behind(deployment: Deployment, root: Path) -> str:
     return "it has 3 entries in order, and 5 are published in"
 
 
+async def behind_in_between(deployment: Deployment, root: Path) -> str:
+    """The backup was made when entries had their places and were not published yet."""
+    await recorded(deployment, root, 1, 2)
+    async with recording(root, deployment) as hands:
+        await hands.recorder.look()
+        folder = hands.folder().rename(root / "aside")
+        hands.folder().write_text("a disk that fails")
+        await hands.record(3)
+        hands.folder().unlink()
+        folder.rename(hands.folder())
+    back_up(deployment, root / "backup")
+    await recorded(deployment, root, 4, 5)
+    restore(deployment, root / "backup")
+    return "it has 4 entries in order, and 6 are published in"
+
+
 async def other_entries(deployment: Deployment, root: Path) -> str:
     await recorded(deployment, root, 1, 2)
     back_up(deployment, root / "backup")
@@ -104,7 +120,7 @@ async def behind_itself(deployment: Deployment, root: Path) -> str:
 
 
 Fault = Callable[[Deployment, Path], Awaitable[str]]
-FAULTS: list[Fault] = [behind, other_entries, lost, another_key, behind_itself]
+FAULTS: list[Fault] = [behind, behind_in_between, other_entries, lost, another_key, behind_itself]
 
 
 def everything(deployment: Deployment) -> dict[Path, bytes]:
@@ -150,6 +166,18 @@ async def test_a_new_log_names_what_it_does_not_continue(tmp_path: Path, fault: 
         await hands.record(101)
         assert said(hands.contents(f"{YEAR}.2"))[-1]["number"] == 101
         assert (await hands.store.logs())[-1].origin == origin
+
+
+async def test_the_files_of_a_log_that_is_not_continued_are_not_made_again(tmp_path: Path) -> None:
+    """The store would tell another story than they did."""
+    deployment = standard(tmp_path)
+    await other_entries(deployment, tmp_path)
+    async with recording(tmp_path, deployment, opened=False) as hands:
+        await hands.begin_anew()
+    shutil.rmtree(deployment.log_folder / YEAR)
+    async with recording(tmp_path, deployment) as hands:
+        await hands.record(100)
+        assert [path.name for path in deployment.log_folder.iterdir()] == [f"{YEAR}.2"]
 
 
 async def test_there_is_no_new_log_before_there_was_one(tmp_path: Path) -> None:
