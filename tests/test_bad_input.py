@@ -32,7 +32,9 @@ from tests.bad_input import (
     rows_claims,
     rows_http,
     rows_jose,
+    rows_keys,
     rows_paths,
+    troubles,
 )
 from tests.bad_input.case import WAYS, Case, repeated
 from tests.bad_input.judge import hold, right_draft, sane
@@ -62,12 +64,13 @@ GROUPS = (
     rows_jose.jose_cases,
     rows_paths.path_cases,
     rows_http.http_cases,
+    rows_keys.idempotency_cases,
     rows_body.body_cases,
     rows_admin.admin_cases,
     happenings.outcome_cases,
 )
 CASES = list(chain.from_iterable(cases() for cases in GROUPS))
-TROUBLES = happenings.TROUBLES | losses.TROUBLES
+TROUBLES = troubles.TROUBLES | losses.TROUBLES
 TROUBLE_SEEN: dict[str, set[str]] = {}
 NOT_APPLICABLE = {
     ("sub", "missing"): "it is optional; where a grant requires it, that is a wrong value",
@@ -222,9 +225,9 @@ def test_every_rule_on_bodies_has_its_cases() -> None:
 
 def test_every_rule_on_keys_has_its_cases() -> None:
     page = {cells[0] for cells in table("## Idempotency", "you send")}
-    held = {case.row for case in rows_http.idempotency_cases()} - {"rate"}
-    assert held | rows_http.ELSEWHERE.keys() == page
-    assert not held & rows_http.ELSEWHERE.keys()
+    held = {case.row for case in rows_keys.idempotency_cases()} - {"rate"}
+    assert held | rows_keys.ELSEWHERE.keys() == page
+    assert not held & rows_keys.ELSEWHERE.keys()
 
 
 def test_every_parameter_of_an_act_has_its_cases() -> None:

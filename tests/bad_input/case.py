@@ -18,6 +18,8 @@ WAYS: tuple[Way, ...] = ("missing", "type", "value", "duplicated")
 """The four ways in which a row of the profile can be wrong. ``right`` is a neighbour that must pass."""
 Step = Callable[["Stage", Draft], Awaitable[None]]
 
+ABOUT: dict[str, Any] = {"exchange": ..., "state": ..., "effect": ...}
+"""Members with which a problem speaks of an exchange; their values are held to the signed claims' elsewhere."""
 KNOWN_FROM = "method_mismatch"
 """The first problem in the table, which is in the order of the checks, that is said to a caller who is known."""
 
@@ -43,6 +45,8 @@ class Case:
     """The places that ``errors`` names, in any order; ``...``: any; None: it has no such member."""
     exchange: tuple[str, str | None] | None = None
     """State and effect of the exchange of which the reply's claims speak."""
+    replayed: bool = False
+    """Whether the answer is an earlier one, and says so."""
     before: Step | None = None
     after: Step | None = None
 

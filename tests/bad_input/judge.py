@@ -58,6 +58,7 @@ def held(stage: Stage, case: Case, draft: Draft, token: str, heard: Heard) -> No
     said = (case.exchange or (None, None)) if case.code or case.exchange else None
     if claims is not None and said is not None:
         assert (claims.state, claims.effect) == said
+    assert heard.one("idempotent-replayed") == ("true" if case.replayed else None)
     assert heard.one("cache-control") == "no-store, no-transform"
     assert heard.one("content-encoding") is None
     silent(stage, case.code, heard)
