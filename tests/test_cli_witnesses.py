@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from gsb.cli.main import app
 from gsb.evidence.checkpoint import Cosigner, Note, Signature, parse_note
-from tests.support.logs import WrittenLog
+from tests.support.logs import VERIFIERS, WrittenLog, each_verifier
 
 AT = 1_790_000_000
 TOLD = "2026-09-21T14:13:20.000Z"
@@ -87,6 +87,14 @@ def test_a_log_s_key_is_no_witness_s(log: WrittenLog) -> None:
     for key in (log.vkey, "nonsense"):
         for ran in both(log, log.checkpoint.read_bytes(), "--witness", key):
             assert (ran.exit_code, "is no key of a witness" in ran.stderr) == (2, True)
+
+
+@each_verifier
+def test_cosignatures_are_in_no_verifier_s_way(log: WrittenLog, verifier: str) -> None:
+    crowd = [Cosigner(f"w{number}.example", Ed25519PrivateKey.generate()) for number in range(15)]
+    log.checkpoint.write_bytes(cosign(log.checkpoint.read_bytes(), *crowd))
+    found = VERIFIERS[verifier](log.folder, log.vkey, None)
+    assert found.verified, found.said
 
 
 def test_machines_are_told_who_cosigned(log: WrittenLog) -> None:
