@@ -10,23 +10,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from gsb.errors import Replayed, StoreUnavailable
-from gsb.model import FINAL, Effect, Outcome, State
+from gsb.model import FINAL
 from gsb.store import standing
-from gsb.store.contract import Attempt, Due, Ruling
+from gsb.store.asks import SET_BACK, Jti, Plain, SealedEntry
+from gsb.store.contract import Due
 from gsb.store.spent import Spent
 from gsb.store.sqlite import rows
 from gsb.store.standing import Lease, Row
 
 OPEN = 4_096
 """Unfinished exchanges whose rows are kept in memory at most, so that most calls read nothing."""
-SET_BACK = (
-    "The bus's clock was set back, and until it has passed that time again nobody can tell this call from a replay. "
-    "Nothing was promised. Repeat later with a new jti and the same Idempotency-Key."
-)
-"""What a caller is told whose jti would have been forgotten by now, had it been spent."""
 
 
 class Memory:
@@ -49,21 +45,6 @@ class Memory:
 
 def _last(db: sqlite3.Connection, table: str) -> int:
     return int(db.execute(" ".join(["SELECT coalesce(max(row), 0) FROM", table])).fetchone()[0])
-
-
-class Jti(NamedTuple):
-    """The hash of a jti, and for how long it is remembered."""
-
-    hashed: bytes
-    lives: float
-
-
-class SealedEntry(NamedTuple):
-    """An entry whose secret is sealed."""
-
-    leaf: bytes
-    content: bytes
-    secret: bytes
 
 
 class Batch:
@@ -195,160 +176,6 @@ class Ask(Protocol):
     def decide(self, batch: Batch) -> Any: ...
 
 
-class Plain:
-    """Asks for no rows."""
-
-    __slots__ = ()
-
-    def ids(self) -> Sequence[str]:
-        return ()
-
-    def hashes(self) -> Sequence[bytes]:
-        return ()
-
-
-@dataclass(slots=True, eq=False)
-class Accept(Plain):
-    """Answers the time of acceptance, or the row to which the key belongs."""
-
-    id: str
-    agency: str
-    service: str
-    effect: Effect
-    purpose: str
-    agreement: str
-    fingerprint: bytes
-    expires_in: float
-    business: str | bytes | None
-    subject: bytes | None
-    key: bytes | None
-    jti: Jti
-    record: bytes
-    entry: SealedEntry
-
-    def hashes(self) -> Sequence[bytes]:
-        return () if self.key is None else (self.key,)
-
-    def decide(self, batch: Batch) -> float | tuple[str, bytes]:
-        batch.spend(self.jti)
-        if self.key is not None and (owner := batch.owner(self.key)) is not None:
-            return owner.id, owner.fingerprint
-        now = batch.now
-        row = Row(
-            0,
-            self.id,
-            self.agency,
-            self.service,
-            self.effect,
-            self.purpose,
-            self.agreement,
-            self.fingerprint,
-            now,
-            self.business,
-            self.subject,
-            batch.keep(self.record),
-            self.key,
-            State.ACCEPTED,
-            now + self.expires_in,
-            min(now + standing.FIRST_GAP, now + self.expires_in),
-        )
-        batch.create(row)
-        batch.enter(self.entry, row.row)
-        return now
-
-
-@dataclass(slots=True, eq=False)
-class _Move(Plain):
-    """Something done to one exchange; ``move`` answers whether it may be."""
-
-    id: str
-
-    def ids(self) -> Sequence[str]:
-        return (self.id,)
-
-    def move(self, batch: Batch, row: Row) -> bool:
-        raise NotImplementedError
-
-    def decide(self, batch: Batch) -> Any:
-        row = batch.row(self.id)
-        if row is None or not self.move(batch, row):
-            return False
-        batch.change(row)
-        return True
-
-
-@dataclass(slots=True, eq=False)
-class Begin(_Move):
-    """Answers the exchange as it then is and whether it may have been sent before, or None."""
-
-    lease: float
-
-    def decide(self, batch: Batch) -> Any:
-        row = batch.row(self.id)
-        if row is None or (task := standing.task_for(row, batch.now)) is None:
-            return None
-        maybe_sent = standing.sent_before(row, batch.now)
-        if task == "run":
-            standing.run(row, self.lease, batch.now)
-            batch.change(row)
-        return task, standing.told(row), maybe_sent
-
-
-@dataclass(slots=True, eq=False)
-class Finish(_Move):
-    attempt: Attempt
-    outcome: Outcome
-    reply: bytes | None
-    """The sealed body."""
-    entry: SealedEntry
-
-    def move(self, batch: Batch, row: Row) -> bool:
-        if not standing.finish(row, self.attempt.number, self.outcome, batch.now):
-            return False
-        row.reply = None if self.reply is None else batch.keep(self.reply)
-        batch.enter(self.entry, row.row)
-        return True
-
-
-@dataclass(slots=True, eq=False)
-class Postpone(_Move):
-    attempt: Attempt
-    delay: float
-    reason: str
-    sent: bool
-
-    def move(self, batch: Batch, row: Row) -> bool:
-        return standing.postpone(row, self.attempt.number, self.delay, self.reason, sent=self.sent, now=batch.now)
-
-
-@dataclass(slots=True, eq=False)
-class Hold(_Move):
-    attempt: Attempt
-    state: State
-    reason: str
-    entry: SealedEntry
-
-    def move(self, batch: Batch, row: Row) -> bool:
-        if not standing.hold(row, self.attempt.number, self.state, self.reason, batch.now):
-            return False
-        batch.enter(self.entry, row.row)
-        return True
-
-
-@dataclass(slots=True, eq=False)
-class Resolve(_Move):
-    ruling: Ruling
-    reply: bytes | None
-    entry: SealedEntry
-
-    def move(self, batch: Batch, row: Row) -> bool:
-        if not standing.resolve(row, self.ruling, batch.now):
-            return False
-        row.reply = None if self.reply is None else batch.keep(self.reply)
-        batch.enter(self.entry, row.row)
-        return True
-
-
 @dataclass(slots=True, eq=False)
 class Overdue(Plain):
     """Answers what is due. A lease that only memory holds is written down, so that it is due when it runs out."""
@@ -382,17 +209,3 @@ class Overdue(Plain):
         ids = [str(id_) for (id_,) in batch.db.execute(sql, (when, most))]
         batch.load(ids)
         return ids
-
-
-@dataclass(slots=True, eq=False)
-class Note(Plain):
-    """An entry, a jti, or both, without an exchange."""
-
-    entry: SealedEntry | None = None
-    jti: Jti | None = None
-
-    def decide(self, batch: Batch) -> None:
-        if self.jti is not None:
-            batch.spend(self.jti)
-        if self.entry is not None:
-            batch.enter(self.entry, None)

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gsb.model import FINAL
+from gsb.store.asks import Plain, SealedEntry
 from gsb.store.logs import Erased
-from gsb.store.sqlite.batch import Batch, Plain, SealedEntry
+from gsb.store.sqlite.batch import Batch
 
 
 @dataclass(slots=True, eq=False)

@@ -17,9 +17,10 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from gsb.model import Entry
+from gsb.store.asks import Plain, SealedEntry
 from gsb.store.logs import Backlog, Entered, LogState, Unsequenced, happened_at
 from gsb.store.sqlite import rows
-from gsb.store.sqlite.batch import Batch, Plain, SealedEntry
+from gsb.store.sqlite.batch import Batch
 
 _LEAF = 32
 """Bytes of a leaf hash."""

@@ -15,10 +15,10 @@ from pathlib import Path
 from gsb.errors import StoreUnavailable
 from gsb.model import Entry
 from gsb.store import standing
+from gsb.store.asks import SealedEntry
 from gsb.store.contract import Ages, StoreUnfit
 from gsb.store.seal import KEYCHECK, SECRET, Seal, Unreadable
 from gsb.store.sqlite import reads, rows
-from gsb.store.sqlite.batch import SealedEntry
 from gsb.store.sqlite.writer import Committed, Writer
 from gsb.store.standing import Lease, Row
 

@@ -17,7 +17,8 @@ from typing import Literal, cast
 
 from gsb.errors import Replayed, ReplyUnreadable
 from gsb.model import Effect, Entry, Exchange, Outcome, Record, State
-from gsb.store import standing
+from gsb.store import asks, standing
+from gsb.store.asks import Jti, SealedEntry
 from gsb.store.contract import (
     Ages,
     Attempt,
@@ -32,7 +33,6 @@ from gsb.store.contract import (
 )
 from gsb.store.seal import RECORD, REPLY, SECRET, Unreadable, pack, unpack
 from gsb.store.sqlite import batch, reads, rows
-from gsb.store.sqlite.batch import Jti, SealedEntry
 from gsb.store.sqlite.proving import Proving
 from gsb.store.sqlite.writer import Committed, untold
 from gsb.store.standing import Lease, Row, Task
@@ -84,7 +84,7 @@ class SqliteStore(Proving):
             {RECORD: (pack(new.record), owner), SECRET: (new.entry.secret, new.entry.leaf)}
         )
         answer = await self._writer.ask(
-            batch.Accept(
+            asks.Accept(
                 new.id,
                 new.agency,
                 new.service,
@@ -139,7 +139,7 @@ class SqliteStore(Proving):
                     return None
                 row, record = found, self._record(found)
         if row.effect is not Effect.NONE and standing.task_for(row, now) == "run":
-            answer = await self._writer.ask(batch.Begin(exchange, lease))
+            answer = await self._writer.ask(asks.Begin(exchange, lease))
             if answer is None:
                 return None
             task, begun, maybe_sent = answer
@@ -167,16 +167,16 @@ class SqliteStore(Proving):
 
     async def finish(self, attempt: Attempt, outcome: Outcome, entry: Entry) -> bool:
         reply, sealed = self._sealed_with_reply(attempt.exchange, outcome, entry)
-        ask = batch.Finish(attempt.exchange, attempt, outcome, reply, sealed)
+        ask = asks.Finish(attempt.exchange, attempt, outcome, reply, sealed)
         return await self._end_attempt(attempt, ask)
 
     async def postpone(self, attempt: Attempt, delay: float, reason: str, *, sent: bool) -> bool:
-        return await self._end_attempt(attempt, batch.Postpone(attempt.exchange, attempt, delay, reason, sent))
+        return await self._end_attempt(attempt, asks.Postpone(attempt.exchange, attempt, delay, reason, sent))
 
     async def hold(
         self, attempt: Attempt, state: Literal[State.HELD, State.UNKNOWN], reason: str, entry: Entry
     ) -> bool:
-        ask = batch.Hold(attempt.exchange, attempt, state, reason, self._sealed(entry))
+        ask = asks.Hold(attempt.exchange, attempt, state, reason, self._sealed(entry))
         return await self._end_attempt(attempt, ask)
 
     async def _end_attempt(self, attempt: Attempt, ask: batch.Ask) -> bool:
@@ -190,7 +190,7 @@ class SqliteStore(Proving):
     async def resolve(self, exchange: str, ruling: Ruling, entry: Entry) -> bool:
         self._fresh.pop(exchange, None)
         reply, sealed = self._sealed_with_reply(exchange, ruling.outcome, entry)
-        answer = bool(await self._writer.ask(batch.Resolve(exchange, ruling, reply, sealed)))
+        answer = bool(await self._writer.ask(asks.Resolve(exchange, ruling, reply, sealed)))
         if answer:
             self._leases.pop(exchange, None)
         return answer
@@ -269,10 +269,10 @@ class SqliteStore(Proving):
         self, entry: Entry, *, issuer: str | None = None, jti: str | None = None, jti_lives: float = 0
     ) -> None:
         spent = None if issuer is None or jti is None else self._jti(issuer, jti, jti_lives)
-        await self._writer.ask(batch.Note(self._sealed(entry), spent))
+        await self._writer.ask(asks.Note(self._sealed(entry), spent))
 
     async def spend(self, issuer: str, jti: str, jti_lives: float) -> None:
-        await self._writer.ask(batch.Note(jti=self._jti(issuer, jti, jti_lives)))
+        await self._writer.ask(asks.Note(jti=self._jti(issuer, jti, jti_lives)))
 
 
 def _begun(task: Task, exchange: Exchange, maybe_sent: bool, record: Record | None) -> Begun:
