@@ -13,9 +13,10 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp import web
 
 from gsb import jws
-from gsb.client import Client, ReceiptPending
+from gsb.client import Client, ReceiptPending, ReplyUntrusted
 from gsb.errors import LogUnavailable
 from gsb.evidence.checkpoint import Signer, Verifier
 from gsb.evidence.tiles import tile_path
@@ -28,6 +29,7 @@ from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, Hands, bus_of
 from tests.support.deployment import BUS, standard
 from tests.support.node import GSB, InProcess, node_in_process
 from tests.support.reading import published, read, size_of
+from tests.support.signing_bus import EXCHANGE, Seen, Step, talking
 
 NOBODYS = "01a0c450-6c00-71b6-b1a8-e21f6124ae04"
 
@@ -317,3 +319,38 @@ async def gsb(node: InProcess, *words: str) -> tuple[int, bytes, bytes]:
     async with asyncio.timeout(30):
         said, wrong = await process.communicate()
     return process.returncode or 0, said, wrong
+
+
+# --- the client, against a bus that says something else
+
+
+def receipt_of(seen: Seen, exchange: str = EXCHANGE, kind: str = "text/plain; charset=utf-8") -> web.Response:
+    body = b"c2sp.org/tlog-proof@v1\n"
+    facts = jws.ReplyFacts(200, body, kind, exchange, "done", "done", None)
+    return web.Response(status=200, body=body, headers={"Content-Type": kind, "GSB-Signature": seen.sign(facts)})
+
+
+async def test_the_client_asks_again_until_there_is_one() -> None:
+    async with talking(lambda seen: seen.pending("done"), lambda seen: seen.problem(503, "busy"), receipt_of) as (
+        bus,
+        client,
+        _,
+    ):
+        assert await client.receipt(EXCHANGE, "A" * 43) == b"c2sp.org/tlog-proof@v1\n"
+    assert {seen.http.path_qs for seen in bus.seen} == {f"/exchanges/{EXCHANGE}/receipt?entry={'A' * 43}"}
+    assert all(seen.http.headers["Prefer"].startswith("wait=") for seen in bus.seen)
+    assert len(bus.seen) == 3
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda seen: seen.done({"receipt": "none"}),
+        lambda seen: receipt_of(seen, NOBODYS),
+        lambda seen: receipt_of(seen, kind="application/json"),
+    ],
+)
+async def test_what_is_no_receipt_of_the_exchange_is_not_believed(step: Step) -> None:
+    async with talking(step) as (_, client, _):
+        with pytest.raises(ReplyUntrusted):
+            await client.receipt(EXCHANGE, timeout=0)
