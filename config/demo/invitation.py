@@ -42,6 +42,7 @@ def show(out: Console, site: Site) -> None:
         ("is it ready", f"{site.operations_url}/readyz"),
         ("the tax engine behind it", f"{site.tax_url}/spec"),
         ("the bus's log", short(DATA / "bus.log")),
+        ("the evidence log, signed", f"{site.url}/log/checkpoint"),
     ):
         out.print(f"  {name:<26}{place}")
     out.print("\nTry, in another terminal:\n")
