@@ -71,8 +71,9 @@ SELECT = " ".join(["SELECT", ", ".join("exchange." + name for name in COLUMNS), 
 TABLES = {"spent": 3, "sealed": 2, "secret": 2, "entry": 4, "exchange": len(COLUMNS), "reservation": 2}
 """The tables that batches write, with the number of their columns, in the order of writing."""
 
-_MOST = 64
-"""Rows in one statement at most; smaller powers of two make up the rest, so that few statements are prepared."""
+_MOST = 32
+"""Rows in one statement at most. There is one statement for each table and number of rows, since to run a second one
+costs more than to prepare each of them once; together they take a few megabytes."""
 
 
 def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
@@ -124,11 +125,8 @@ moving = attrgetter(*(_PLAIN.get(name, name) for name in (*MOVING, "row")))
 
 
 def _portions(count: int) -> Iterable[int]:
-    size = _MOST
     while count:
-        while size > count:
-            size //= 2
-        yield size
+        yield (size := min(count, _MOST))
         count -= size
 
 
