@@ -16,7 +16,6 @@ import orjson
 from gsb import handout, jws, strictjson
 from gsb.bus import LOOK, Bus, Woken, jti_lives
 from gsb.catalogue import ServiceInfo
-from gsb.deadlines import Deadlines
 from gsb.errors import (
     BodyInvalid,
     BodyTooLarge,
@@ -210,7 +209,7 @@ async def answer(bus: Bus, call: Call, signed: Signed, admitted: Admitted) -> An
     if admitted.grant is not None:
         headers |= bus.budgets.fields(admitted.grant, bus.clock())
     said = await handout.outcome(bus, signed, known)
-    return Answer(said.status, said.body, said.content_type, {**said.headers, **headers}, known)
+    return said._replace(headers={**said.headers, **headers}) if headers else said
 
 
 def preference_applied(call: Call, wait: float) -> dict[str, str]:
@@ -225,7 +224,12 @@ async def settled(bus: Bus, exchange: str, woken: Woken, wait: float) -> Exchang
     loop = asyncio.get_running_loop()
     end = loop.time() + wait
     while True:
-        await woken_within(end - loop.time(), bus.waiters.looks, woken)
+        left = max(end - loop.time(), 0)
+        timer = bus.waiters.looks.call(woken.set) if left >= LOOK else loop.call_later(left, woken.set)
+        try:
+            await woken.wait()
+        finally:
+            timer.cancel()
         if woken.ended is not None:
             return woken.ended
         woken.clear()
@@ -236,19 +240,3 @@ async def settled(bus: Bus, exchange: str, woken: Woken, wait: float) -> Exchang
             return known
         if bus.leaving or loop.time() >= end:
             return known
-
-
-async def woken_within(seconds: float, looks: Deadlines, woken: Woken) -> None:
-    """Returns when the exchange may have changed, after so many seconds, or when it is time to look all the same."""
-    if seconds >= LOOK:
-        looks.call(woken.set)
-        try:
-            await woken.wait()
-        finally:
-            looks.forget(woken.set)
-        return
-    timer = asyncio.get_running_loop().call_later(max(seconds, 0), woken.set)
-    try:
-        await woken.wait()
-    finally:
-        timer.cancel()

@@ -60,8 +60,8 @@ class Woken:
         if not self._set.done():
             self._set.set_result(None)
 
-    async def wait(self) -> None:
-        await self._set
+    def wait(self) -> asyncio.Future[None]:
+        return self._set
 
     def __enter__(self) -> Woken:
         self._waiting.setdefault(self._exchange, set()).add(self)

@@ -11,48 +11,56 @@ from collections.abc import Callable
 from types import TracebackType
 
 
+class Due:
+    """One wait: what is done when it is over, and when that is, by the event loop's clock."""
+
+    __slots__ = ("_waits", "act", "at")
+
+    def __init__(self, waits: dict[Due, None], act: Callable[[], object], at: float) -> None:
+        self._waits, self.act, self.at = waits, act, at
+        waits[self] = None
+
+    def cancel(self) -> None:
+        self._waits.pop(self, None)
+
+
 class Deadlines:
     """Waits of so many ``seconds`` each. All calls come from one event loop."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._ends: dict[Callable[[], object], float] = {}
-        """What is done when it is due and when that is, the first in front."""
+        self._waits: dict[Due, None] = {}
+        """The first that is due in front."""
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> Limit:
         """For one stretch of work of the running task, which begins now."""
         return Limit(self)
 
-    def call(self, act: Callable[[], object]) -> float:
-        """Have it done when the time is over, unless it is ``forget``-ten before; returns when that will be, by the
-        event loop's clock."""
+    def call(self, act: Callable[[], object]) -> Due:
+        """Have it done when the time is over, unless that is cancelled before."""
         loop = asyncio.get_running_loop()
-        at = loop.time() + self._seconds
-        self._ends[act] = at
+        due = Due(self._waits, act, loop.time() + self._seconds)
         if self._timer is None:
-            self._timer = loop.call_at(at, self._due, loop)
-        return at
+            self._timer = loop.call_at(due.at, self._look, loop)
+        return due
 
-    def forget(self, act: Callable[[], object]) -> None:
-        self._ends.pop(act, None)
-
-    def _due(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer, now = None, loop.time()
-        while self._ends:
-            act, at = next(iter(self._ends.items()))
-            if at > now:
-                self._timer = loop.call_at(at, self._due, loop)
+        while self._waits:
+            due = next(iter(self._waits))
+            if due.at > now:
+                self._timer = loop.call_at(due.at, self._look, loop)
                 return
-            del self._ends[act]
-            act()
+            due.cancel()
+            due.act()
 
 
 class Limit:
     """What ``asyncio.timeout`` does: within its ``with`` the task is cancelled when the time is over, and the
     cancellation becomes TimeoutError; one by somebody else stays what it is."""
 
-    __slots__ = ("_cancelling", "_deadlines", "_task", "at", "expired")
+    __slots__ = ("_cancelling", "_due", "_task", "expired")
 
     def __init__(self, deadlines: Deadlines) -> None:
         task = asyncio.current_task()
@@ -60,9 +68,12 @@ class Limit:
             raise RuntimeError("only a task can be cancelled")
         self._task, self._cancelling = task, task.cancelling()
         self.expired = False
-        self._deadlines = deadlines
-        self.at = deadlines.call(self._expire)
+        self._due = deadlines.call(self._expire)
+
+    @property
+    def at(self) -> float:
         """When the time is over, by the event loop's clock."""
+        return self._due.at
 
     def _expire(self) -> None:
         self.expired = True
@@ -73,6 +84,6 @@ class Limit:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if not self.expired:
-            self._deadlines.forget(self._expire)
+            self._due.cancel()
         elif self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error

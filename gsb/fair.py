@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -81,7 +81,7 @@ class Gate:
     def __init__(self, limits: Callable[[], Limits], clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
         self._clock = clock
-        self._members: dict[str, _Member] = {}
+        self._members: defaultdict[str, _Member] = defaultdict(_Member)
         self._working = 0
         self._calm = 0
         self._rounds: deque[str] = deque()
@@ -97,7 +97,7 @@ class Gate:
 
     def call(self, agency: str) -> Counted:
         """Count one call while it lasts; entering it raises Busy beyond the agency's own limit."""
-        return Counted(self._member(agency), self._limits().in_flight_agency)
+        return Counted(self._members[agency], self._limits().in_flight_agency)
 
     def turn(self, agency: str) -> Turn:
         """``async with`` it: the body runs when it is the agency's turn."""
@@ -105,7 +105,7 @@ class Gate:
 
     def enter(self, agency: str) -> bool:
         """Take a turn if the agency may have one at once; then ``leave`` must follow, else ``wait``."""
-        member = self._member(agency)
+        member = self._members[agency]
         wanted = member.working + len(member.waiting) + 1
         limits = self._limits()
         if wanted <= limits.calm:
@@ -180,9 +180,3 @@ class Gate:
         if agency != self._last:
             self._last, self._other_at = agency, self._last_at
         self._last_at = self._clock()
-
-    def _member(self, agency: str) -> _Member:
-        member = self._members.get(agency)
-        if member is None:
-            member = self._members[agency] = _Member()
-        return member

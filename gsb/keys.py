@@ -37,9 +37,10 @@ class Life:
 
     def accepted(self, now: float) -> bool:
         """Whether a signature of this moment counts. A revocation that lies ahead does not weaken it yet."""
-        if self.state == "announced" or self.revoked(now) or self.over(now):
+        if self.state == "announced" or (self.until is not None and now >= self.until):
             return False
-        return self.state == "revoked" or self.since is None or now >= self.since
+        begun = self.since is None or now >= self.since
+        return not begun if self.state == "revoked" else begun
 
     def over(self, now: float) -> bool:
         return self.until is not None and now >= self.until
@@ -63,11 +64,9 @@ class Registry:
         if found is None:
             raise KeyUnknown
         key, life = found
-        if life.revoked(now):
-            raise KeyRevoked
-        if not life.accepted(now):
-            raise KeyNotActive
-        return key
+        if life.accepted(now):
+            return key
+        raise KeyRevoked if life.revoked(now) else KeyNotActive
 
     def revoked(self, owner: str, kid: str, now: float) -> bool | None:
         """Whether the key is revoked; None when it is not known here, which proves neither."""
@@ -80,17 +79,18 @@ class BusKeys:
 
     def __init__(self, keys: Iterable[tuple[PrivateKey, Life]]) -> None:
         self._keys = tuple(keys)
+        active = [(key, life) for key, life in self._keys if life.state == "active"]
+        self._oldest_first = sorted(active, key=lambda each: each[1].since or 0.0)
 
     def signing(self, now: float) -> PrivateKey:
         """The active key that has been in force longest. Raises SigningUnavailable.
 
         The oldest, so that a new key is known to every caller before it signs anything.
         """
-        active = [(key, life) for key, life in self._keys if life.state == "active" and life.accepted(now)]
-        if not active:
-            raise SigningUnavailable
-        key, _ = min(active, key=lambda each: each[1].since or 0.0)
-        return key
+        for key, life in self._oldest_first:
+            if life.accepted(now):
+                return key
+        raise SigningUnavailable
 
     def jwks(self, now: float) -> dict[str, Any]:
         """The public keys as a JWK Set (RFC 7517, section 5)."""

@@ -123,7 +123,7 @@ def field_tree(fields: tuple[str, ...]) -> FieldTree | None:
     for field in fields:
         if field == "":
             return EVERYTHING
-        _, *tokens = [token.replace("~1", "/").replace("~0", "~") for token in field.split("/")]
+        tokens = _tokens(field)
         place = root
         for token in tokens[:-1]:
             # A wider field that was met before stays; the narrower one below it adds nothing.
@@ -134,6 +134,11 @@ def field_tree(fields: tuple[str, ...]) -> FieldTree | None:
         else:
             place[tokens[-1]] = EVERYTHING
     return root
+
+
+def _tokens(field: str) -> list[str]:
+    """RFC 6901, section 4."""
+    return [token.replace("~1", "/").replace("~0", "~") for token in field.split("/")[1:]]
 
 
 def cut(value: Any, fields: Sequence[str]) -> Any:
@@ -170,18 +175,19 @@ def _same(kept: Collection[Any], values: Collection[Any]) -> bool:
 
 def released(value: Any, fields: Sequence[str]) -> tuple[str, ...]:
     """Those of the granted fields that a value has: names only, for the record of what left the bus."""
-    return tuple(field for field, tree in _trees(tuple(fields)) if _has(value, tree))
+    return tuple([field for field, path in _paths(tuple(fields)) if _has(value, path)])
 
 
 @lru_cache(maxsize=4096)
-def _trees(fields: tuple[str, ...]) -> tuple[tuple[str, FieldTree | None], ...]:
-    return tuple((field, field_tree((field,))) for field in fields)
+def _paths(fields: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((field, tuple(_tokens(field))) for field in fields)
 
 
-def _has(value: Any, tree: FieldTree | None) -> bool:
-    if tree is EVERYTHING:
-        return True
-    ((name, below),) = tree.items()
-    if isinstance(value, dict):
-        return name in value and _has(value[name], below)
-    return isinstance(value, list) and name == "*" and any(_has(each, below) for each in value)
+def _has(value: Any, path: tuple[str, ...]) -> bool:
+    for at, name in enumerate(path):
+        if isinstance(value, list):
+            return name == "*" and any(_has(each, path[at + 1 :]) for each in value)
+        if not isinstance(value, dict) or name not in value:
+            return False
+        value = value[name]
+    return True

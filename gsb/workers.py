@@ -92,22 +92,18 @@ class Workers:
     async def _worker(self, delivery: Delivery) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._perform(delivery)
+            try:
+                await perform(self._bus, delivery.exchange, delivery.system, delivery.agency)
+            except StoreUnavailable:
+                log.error("the store did not take an outcome; the lease decides", extra=_names(delivery))
+            except Exception:
+                # The place where a worker survives whatever went wrong with one exchange: its lease decides.
+                log.exception("performing failed", extra=_names(delivery))
+            delivery.done()
             self._busy[delivery.system] -= 1
             self._freed.set()
             self._idle.append(more := loop.create_future())
             delivery = await more
-
-    async def _perform(self, delivery: Delivery) -> None:
-        try:
-            await perform(self._bus, delivery.exchange, delivery.system, delivery.agency)
-        except StoreUnavailable:
-            log.error("the store did not take an outcome; the lease decides", extra=_names(delivery))
-        except Exception:
-            # The place where a worker survives whatever went wrong with one exchange: its lease decides.
-            log.exception("performing failed", extra=_names(delivery))
-        finally:
-            delivery.done()
 
 
 def _names(delivery: Delivery) -> dict[str, dict[str, str]]:

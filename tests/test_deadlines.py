@@ -103,12 +103,11 @@ async def test_an_error_of_the_work_itself_comes_through_even_when_the_time_is_o
         await fails()
 
 
-async def test_what_was_forgotten_is_not_done() -> None:
+async def test_what_was_cancelled_is_not_done() -> None:
     deadlines, done = Deadlines(SOON), list[str]()
     acts = [lambda name=name: done.append(name) for name in ("first", "second", "third")]
-    for act in acts:
-        deadlines.call(act)
-    deadlines.forget(acts[0])
+    dues = [deadlines.call(act) for act in acts]
+    dues[0].cancel()
     await asyncio.sleep(3 * SOON)
     assert done == ["second", "third"]
 
@@ -118,4 +117,4 @@ async def test_a_hundred_thousand_that_end_in_time_leave_nothing_behind() -> Non
     for _ in range(100_000):
         with deadlines.begin():
             pass
-    assert not deadlines._ends
+    assert not deadlines._waits

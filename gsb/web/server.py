@@ -277,9 +277,7 @@ async def read_call(request: web.BaseRequest, limit: int, within: float) -> Call
     headers = request.headers
     if request.version < HttpVersion10:
         raise BadRequest  # the parser takes a request line without a version, and no other reader would
-    for name in ONCE:
-        if len(headers.getall(name, ())) > 1:
-            raise HeaderRepeated(f"{name} stands more than once")
+    signature, key, content_type, prefer = [once(request, name) for name in ONCE]
     if any(coding.lower() != "identity" for coding in headers.getall("Content-Encoding", ())):
         raise ContentCodingRefused
     body = await read_body(request, limit, within)
@@ -290,14 +288,21 @@ async def read_call(request: web.BaseRequest, limit: int, within: float) -> Call
         target=request.raw_path,
         body=body,
         received_at=time.time(),
-        signature=headers.get("GSB-Signature"),
-        content_type=headers.get("Content-Type"),
-        idempotency_key=read_key(headers.get("Idempotency-Key")),
-        wait=read_wait(headers.get("Prefer")),
+        signature=signature,
+        content_type=content_type,
+        idempotency_key=read_key(key),
+        wait=read_wait(prefer),
         traceparent=read_trace(headers.get("traceparent")),
         if_none_match=headers.get("If-None-Match"),
         accept_encoding=headers.get("Accept-Encoding"),
     )
+
+
+def once(request: web.BaseRequest, name: str) -> str | None:
+    values = request.headers.getall(name, ())
+    if len(values) > 1:
+        raise HeaderRepeated(f"{name} stands more than once")
+    return values[0] if values else None
 
 
 async def read_body(request: web.BaseRequest, limit: int, within: float) -> bytes:
@@ -348,8 +353,10 @@ def read_trace(header: str | None) -> str | None:
 
 def read_wait(header: str | None) -> float | None:
     """Seconds to wait by ``Prefer`` (RFC 7240, section 4). A preference that is not understood is ignored."""
+    if header is None:
+        return None
     # Neither has parameters, so what stands behind a semicolon changes nothing.
-    preferences = [part.partition(";")[0].strip().lower() for part in (header or "").split(",")]
+    preferences = [part.partition(";")[0].strip().lower() for part in header.split(",")]
     for preference in preferences:
         if match := WAIT.fullmatch(preference):
             return float(match[2])

@@ -168,20 +168,21 @@ class SqliteStore(Proving):
     async def finish(self, attempt: Attempt, outcome: Outcome, entry: Entry) -> bool:
         reply, sealed = self._sealed_with_reply(attempt.exchange, outcome, entry)
         ask = asks.Finish(attempt.exchange, attempt, outcome, reply, sealed)
-        return await self._end_attempt(attempt, ask)
+        return self._ended(attempt, await self._writer.ask(ask))
 
     async def postpone(self, attempt: Attempt, delay: float, reason: str, *, sent: bool) -> bool:
-        return await self._end_attempt(attempt, asks.Postpone(attempt.exchange, attempt, delay, reason, sent))
+        ask = asks.Postpone(attempt.exchange, attempt, delay, reason, sent)
+        return self._ended(attempt, await self._writer.ask(ask))
 
     async def hold(
         self, attempt: Attempt, state: Literal[State.HELD, State.UNKNOWN], reason: str, entry: Entry
     ) -> bool:
         ask = asks.Hold(attempt.exchange, attempt, state, reason, self._sealed(entry))
-        return await self._end_attempt(attempt, ask)
+        return self._ended(attempt, await self._writer.ask(ask))
 
-    async def _end_attempt(self, attempt: Attempt, ask: batch.Ask) -> bool:
+    def _ended(self, attempt: Attempt, answer: bool) -> bool:
+        """Forget the lease of the attempt, whatever became of it."""
         self._fresh.pop(attempt.exchange, None)
-        answer = bool(await self._writer.ask(ask))
         lease = self._leases.get(attempt.exchange)
         if lease is not None and lease.number <= attempt.number:
             del self._leases[attempt.exchange]
