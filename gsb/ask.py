@@ -26,8 +26,8 @@ from gsb.evidence.checkpoint import (
     parse_note,
     parse_signatures,
 )
+from gsb.evidence.log import cut_from
 from gsb.evidence.merkle import ProofWrong, ReadTile, check_consistency, consistency, tree_root
-from gsb.evidence.tiles import HEIGHT, WIDTH
 from gsb.evidence.witness import ADD, SIZE_TYPE, Request, parse_size, seen_path
 
 ANSWER_LIMIT = 65_536
@@ -70,10 +70,9 @@ class Wanted:
         text = parse_note(note).text
         return cls(log, note, known, read, text, Checkpoint.parse(text))
 
-    def read_older(self, level: int, number: int, width: int) -> Sequence[bytes]:
-        """A tile of an earlier size, cut from the checkpoint's own: partial tiles of sizes in between may not exist."""
-        whole = min(WIDTH, (self.checkpoint.size >> HEIGHT * level) - number * WIDTH)
-        return self.read(level, number, whole)[:width]
+    def root(self, size: int) -> bytes:
+        """The root of the log's first entries, by its own tiles. Raises ValueError and OSError."""
+        return tree_root(size, cut_from(self.read, self.checkpoint.size))
 
 
 class Asking:
@@ -143,7 +142,7 @@ class Asking:
             raise Contradicted(f"{said}; it does not show the checkpoint itself")
         if seen.size <= wanted.checkpoint.size:
             try:
-                ours = await asyncio.to_thread(tree_root, seen.size, wanted.read_older)
+                ours = await asyncio.to_thread(wanted.root, seen.size)
             except (ValueError, OSError) as error:
                 raise Failed("files", f"{said}, which cannot be compared: {error}") from error
             if ours == seen.root:
@@ -215,7 +214,7 @@ def _proof(old: int, wanted: Wanted) -> Sequence[bytes]:
 
 def _own_root(old: int, wanted: Wanted) -> bytes:
     """The root of the log's first entries by its own tiles, after these were seen to make the checkpoint."""
-    root = tree_root(old, wanted.read_older)
+    root = wanted.root(old)
     proof = consistency(old, wanted.checkpoint.size, wanted.read)
     check_consistency(old, root, wanted.checkpoint.size, wanted.checkpoint.root, proof)
     return root

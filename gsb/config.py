@@ -103,6 +103,17 @@ class WitnessTable(Table):
     """Its verifier key, as ``gsb witness key`` prints it there."""
 
 
+class TimestampTable(Table):
+    """An authority that says when a checkpoint existed (RFC 3161), for proof that outlives the log's key."""
+
+    url: str = Field(pattern=r"^https?://[!-~]+$")
+    """Where it is asked, over plain HTTP too: what it answers is signed."""
+    every: float = Field(default=86_400.0, ge=60)
+    """Seconds between two time-stamps of a log that grows."""
+    certificates: File
+    """PEM file with the authority's root certificates, and those between them and its own."""
+
+
 class LogTable(Table):
     """Where the evidence log lies, who signs and witnesses it, and how far it may fall behind."""
 
@@ -130,6 +141,9 @@ class LogTable(Table):
     wait."""
     cosigned_within: float = Field(default=3_600.0, gt=0)
     """Seconds without a checkpoint with enough cosignatures after which ``/readyz`` is 503 and names ``witness``."""
+
+    timestamp: TimestampTable | None = None
+    """Needs the extra ``timestamp``. Time-stamps lie in the folder ``timestamps`` beside the logs."""
 
     @model_validator(mode="after")
     def _keeps_up(self) -> Self:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from gsb.config import Agreement, Gsb, Service, Tls
+from gsb.config import Agreement, Gsb, Service, TimestampTable, Tls
 from gsb.evidence.checkpoint import WITNESS, NoteWrong, Verifier
 from gsb.evidence.entry import canonical
 from gsb.evidence.tiles import ENTRY_LIMIT
@@ -22,6 +22,7 @@ from gsb.installed import Loaded, installed, load_adapter, read_settings
 from gsb.load import KINDS, Finding, Tables, suggest
 from gsb.material import Material, dotted, shown
 from gsb.schema import Schema
+from gsb.stamp import INSTALLED, read_certificates
 from gsb.store.seal import KeyFileUnfit, read_key
 
 FIELDS_LIMIT = ENTRY_LIMIT - 1_535
@@ -108,6 +109,18 @@ def _log(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
     if not re.fullmatch(ORIGIN, gsb.log_origin):
         yield Finding("gsb.toml", "log.origin", f"is missing: a log cannot be called {gsb.log_origin}")
     yield from _witnesses(gsb)
+    if gsb.log.timestamp is not None:
+        yield from _timestamp(gsb.log.timestamp)
+
+
+def _timestamp(table: TimestampTable) -> Iterator[Finding]:
+    if not INSTALLED:
+        yield Finding("gsb.toml", "log.timestamp", "needs the extra: pip install 'gsb[timestamp]'")
+    try:
+        if not any(each.issuer == each.subject for each in read_certificates(table.certificates)):
+            yield Finding("gsb.toml", "log.timestamp.certificates", "holds no root certificate")
+    except (OSError, ValueError) as error:
+        yield Finding("gsb.toml", "log.timestamp.certificates", f"cannot be read: {error}")
 
 
 def _witnesses(gsb: Gsb) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ from gsb.metrics import Metrics
 from gsb.record import Recorder
 from gsb.reload import Reloader
 from gsb.runtime import Runtime
+from gsb.stamp import Stamper
 from gsb.store.contract import DAY, Ages, Store, StoreUnfit
 from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore
@@ -88,6 +89,9 @@ class Node:
             stack.push_async_callback(self.recorder.close)
             self._background(stack, self.recorder.watch())
             self._background(stack, self.recorder.run())
+            if (table := self.bus.catalogue.gsb.log).timestamp is not None:
+                stamper = Stamper(self.bus.store, table.path, table.timestamp, self.bus.clock)
+                self._background(stack, stamper.run())
             self._background(stack, self._workers.run())
             self._background(stack, self._sweep())
             await self._listen(stack)

@@ -60,6 +60,7 @@ def test_a_whole_log_is_verified_and_told(log: WrittenLog) -> None:
         "older": None,
         "unsigned": 0,
         "cosigned": {},
+        "timestamps": [],
     }
 
 

@@ -28,6 +28,7 @@ ROWS = """
         store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer
         store.sqlite.opened store.sqlite.log store.sqlite.erase store.sqlite.proving store.sqlite.store store.sqlite
     broker.contract broker.local
+    stamp
     material lint catalogue check
     breaker runtime
     bus

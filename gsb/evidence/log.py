@@ -12,9 +12,10 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 
 from gsb.evidence.merkle import ReadTile, Tree, leaf_hash
-from gsb.evidence.tiles import HASH, WIDTH, Bundle, growth, hashes, pack, tile_path
+from gsb.evidence.tiles import HASH, HEIGHT, WIDTH, Bundle, growth, hashes, pack, tile_path
 
 CHECKPOINT = "checkpoint"
 
@@ -93,8 +94,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def tiles_of(files: Files) -> ReadTile:
-    """Reads the hashes of a log's tiles; raises ValueError when one is missing or too short, and OSError."""
+class Readable(Protocol):
+    """Whatever has the files of a log."""
+
+    def read(self, path: str) -> bytes | None:
+        """The file, or None when there is none."""
+
+
+def tiles_of(files: Readable) -> ReadTile:
+    """Reads the hashes of a log's tiles; raises ValueError when one is missing or too short, and what ``read`` does."""
 
     def read(level: int, number: int, width: int) -> list[bytes]:
         data = files.read(tile_path(level, number, width))
@@ -103,6 +111,16 @@ def tiles_of(files: Files) -> ReadTile:
         return hashes(data, width)
 
     return read
+
+
+def cut_from(read: ReadTile, size: int) -> ReadTile:
+    """Reads tiles of earlier sizes from those of this one: partial tiles of sizes in between may never have existed."""
+
+    def cut(level: int, number: int, width: int) -> Sequence[bytes]:
+        whole = min(WIDTH, (size >> HEIGHT * level) - number * WIDTH)
+        return read(level, number, whole)[:width]
+
+    return cut
 
 
 class Edge:

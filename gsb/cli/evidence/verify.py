@@ -6,12 +6,14 @@ true, 2 it cannot be carried out as given, 6 and 7 as for calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from cryptography.x509 import Certificate
+from cryptography.x509 import load_pem_x509_certificates as load_certificates
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -20,8 +22,11 @@ from gsb.cli.evidence.sources import LOG, Source, Withheld, at_url, in_folder
 from gsb.cli.shared import bus_keys, explain, fail, print_json, shown, signing_key
 from gsb.client import Client, ClientError
 from gsb.evidence.checkpoint import WITNESS, NoteWrong, Verifier, to_base64
+from gsb.evidence.log import cut_from, tiles_of
+from gsb.evidence.merkle import tree_root
 from gsb.evidence.verify import LogWrong, Verified, Witnessing, verify_log
 from gsb.model import timestamp
+from gsb.stamp import INSTALLED, verify_stamps
 
 Where = Annotated[
     str, typer.Argument(metavar="DIR|URL", help="Folder of the log or of a bus's logs, or URL ending in /log or below.")
@@ -50,6 +55,12 @@ Cosignatures = Annotated[
     int | None,
     typer.Option("--cosignatures", min=0, help="How many of the witnesses must have cosigned; all unless given."),
 ]
+Stamps = Annotated[
+    Path | None, typer.Option("--timestamps", metavar="FOLDER", help="Time-stamps of it to be verified too.")
+]
+Authority = Annotated[
+    Path | None, typer.Option("--authority", metavar="PEM", help="Certificates of who made them, a root among them.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
@@ -60,6 +71,8 @@ def verify(
     older: Older = None,
     witnesses: Witnesses = None,
     cosignatures: Cosignatures = None,
+    timestamps: Stamps = None,
+    authority: Authority = None,
     auditor: Auditor = None,
     auditor_key: AuditorKey = None,
     bus: Bus = None,
@@ -73,9 +86,12 @@ def verify(
     """
     verifier, witnessing = log_key(key), trusted(witnesses, cosignatures)
     before = None if older is None else read_file(older)
+    certificates = certificates_of(timestamps, authority)
     client = None if auditor is None else as_auditor(where, auditor, auditor_key, bus, keys_of_bus)
     with ended_clearly(as_json), source(where, verifier.name.rpartition("/")[2], client) as found:
-        told(verified(found, verifier, before, witnessing), as_json)
+        result = verified(found, verifier, before, witnessing)
+        stamped = [] if timestamps is None else list(stamps(found, result, verifier, timestamps, certificates))
+        told(result, stamped, as_json)
 
 
 def log_key(text: str) -> Verifier:
@@ -159,7 +175,31 @@ def verified(found: Source, verifier: Verifier, older: bytes | None, witnessing:
         return verify_log(found.read, verifier, older=older, witnessing=witnessing, paths=found.paths, progress=step)
 
 
-def told(result: Verified, as_json: bool) -> None:
+def certificates_of(timestamps: Path | None, authority: Path | None) -> Sequence[Certificate]:
+    """The authority's certificates, or a clear end."""
+    if (timestamps is None) != (authority is None):
+        raise fail("--timestamps and --authority go together")
+    if authority is None:
+        return ()
+    if not INSTALLED:
+        raise fail("time-stamps need the extra: pip install 'gsb[timestamp]'")
+    try:
+        return load_certificates(read_file(authority))
+    except ValueError as error:
+        raise fail(f"{authority} holds no certificates: {error}") from error
+
+
+def stamps(
+    found: Source, result: Verified, verifier: Verifier, folder: Path, authority: Sequence[Certificate]
+) -> Iterator[tuple[int, str]]:
+    """Each time-stamped size of the verified log, and when it existed."""
+    size = result.checkpoint.size
+    read = cut_from(tiles_of(found), size)
+    for at_size, at in verify_stamps(folder, verifier, authority, size, lambda older: tree_root(older, read)):
+        yield at_size, timestamp(at.timestamp())
+
+
+def told(result: Verified, stamped: Sequence[tuple[int, str]], as_json: bool) -> None:
     checkpoint, older = result.checkpoint, result.older
     said: dict[str, Any] = {
         "verified": True,
@@ -169,6 +209,7 @@ def told(result: Verified, as_json: bool) -> None:
         "older": None if older is None else older.size,
         "unsigned": result.unsigned,
         "cosigned": {name: timestamp(at) for name, at in result.cosigned.items()},
+        "timestamps": [{"size": size, "time": at} for size, at in stamped],
     }
     if as_json:
         print_json(said)
@@ -178,5 +219,7 @@ def told(result: Verified, as_json: bool) -> None:
         typer.echo(f"it extends the older checkpoint of {older.size} entries")
     for name, at in said["cosigned"].items():
         typer.echo(shown(f"cosigned by {name} at {at}"))
+    for size, at in stamped:
+        typer.echo(f"its first {size} entries existed at {at}, says the authority")
     if result.unsigned:
         typer.echo(f"{result.unsigned} more entries are not signed yet, and not verified")
