@@ -84,6 +84,10 @@ def witnessed(*, count: int = 1, **table: str) -> Bend:
     return set_gsb("log", witnesses=tables, **more)
 
 
+def stamped(certificates: str, url: str = "http://tsa.example/") -> Bend:
+    return set_gsb("log", timestamp={"url": url, "certificates": certificates})
+
+
 def tear(path: str) -> Bend:
     """A schema whose file is no strict JSON."""
 
@@ -180,6 +184,9 @@ CASES: list[tuple[Bend, str, str, str]] = [
     (witnessed(key="w.example+00000000+AAAA"), "gsb.toml", "log.witnesses.0.key", "is of the unknown type"),
     (witnessed(key=vkey("log")), "gsb.toml", "log.witnesses.0.key", "is not the key of a witness"),
     (witnessed(count=2), "gsb.toml", "log.witnesses.1.key", "w.example stands twice"),
+    (stamped("gsb.toml"), "gsb.toml", "log.timestamp.certificates", "cannot be read"),
+    (stamped("none.pem"), "gsb.toml", "log.timestamp.certificates", "No such file"),
+    (stamped("none.pem", url="ftp://tsa.example"), "gsb.toml", "log.timestamp.url", "match pattern"),
     (set_gsb("limits", wait=50, wait_max=40), "gsb.toml", "limits", "wait must be at most wait_max"),
     (
         lambda d: d.gsb.update(retention={"bodies_days": 60, "exchanges_days": 60}),
