@@ -1,4 +1,4 @@
-"""What the SQLite store tells of its own work: its commits, and what stands still in it."""
+"""The SQLite store's own work: its commits, what stands still in it, and what it remembers instead of reading it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import os
 from pathlib import Path
 
+from gsb.model import Effect
 from gsb.store.sqlite import SqliteStore
 from gsb.store.sqlite import reads as sqlite_reads
 from gsb.store.sqlite import rows as sqlite_rows
-from tests.support.stores import accepted
+from tests.support.stores import Clock, accepted
 
 KEY = os.urandom(32)
 
@@ -37,3 +38,18 @@ async def test_what_stands_still_is_counted_on_an_index(tmp_path: Path) -> None:
     db.close()
     await store.close()
     assert "COVERING INDEX exchange_state" in plan
+
+
+async def test_what_was_just_accepted_begins_like_what_is_read(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db", KEY, clock=Clock())
+    await store.open()
+    remembered, read = [await accepted(store, effect=Effect.NONE) for _ in range(2)]
+    first = await store.begin(remembered.id, 30.0)
+    store._fresh.clear()
+    second = await store.begin(read.id, 30.0)
+    assert first is not None
+    assert second is not None
+    named = second.exchange._replace(id=remembered.id)
+    assert second._replace(attempt=first.attempt, exchange=named) == first
+    assert [await store.begin(each.id, 30.0) for each in (remembered, read)] == [None, None]
+    await store.close()

@@ -130,6 +130,8 @@ class SqliteStore(Proving):
         now = self._clock()
         if fresh is not None:
             new, accepted_at = fresh
+            if self._may_begin_first(new, accepted_at, now):
+                return self._begin_first(new, accepted_at, lease, now)
             row, record = _row_of(new, accepted_at), cast(Record | None, new.record)
             standing.apply(row, self._leases.get(exchange))
         else:
@@ -145,6 +147,20 @@ class SqliteStore(Proving):
             task, begun, maybe_sent = answer
             return _begun(task, begun, maybe_sent, record)
         return self._begin_in_memory(row, record, lease, now)
+
+    def _may_begin_first(self, new: NewExchange, accepted_at: float, now: float) -> bool:
+        """Whether nothing has happened yet to what was just accepted, and nothing of its beginning need be durable."""
+        return new.effect is Effect.NONE and new.id not in self._leases and now < accepted_at + new.expires_in
+
+    def _begin_first(self, new: NewExchange, accepted_at: float, lease: float, now: float) -> Begun:
+        """What ``_begin_in_memory`` does, where every rule says yes: most exchanges begin so."""
+        decision, until = new.record.decision, now + lease
+        exchange = Exchange(
+            new.id, new.agency, new.service, new.effect, State.RUNNING, decision.purpose, decision.agreement,
+            accepted_at, accepted_at + new.expires_in, 1, None, until, now, None,
+        )  # fmt: skip
+        self._leases[new.id] = Lease(1, until, now)
+        return Begun(Attempt(new.id, 1), "run", exchange, new.record, maybe_sent=False)
 
     def _begin_in_memory(self, row: Row, record: Record | None, lease: float, now: float) -> Begun | None:
         task = standing.task_for(row, now)
