@@ -240,10 +240,9 @@ class Recorder:
     async def _ask(self) -> None:
         """Let the witnesses say whether the open log is behind what they have cosigned, and cosign what others lack."""
         *closed, last = await self._bus.store.logs()
-        found = await asyncio.to_thread(published, self._ground.folder)
         for state in closed:
-            # Not where an operator has begun a new log instead: those files say something else, and stay as they are.
-            if checkpoint_of(state.published_note) in found.values():
+            # Not where an operator has begun a new log instead: of that one witnesses may well have seen more.
+            if state.published and await has_ended(self._bus.store, state):
                 self._witnesses.offer(self._wanted(state, state.published_note))
         nothing = Checkpoint(last.origin, 0, EMPTY).text()
         note = last.published_note or self._ground.signer(last.origin).sign(nothing)

@@ -344,16 +344,20 @@ async def test_a_rolled_back_store_that_could_not_ask_stops_as_soon_as_it_can(
     assert 'gsb_witness_failures_total{reason="contradiction",witness="b.example"} 1.0' in text
 
 
-async def test_a_new_log_names_what_witnesses_have_cosigned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("entries_in_the_backup", [0, 3])
+async def test_a_new_log_names_what_witnesses_have_cosigned(tmp_path: Path, entries_in_the_backup: int) -> None:
     async with scene(tmp_path, "a.example", "gone.example", there=False) as made:
         await made.begin("a.example")
+        if entries_in_the_backup:
+            async with made.recording() as hands:
+                await hands.record(*range(1, entries_in_the_backup))
         saved = save(made, tmp_path)
         async with made.recording() as hands:
-            await hands.record(1)
+            await hands.record(100)
             cosigned = open_checkpoint(note_of(hands), hands.verifier())
         give_back(made, saved)
         async with made.recording(opened=False) as hands:
-            with pytest.raises(StoreUnfit, match="has cosigned 2 entries"):
+            with pytest.raises(StoreUnfit, match=f"has cosigned {cosigned.size} entries"):
                 await hands.recorder.open()
         words = ["log", "begin", str(made.deployment.folder), "--reason", "the machine was lost"]
         ran = await asyncio.to_thread(CliRunner().invoke, app, words)
@@ -364,6 +368,11 @@ async def test_a_new_log_names_what_witnesses_have_cosigned(tmp_path: Path) -> N
             (first, *_) = said(hands.contents("2026.2"))
             assert first["witnessed"] == [told(cosigned)]
             assert cosigners(hands, "2026.2") == {"a.example"}
+        # Nor does the next start ask whether the old one may be continued: it is not.
+        async with made.recording() as hands:
+            await hands.record(101)
+            assert cosigners(hands, "2026.2") == {"a.example"}
+            assert not hands.bus.behind
 
 
 def seen(there: Reached) -> int:
