@@ -105,12 +105,11 @@ class Gate:
 
     def enter(self, agency: str) -> bool:
         """Take a turn if the agency may have one at once; then ``leave`` must follow, else ``wait``."""
-        member = self._members[agency]
+        member, limits, now = self._members[agency], self._limits(), self._clock()
         wanted = member.working + len(member.waiting) + 1
-        limits = self._limits()
         if wanted <= limits.calm:
-            self._note(agency)
-        return not member.waiting and self._give(agency, member, wanted, limits)
+            self._note(agency, now)
+        return not member.waiting and self._give(agency, member, wanted, limits, now)
 
     async def wait(self, agency: str) -> None:
         """Returns when it is the agency's turn; ``leave`` must follow."""
@@ -147,7 +146,7 @@ class Gate:
         while member.waiting and member.waiting[0].done():
             member.waiting.popleft()  # who waited was cancelled
         wanted = member.working + len(member.waiting)
-        served = bool(member.waiting) and self._give(agency, member, wanted, self._limits())
+        served = bool(member.waiting) and self._give(agency, member, wanted, self._limits(), self._clock())
         if served:
             member.waiting.popleft().set_result(None)
         if member.waiting:
@@ -155,28 +154,23 @@ class Gate:
             return served
         return True
 
-    def _give(self, agency: str, member: _Member, wanted: int, limits: Limits) -> bool:
+    def _give(self, agency: str, member: _Member, wanted: int, limits: Limits, now: float) -> bool:
         """Give the agency, which wants so many turns in all, one more if it may have it."""
         if self._working >= limits.turns:
             return False
         if wanted <= limits.calm:
             member.calm += 1
             self._calm += 1
-        elif not self._flooding_may(agency, member):
-            return False
+        else:
+            others = self._other_at if agency == self._last else self._last_at
+            if now < others + THERE and (member.working or (self._calm and now < member.served_at + AGES)):
+                return False
+            member.served_at = now
         member.working += 1
         self._working += 1
         return True
 
-    def _flooding_may(self, agency: str, member: _Member) -> bool:
-        now = self._clock()
-        others = self._other_at if agency == self._last else self._last_at
-        if now < others + THERE and (member.working or (self._calm and now < member.served_at + AGES)):
-            return False
-        member.served_at = now
-        return True
-
-    def _note(self, agency: str) -> None:
+    def _note(self, agency: str, now: float) -> None:
         if agency != self._last:
             self._last, self._other_at = agency, self._last_at
-        self._last_at = self._clock()
+        self._last_at = now

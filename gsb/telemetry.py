@@ -12,6 +12,8 @@ import os
 import re
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, TextIO
@@ -94,7 +96,7 @@ def _place(record: logging.LogRecord) -> list[str]:
 
 
 class Lines(logging.StreamHandler[TextIO]):
-    """Writes to a buffered stream, with one system call what was logged in one turn of the event loop.
+    """Makes and writes the lines of one turn of the event loop together, at its end, with one system call.
 
     What is logged where no event loop runs is written at once, and ``logging`` flushes its handlers when the process
     ends: only a kill loses lines, those of the turn in which it comes.
@@ -102,24 +104,37 @@ class Lines(logging.StreamHandler[TextIO]):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
+        self._records: deque[logging.LogRecord] = deque()
         self._soon = False
 
-    def flush(self) -> None:
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without a filter, and without a lock: to add to a queue takes none."""
+        self._records.append(record)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._soon = False
-            super().flush()
+            self.flush()
         else:
             if not self._soon:
                 self._soon = True
-                loop.call_soon(self._flush)
+                loop.call_soon(self.flush)
+        return True
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         self._soon = False
         # To log that nothing can be logged would begin anew in every turn. The stream keeps what it can for later.
         with suppress(OSError):
+            self.stream.write("".join(self._lines()))
             super().flush()
+
+    def _lines(self) -> Iterator[str]:
+        with suppress(IndexError):  # another thread may have taken the last one
+            while True:
+                record = self._records.popleft()
+                try:
+                    yield f"{self.format(record)}\n"
+                except (TypeError, ValueError):
+                    self.handleError(record)
 
 
 def log_to_stderr(level: int = logging.INFO) -> None:

@@ -134,6 +134,16 @@ async def test_lines_of_one_turn_are_written_together_when_it_ends_and_others_at
         assert read() == ["from a thread"]
 
 
+async def test_a_line_that_cannot_be_made_takes_no_other_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with lines_of("gsb.odd") as (logger, read):
+        logger.error("one")
+        logger.error("odd", extra={"facts": {"not JSON": object()}})
+        logger.error("three")
+        await asyncio.sleep(0)
+        assert read() == ["one", "three"]
+    assert "--- Logging error ---" in capsys.readouterr().err
+
+
 def test_a_line_that_a_loop_left_behind_comes_with_the_next_one() -> None:
     with lines_of("gsb.left") as (logger, read):
         loop = asyncio.new_event_loop()
