@@ -36,11 +36,10 @@ async def noted(store: Store, count: int) -> list[Entry]:
 async def placed(store: Store, limit: int = 4_096) -> list[tuple[str, bytes]]:
     """Sequence all there is, ``limit`` at a time: in which log, and what."""
     found: list[tuple[str, bytes]] = []
+    before = {one.origin: one.size for one in await store.logs()}
     while (given := await store.unsequenced(limit)) is not None:
         assert 0 < len(given.contents) <= limit
-        assert given.size == sum(origin == given.origin for origin, _ in found) + (
-            0 if found else (await state(store, given.origin)).size
-        )
+        assert given.size == before[given.origin] + sum(origin == given.origin for origin, _ in found)
         await store.sequence(given, note(given.origin, given.size + len(given.contents)))
         found += [(given.origin, content) for content in given.contents]
     return found

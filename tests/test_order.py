@@ -27,6 +27,8 @@ ROWS = """
     store.logs store.contract store.seal store.spent store.standing store.asks
         store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer
         store.sqlite.opened store.sqlite.log store.sqlite.erase store.sqlite.proving store.sqlite.store store.sqlite
+        store.postgres.schema store.postgres.sessions store.postgres.aging store.postgres.batch store.postgres.writer
+        store.postgres.reads store.postgres.log store.postgres.proving store.postgres.store store.postgres
     broker.contract broker.local
     stamp
     material lint catalogue check
@@ -53,6 +55,7 @@ MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_FILES = 400, 40, 10
 BLIND = {
     "gsb/installed.py": "importing foreign code",
     "gsb/runtime.py": "running foreign code",
+    "gsb/store/postgres/writer.py": "the task that writes, which hands every error to those who wait",
     "gsb/store/sqlite/writer.py": "the writer thread, which hands every error to those who wait",
     "gsb/workers.py": "the worker loop, which survives one exchange",
     "gsb/reload.py": "building another catalogue, which runs foreign code beside a node that works",

@@ -77,6 +77,10 @@ class Plain:
     def hashes(self) -> Sequence[bytes]:
         return ()
 
+    def spends(self) -> Jti | None:
+        """The jti that deciding will ask for, so that a store may look for it before."""
+        return None
+
 
 @dataclass(slots=True, eq=False)
 class Accept(Plain):
@@ -99,6 +103,9 @@ class Accept(Plain):
 
     def hashes(self) -> Sequence[bytes]:
         return () if self.key is None else (self.key,)
+
+    def spends(self) -> Jti | None:
+        return self.jti
 
     def decide(self, batch: Transaction) -> float | tuple[str, bytes]:
         batch.spend(self.jti)
@@ -226,6 +233,9 @@ class Note(Plain):
 
     entry: SealedEntry | None = None
     jti: Jti | None = None
+
+    def spends(self) -> Jti | None:
+        return self.jti
 
     def decide(self, batch: Transaction) -> None:
         if self.jti is not None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+
+import asyncpg
 
 from gsb.evidence.entry import make_entry
 from gsb.model import Decision, Effect, Entry, Outcome, Record, State, new_id
 from gsb.store.contract import DAY, Ages, Attempt, Begun, NewExchange, Query, Store
+from gsb.store.postgres import PostgresStore
 
 LEASE = 30.0
 AGES = Ages(bodies=10 * DAY, keys=30 * DAY, exchanges=90 * DAY)
@@ -43,6 +47,51 @@ class Maker(Protocol):
 
     async def close(self) -> None:
         """Close what is open."""
+
+
+class PostgresMaker:
+    """Stores on one schema of a server, with ``key`` as their key. After a crash the old one's connections stay open,
+    as those of a node that is cut off: PostgreSQL does not mind that another begins."""
+
+    def __init__(self, dsn: str, key: bytes) -> None:
+        self.clock, self.dsn, self.key = Clock(), dsn, key
+        self.schema = f"test_{os.urandom(8).hex()}"
+        self._opened: list[PostgresStore] = []
+
+    async def time(self, db: object) -> float:
+        return self.clock()
+
+    def make(self) -> PostgresStore:
+        store = PostgresStore(
+            self.dsn, self.key, schema=self.schema, ages=AGES, clock=self.time, steady=self.clock.steady
+        )
+        self._opened.append(store)
+        return store
+
+    async def open(self) -> PostgresStore:
+        store = self.make()
+        await store.open()
+        return store
+
+    async def crash(self, store: Store) -> Store:
+        return await self.open()
+
+    async def close(self) -> None:
+        while self._opened:
+            await self._opened.pop().close()
+
+    async def rows(self, sql: str, *values: object) -> list[Any]:
+        """What a statement finds, asked beside the store."""
+        db = await asyncpg.connect(self.dsn, server_settings={"search_path": self.schema})
+        try:
+            return list(await db.fetch(sql, *values))
+        finally:
+            await db.close()
+
+    async def drop(self) -> None:
+        """Leave nothing on the server."""
+        await self.close()
+        await self.rows(f"DROP SCHEMA IF EXISTS {self.schema} CASCADE")
 
 
 def entry(kind: str = "test", **facts: str) -> Entry:

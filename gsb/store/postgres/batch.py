@@ -1,0 +1,242 @@
+"""One transaction of the PostgreSQL store: what many calls ask is decided one after the other, then written together.
+
+First everything that the calls may touch is locked, always in the same order (exchanges by their numbers, jtis, keys),
+so that the batches of several nodes wait for each other and not in a circle; then each call decides on rows in memory
+(``gsb.store.asks``); then all of it is written. Inserting is what claims a jti or a key: of two nodes that bring the
+same one, the second waits for the first one's commit and finds it taken. A crash before the commit leaves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import asyncpg
+
+from gsb.errors import Replayed, StoreUnavailable
+from gsb.model import Effect
+from gsb.store import standing
+from gsb.store.asks import SET_BACK, Begin, Jti, Plain, SealedEntry
+from gsb.store.contract import Due
+from gsb.store.postgres.aging import Jtis, around, bucket_of
+from gsb.store.postgres.schema import INSERT, SELECT, UPDATE, moving, row_of, values_of
+from gsb.store.standing import HORIZON, Row
+
+_BY_ID = SELECT + "WHERE id = ANY($1::text[]) ORDER BY number FOR UPDATE"
+_BY_NUMBER = SELECT + "WHERE number = ANY($1::bigint[])"
+_DUE = SELECT + "WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+_TOO_LATE = SELECT + "WHERE due_at > $1 LIMIT $2 FOR UPDATE SKIP LOCKED"
+_SPEND = """
+INSERT INTO spent(hash, bucket) SELECT * FROM unnest($1::bytea[], $2::bigint[]) ON CONFLICT DO NOTHING
+RETURNING hash, number
+"""
+_TAKEN = "SELECT hash, number, bucket FROM spent WHERE hash = ANY($1::bytea[]) ORDER BY hash"
+_RESPEND = """
+UPDATE spent SET bucket = $3, number = nextval('spendings') WHERE hash = $1 AND number = $2 RETURNING hash, number
+"""
+_CLAIM = """
+INSERT INTO reservation SELECT * FROM unnest($1::bytea[], $2::bigint[])
+ON CONFLICT (hash) DO UPDATE SET exchange = reservation.exchange RETURNING hash, exchange
+"""
+ENTER = """
+WITH one AS (INSERT INTO entry(leaf, content, exchange) VALUES ($1, $2, $3) RETURNING number),
+    kept AS (INSERT INTO secret SELECT number, $4 FROM one)
+INSERT INTO pending SELECT number FROM one RETURNING entry
+"""
+"""Adds one entry that has no place yet."""
+
+
+class Batch:
+    """The rows that one transaction reads and writes. ``kept`` is the age at which a key is free again."""
+
+    def __init__(self, db: asyncpg.Connection, jtis: Jtis, now: float, kept: float) -> None:
+        self._db, self._jtis, self._kept, self.now = db, jtis, kept, now
+        self.set_back = False
+        """Something was refused because the clock was set back."""
+        self.due: list[Row] = []
+        """What is due and not handed out yet."""
+        self.late: list[Row] = []
+        """What would be due too late, because the clock was set back."""
+        self._numbers: list[int] = []
+        self._known: dict[str, Row] = {}
+        self._granted: dict[bytes, tuple[int, int]] = {}
+        """Of each jti that was claimed here: its bucket and its number."""
+        self._forgotten: set[int] = set()
+        self._returned: list[bytes] = []
+        """jtis that were claimed and need not be remembered."""
+        self._owners: dict[bytes, Row | None] = {}
+        self._claims: dict[bytes, int] = {}
+        """The numbers that exchanges are to have because their keys were claimed with them."""
+        self.created: dict[str, Row] = {}
+        self.changed: dict[str, Row] = {}
+        self._reserved: dict[bytes, Row] = {}
+        self._again: dict[bytes, Row] = {}
+        self._sealed: list[tuple[int, bytes]] = []
+        self.entries: list[tuple[bytes, bytes, int | None, bytes]] = []
+
+    # --- before anything is decided -------------------------------------------------------------------------
+
+    async def load(self, asks: Sequence[Ask]) -> None:
+        """Lock and read what the calls will ask for."""
+        # An exchange and its record, or the body of an outcome: two numbers for each call are always enough.
+        numbers = await self._db.fetch("SELECT nextval('numbers') FROM generate_series(1, $1)", 2 * len(asks))
+        self._numbers = [number for (number,) in reversed(numbers)]
+        if ids := {id_ for ask in asks for id_ in ask.ids()}:
+            for found in await self._db.fetch(_BY_ID, list(ids)):
+                self._know(row_of(found))
+        await self._claim_jtis([jti for ask in asks if (jti := ask.spends()) is not None])
+        await self._claim_keys(self._keys(asks))
+        if most := sum(ask.limit for ask in asks if isinstance(ask, Overdue)):
+            self.due = [self._know(row_of(found)) for found in await self._db.fetch(_DUE, self.now, most)]
+            late = await self._db.fetch(_TOO_LATE, self.now + HORIZON, most)
+            self.late = [self._know(row_of(found)) for found in late]
+
+    def _know(self, row: Row) -> Row:
+        return self._known.setdefault(row.id, row)
+
+    async def _claim_jtis(self, jtis: Sequence[Jti]) -> None:
+        if not jtis:
+            return
+        wanted = {jti.hashed: bucket_of(self.now + jti.lives) for jti in reversed(jtis)}
+        hashes = sorted(wanted)
+        found = await self._db.fetch(_SPEND, hashes, [wanted[hashed] for hashed in hashes])
+        if taken := sorted(wanted.keys() - {hashed for hashed, _ in found}):
+            found += await self._take_over(taken, wanted)
+        self._granted = {hashed: (wanted[hashed], number) for hashed, number in found}
+        # Only now: whoever forgets a bucket commits that before its jtis can be claimed anew.
+        near = list(around(wanted[jti.hashed] for jti in jtis if jti.lives > 0))
+        forgotten = await self._db.fetch("SELECT bucket FROM forgotten WHERE bucket = ANY($1::bigint[])", near)
+        self._forgotten = {bucket for (bucket,) in forgotten}
+
+    async def _take_over(self, taken: Sequence[bytes], wanted: dict[bytes, int]) -> list[Any]:
+        """Those of the jtis that have run out for certain, though nobody has deleted them yet."""
+        rows = await self._db.fetch(_TAKEN, taken)
+        over = [(hashed, number) for hashed, number, bucket in rows if self._jtis.over(bucket, number, self.now)]
+        found = [await self._db.fetchrow(_RESPEND, hashed, number, wanted[hashed]) for hashed, number in over]
+        return [each for each in found if each is not None]
+
+    def _keys(self, asks: Sequence[Ask]) -> list[bytes]:
+        """The keys of those calls whose jti is theirs: each of them leads to an exchange or is taken already."""
+        seen: set[bytes] = set()
+        keys: list[bytes] = []
+        for ask in asks:
+            if (jti := ask.spends()) is None or jti.hashed in seen:
+                continue
+            seen.add(jti.hashed)
+            if jti.hashed in self._granted and not self._is_forgotten(jti):
+                keys += ask.hashes()
+        return sorted(set(keys))
+
+    async def _claim_keys(self, keys: Sequence[bytes]) -> None:
+        if not keys:
+            return
+        claims = {hashed: self._numbers.pop() for hashed in keys}
+        found = dict(await self._db.fetch(_CLAIM, keys, list(claims.values())))
+        taken = {hashed: number for hashed, number in found.items() if number != claims[hashed]}
+        self._claims = claims
+        if taken:
+            owners = [row_of(each) for each in await self._db.fetch(_BY_NUMBER, list(taken.values()))]
+            numbered = {row.row: self._known.get(row.id, row) for row in owners}
+            self._owners = {hashed: numbered.get(number) for hashed, number in taken.items()}
+
+    # --- deciding: gsb.store.asks.Transaction -----------------------------------------------------------------
+
+    def row(self, exchange: str) -> Row | None:
+        return self.created.get(exchange) or self._known.get(exchange)
+
+    def owner(self, key: bytes) -> Row | None:
+        if (row := self._reserved.get(key)) is not None:
+            return row
+        row = self._owners.get(key)
+        if row is None or (row.finished_at is not None and row.finished_at + self._kept <= self.now):
+            return None
+        return row
+
+    def change(self, row: Row) -> None:
+        if row.id not in self.created:
+            self.changed[row.id] = row
+
+    def spend(self, jti: Jti) -> None:
+        if jti.hashed not in self._granted:
+            raise Replayed
+        if self._is_forgotten(jti):
+            self._returned.append(jti.hashed)
+            self.set_back = True
+            raise StoreUnavailable(SET_BACK)
+        bucket, number = self._granted.pop(jti.hashed)
+        if jti.lives > 0:
+            self._jtis.see(bucket, number)
+        else:
+            self._returned.append(jti.hashed)
+
+    def _is_forgotten(self, jti: Jti) -> bool:
+        return jti.lives > 0 and not self._forgotten.isdisjoint(around([bucket_of(self.now + jti.lives)]))
+
+    def keep(self, sealed: bytes) -> int:
+        number = self._numbers.pop()
+        self._sealed.append((number, sealed))
+        return number
+
+    def enter(self, entry: SealedEntry, exchange: int | None) -> None:
+        self.entries.append((entry.leaf, entry.content, exchange, entry.secret))
+
+    def create(self, row: Row) -> None:
+        claim = None if row.key is None else self._claims.get(row.key)
+        row.row = self._numbers.pop() if claim is None else claim
+        self.created[row.id] = row
+        if row.key is not None:
+            self._reserved[row.key] = row
+            if row.key in self._owners:
+                self._again[row.key] = row
+
+    # --- after everything is decided --------------------------------------------------------------------------
+
+    async def write(self, asks: Sequence[Ask]) -> None:
+        """Write it all. What only reads have begun need not reach the disk before it is told."""
+        reads_only = all(row.effect is Effect.NONE for row in self.changed.values())
+        if self.changed and reads_only and all(isinstance(ask, Begin) for ask in asks):
+            await self._db.execute("SET LOCAL synchronous_commit = off")
+        await self._many("INSERT INTO sealed VALUES ($1, $2)", self._sealed)
+        await self._many(INSERT, [values_of(row) for row in self.created.values()])
+        await self._many(UPDATE, [moving(row) for row in self.changed.values()])
+        again = [(key, row.row) for key, row in self._again.items()]
+        await self._many("UPDATE reservation SET exchange = $2 WHERE hash = $1", again)
+        await self._many(ENTER, self.entries)
+        await self._many("DELETE FROM spent WHERE hash = $1", [(hashed,) for hashed in self._returned])
+
+    async def _many(self, statement: str, values: Sequence[Any]) -> None:
+        if values:
+            await self._db.executemany(statement, values)
+
+
+class Ask(Protocol):
+    """What a call asks of a batch. ``decide`` raises a typed error only before it has changed anything."""
+
+    def ids(self) -> Sequence[str]: ...
+
+    def hashes(self) -> Sequence[bytes]: ...
+
+    def spends(self) -> Jti | None: ...
+
+    def decide(self, batch: Batch) -> Any: ...
+
+
+@dataclass(slots=True, eq=False)
+class Overdue(Plain):
+    """Answers what is due, and moves it on; what another node is moving this moment is left to that one."""
+
+    limit: int
+
+    def decide(self, batch: Batch) -> list[Due]:
+        while batch.late:
+            row = batch.late.pop()
+            standing.pull_back(row, batch.now)
+            batch.change(row)
+        found: list[Due] = []
+        while batch.due and len(found) < self.limit:
+            row = batch.due.pop(0)
+            if (due := standing.nudge(row, batch.now)) is not None:
+                found.append(due)
+                batch.change(row)
+        return found

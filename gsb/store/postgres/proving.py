@@ -1,0 +1,123 @@
+"""The verbs of the evidence log on PostgreSQL (``gsb.store.logs.LogStore``).
+
+Each is a transaction of its own on a connection of the pool, beside the writer's: they are few, and what they read or
+move may be long. A crash leaves whole transactions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import asyncpg
+
+from gsb.errors import ReplyUnreadable, StoreUnavailable
+from gsb.model import Entry
+from gsb.store import standing
+from gsb.store.asks import SealedEntry
+from gsb.store.contract import Ages
+from gsb.store.logs import Backlog, Entered, Erased, Evidence, LogState, Unsequenced
+from gsb.store.postgres import log, reads
+from gsb.store.postgres.sessions import Sessions
+from gsb.store.postgres.writer import Clock, Committed, Writer
+from gsb.store.seal import SECRET, Seal, Unreadable
+from gsb.store.standing import Row
+
+
+class Proving:
+    """A store's connections, its key and its writer, from ``open`` to ``close``; and what the recorder, receipts and
+    erasure need of it."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        key: bytes,
+        ages: Ages,
+        clock: Clock,
+        steady: Callable[[], float],
+        committed: Committed,
+    ) -> None:
+        self._sessions, self._seal, self._ages, self._clock = sessions, Seal(key), ages, clock
+        self._steady, self._committed = steady, committed
+        self._open_writer: Writer | None = None
+
+    async def open(self) -> None:
+        await self._sessions.open(self._seal)
+        self._open_writer = Writer(self._sessions, self._ages, self._clock, self._steady, self._committed)
+
+    async def close(self) -> None:
+        writer, self._open_writer = self._open_writer, None
+        if writer is not None:
+            await writer.close()
+        await self._sessions.close()
+
+    @property
+    def _writer(self) -> Writer:
+        if self._open_writer is None:
+            raise StoreUnavailable("the store is not open")
+        return self._open_writer
+
+    # --- what several verbs need ----------------------------------------------------------------------------
+
+    def _sealed(self, entry: Entry) -> SealedEntry:
+        (secret,) = self._seal.seal({SECRET: (entry.secret, entry.leaf)})
+        return SealedEntry(entry.leaf, entry.content, secret)
+
+    async def _aged(self, db: asyncpg.Connection, row: Row | None) -> Row | None:
+        """The exchange, as far as it is young enough to be told."""
+        return None if row is None else standing.aged(row, self._ages, await self._clock(db))
+
+    # --- the evidence log -----------------------------------------------------------------------------------
+
+    async def logs(self) -> Sequence[LogState]:
+        return await self._sessions.read(log.logs)
+
+    async def begin_log(
+        self, origin: str, begun: Entry, *, after: str | None = None, ended: Entry | None = None
+    ) -> None:
+        last = None if ended is None else self._sealed(ended)
+        begin = partial(log.begin_log, origin=origin, begun=self._sealed(begun), after=after, ended=last)
+        await self._sessions.transact(begin)
+
+    async def unsequenced(self, limit: int) -> Unsequenced | None:
+        return await self._sessions.read(partial(log.unsequenced, limit=limit))
+
+    async def sequence(self, given: Unsequenced, checkpoint: bytes) -> None:
+        await self._sessions.transact(partial(log.sequence, given=given, checkpoint=checkpoint))
+
+    async def entries(self, origin: str, start: int, limit: int) -> Sequence[bytes]:
+        return await self._sessions.read(partial(log.entries, origin=origin, start=start, limit=limit))
+
+    async def publish(self, origin: str, size: int, note: bytes) -> None:
+        async def published(db: asyncpg.Connection) -> None:
+            await log.publish(db, origin, size, note, await self._clock(db))
+
+        await self._sessions.transact(published)
+
+    async def backlog(self) -> Backlog:
+        return await self._sessions.read(log.backlog)
+
+    async def entered(self, exchange: str) -> Sequence[Entered]:
+        async def found(db: asyncpg.Connection) -> Sequence[Entered]:
+            row = await self._aged(db, await reads.exchange(db, exchange))
+            return () if row is None else await log.entered(db, row.row)
+
+        return await self._sessions.read(found)
+
+    async def evidence(self, exchange: str) -> Sequence[Evidence]:
+        async def found(db: asyncpg.Connection) -> Sequence[tuple[bytes, bytes | None]]:
+            row = await self._aged(db, await reads.exchange(db, exchange))
+            return () if row is None else await log.secrets(db, row.row)
+
+        secrets = await self._sessions.read(found)
+        return [Evidence(leaf, None if sealed is None else self._opened(sealed, leaf)) for leaf, sealed in secrets]
+
+    def _opened(self, sealed: bytes, leaf: bytes) -> bytes:
+        try:
+            return self._seal.open(sealed, SECRET, leaf)
+        except Unreadable as error:
+            raise ReplyUnreadable from error
+
+    async def erase(self, entries: Mapping[str, Entry]) -> Erased:
+        given = {exchange: self._sealed(entry) for exchange, entry in entries.items()}
+        return await self._sessions.transact(partial(log.erase, given=given))

@@ -1,0 +1,130 @@
+"""Connections to PostgreSQL: how each is set up, a pool of them for reading, and what its errors mean to callers.
+
+Every session demands durable commits, and bounds each statement, each wait for a lock and each silence inside a
+transaction, so that a node that hangs keeps nobody else waiting for long. Reading is tried once more on a fresh
+connection when one was lost, as after a restart of the server; what writes never is. A crash closes the connections
+and the server undoes what was not committed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import asyncpg
+
+from gsb.errors import StoreUnavailable
+from gsb.store.contract import StoreUnfit
+from gsb.store.postgres import schema
+from gsb.store.seal import Seal
+
+T = TypeVar("T")
+
+CONNECT, COMMAND = 5.0, 12.0
+"""Seconds for connecting, and for a statement's answer, after which the connection is given up."""
+READERS = 8
+"""Connections for reading at most."""
+_BOUNDS = {"statement_timeout": "10s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "15s"}
+_SCHEMA = re.compile("[a-z_][a-z0-9_]{0,62}")
+
+OF_THE_DATABASE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""Whatever can go wrong with a server or on the way to it; a time-out is an OSError."""
+LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+    OSError,
+)
+"""The connection is of no use any more: another may be, to this server or to the one that took its place."""
+
+
+class Sessions:
+    """Connections to one schema of one database. ``dsn`` may name several hosts: the one that takes writes is used."""
+
+    def __init__(self, dsn: str, name: str) -> None:
+        if not _SCHEMA.fullmatch(name):
+            raise ValueError(f"not the name of a schema: {name!r}")
+        self._dsn, self.name = dsn, name
+        self._pool: asyncpg.Pool | None = None
+
+    def _settings(self) -> dict[str, Any]:
+        session = {"synchronous_commit": "on", "default_transaction_isolation": "read committed", **_BOUNDS}
+        session |= {"search_path": self.name, "application_name": "gsb", "jit": "off"}
+        return {
+            "dsn": self._dsn,
+            "timeout": CONNECT,
+            "command_timeout": COMMAND,
+            "target_session_attrs": "read-write",
+            "server_settings": session,
+        }
+
+    async def connect(self) -> asyncpg.Connection:
+        """A connection of the caller's own. Raises one of OF_THE_DATABASE."""
+        return await asyncpg.connect(**self._settings())
+
+    async def open(self, seal: Seal) -> None:
+        """Make the store if there is none. Raises StoreUnfit."""
+        try:
+            db = await self.connect()
+            try:
+                await _refuse_forgetful(db)
+                await schema.prepare(db, self.name, seal)
+            finally:
+                await db.close(timeout=CONNECT)
+            self._pool = await asyncpg.create_pool(min_size=1, max_size=READERS, **self._settings())
+        except (*OF_THE_DATABASE, ValueError) as error:
+            raise StoreUnfit(f"the store on PostgreSQL cannot be opened: {error}") from error
+
+    async def close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    async def read(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """What ``work`` finds. Raises StoreUnavailable."""
+        try:
+            return await self._on_a_connection(work)
+        except LOST:
+            pass
+        except OF_THE_DATABASE as error:
+            raise StoreUnavailable from error
+        try:
+            return await self._on_a_connection(work)
+        except OF_THE_DATABASE as error:
+            raise StoreUnavailable from error
+
+    async def transact(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """``work`` inside one transaction; it is undone when ``work`` raises. Raises StoreUnavailable, also when the
+        fate of the commit is not known."""
+
+        async def inside(db: asyncpg.Connection) -> T:
+            async with db.transaction():
+                return await work(db)
+
+        try:
+            return await self._on_a_connection(inside)
+        except OF_THE_DATABASE as error:
+            raise StoreUnavailable from error
+
+    async def _on_a_connection(self, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        if self._pool is None:
+            raise StoreUnavailable("the store is not open")
+        async with self._pool.acquire(timeout=CONNECT) as db:
+            return await work(db)
+
+
+async def _refuse_forgetful(db: asyncpg.Connection) -> None:
+    """A server or a proxy in between that does not keep what it says is kept is no place for a store."""
+    for name in ("fsync", "full_page_writes", "synchronous_commit"):
+        value = await db.fetchval("SELECT current_setting($1)", name)
+        if value != "on":
+            raise StoreUnfit(f"the server has {name} = {value}: what is committed could be lost; it must be on")
+
+
+async def database_clock(db: asyncpg.Connection) -> float:
+    """The database's time, in seconds since the epoch: one clock for all nodes."""
+    return float(await db.fetchval("SELECT extract(epoch FROM clock_timestamp())::double precision"))
