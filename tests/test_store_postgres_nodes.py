@@ -84,6 +84,32 @@ async def test_of_begins_at_many_nodes_one_gets_the_lease(nodes: list[PostgresSt
         assert await node.begin(made[0].id, LEASE) is None
 
 
+RUNS = "UPDATE exchange SET state = 'running', attempt = 1, lease_until = due_at + 60, due_at = due_at + 60"
+
+
+async def test_whoever_comes_while_another_node_takes_a_lease_waits_and_sees_it(maker: PostgresMaker) -> None:
+    store = await maker.open()
+    made = await accepted(store)
+    async with _hanging(maker, {}) as db:
+        await db.execute(RUNS)
+        call = asyncio.create_task(store.begin(made.id, LEASE))
+        await _waits_for_a_lock(maker)
+        await db.execute("COMMIT")
+        assert await call is None
+    found = await store.exchange(made.id)
+    assert found is not None
+    assert (found.state, found.attempt) == (State.RUNNING, 1)
+
+
+async def _waits_for_a_lock(maker: PostgresMaker) -> None:
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    for _ in range(1_000):
+        if await maker.rows(waiting):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
 async def test_of_finishes_at_many_nodes_one_wins(nodes: list[PostgresStore]) -> None:
     made = await accepted(nodes[0])
     attempt = (await begun(nodes[1], made.id)).attempt
