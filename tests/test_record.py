@@ -304,6 +304,18 @@ async def test_a_disk_that_fails_stops_admission_until_it_can_be_written(
     assert "keeps up again" in last
 
 
+async def test_folders_that_went_away_under_a_recorder_are_made_again(tmp_path: Path) -> None:
+    """Such as by another disk in the place of the one that failed."""
+    async with recording(tmp_path) as hands:
+        await hands.record(1)
+        shutil.rmtree(hands.folder())
+        await hands.record(2)
+        assert await standing(hands) == ["recorder"]
+        await hands.recorder.look()
+        assert await standing(hands) == []
+        assert hands.log() == [BEGUN, *numbered(1, 2)]
+
+
 async def test_without_descriptors_the_limits_count_and_not_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,19 @@ class Files:
         Raises OSError; then each file is either the new one or the one before it, and all are to be written again: a
         file whose fsync failed is never trusted, since a second fsync of it may succeed although its bytes are lost.
         """
-        targets = {self._folder / path: data for path, data in contents.items()}
+        try:
+            self._write({self._folder / path: data for path, data in contents.items()})
+        except OSError:
+            # A folder may have gone, or lie on another disk now: the next attempt makes what is not there.
+            self._durable.clear()
+            raise
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Delete what stands in the place of a partial file for each of these full ones; nobody needs it any more."""
+        for path in paths:
+            shutil.rmtree(self._folder / f"{path}.p", ignore_errors=True)
+
+    def _write(self, targets: Mapping[Path, bytes]) -> None:
         for folder in {target.parent for target in targets}:
             self._make(folder)
         for target, data in targets.items():
@@ -50,11 +62,6 @@ class Files:
             _unfinished(target).rename(target)
         for folder in {target.parent for target in targets}:
             _sync_folder(folder)
-
-    def forget(self, paths: Iterable[str]) -> None:
-        """Delete what stands in the place of a partial file for each of these full ones; nobody needs it any more."""
-        for path in paths:
-            shutil.rmtree(self._folder / f"{path}.p", ignore_errors=True)
 
     def _make(self, folder: Path) -> None:
         """Let there be this folder, its name durable in the one above it, also when a crash came in between."""
