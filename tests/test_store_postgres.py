@@ -5,14 +5,19 @@ The server is real: see ``tests.support.postgres``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gsb.store.contract import Store
+from gsb.errors import StoreUnavailable
+from gsb.model import State
+from gsb.store.contract import Query, Store
+from gsb.store.postgres import aging, reads
+from gsb.store.spent import KEPT
 from tests.store_contract import StoreContract
 from tests.support.postgres import some_server
-from tests.support.stores import PostgresMaker, new
+from tests.support.stores import AGES, PostgresMaker, accepted, done, new
 from tests.test_threat_model import table
 
 KEY = bytes(range(32))
@@ -49,6 +54,84 @@ class TestContract(StoreContract):
             cell for (table,) in tables for row in await maker.rows(f"SELECT * FROM {table}") for cell in row.values()
         ]
         return b"".join(cell if isinstance(cell, bytes) else str(cell).encode() for cell in cells)
+
+
+# --- what is deleted ----------------------------------------------------------------------------------------
+
+
+async def test_what_has_reached_its_age_is_deleted_in_pieces_until_nothing_is_left(maker: PostgresMaker) -> None:
+    store = await maker.open()
+    await asyncio.gather(*(done(store) for _ in range(2 * aging.PIECE + 1)))
+    kept = await accepted(store)
+    maker.clock.pass_(AGES.exchanges)
+    await store.spend("(test)", new().id, 1)
+    await _until(maker, "SELECT 1 WHERE (SELECT count(*) FROM exchange) = 1")
+    assert [tuple(each) for each in await maker.rows("SELECT id FROM exchange")] == [(kept.id,)]
+    assert [len(await maker.rows(f"SELECT FROM {table}")) for table in ("sealed", "reservation")] == [1, 1]
+
+
+async def test_a_jti_of_another_node_is_forgotten_by_who_has_watched_it_for_long_enough(maker: PostgresMaker) -> None:
+    one = await maker.open()
+    await one.spend("payroll", "once", 80)
+    await one.close()
+    other = await maker.open()
+    for seconds, left in ((1_000, True), (KEPT - 1, True), (1, False)):
+        maker.clock.pass_(seconds)
+        await other.spend("audit", new().id, 0)
+        # The next call waits for what the store tidies after the last one.
+        await other.spend("audit", new().id, 0)
+        assert bool(await maker.rows("SELECT FROM spent")) == left
+    await other.spend("payroll", "once", 80)
+    maker.clock.now -= 1_000 + KEPT
+    with pytest.raises(StoreUnavailable, match="clock was set back"):
+        await other.spend("payroll", "twice", 80)
+
+
+async def _until(maker: PostgresMaker, sql: str) -> None:
+    for _ in range(1_000):
+        if await maker.rows(sql):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(sql)
+
+
+# --- what is searched -----------------------------------------------------------------------------------------
+
+FILL = """
+INSERT INTO exchange SELECT number, 'id-' || number, 'agency-' || number % 20, 'service-' || number % 30, 'once', '',
+    '', '', number, CASE WHEN number % 9 = 0 THEN 'c' || (number % 5000)::text::bytea END,
+    ('s' || number % 5000)::bytea, number, NULL,
+    (ARRAY['done', 'held', 'refused'])[1 + (number % 1000 = 0)::int + (number % 999 = 0)::int], number,
+    NULL, 1, false, 0, NULL, number, NULL, NULL, NULL, 200, 'done', CASE WHEN number % 500 = 0 THEN 'busy' END
+FROM generate_series(1, 30000) AS number
+"""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(),
+        Query(agency="agency-7"),
+        Query(service="service-7"),
+        Query(agency="agency-7", service="service-7"),
+        Query(states=frozenset({State.HELD})),
+        Query(states=frozenset({State.HELD, State.REFUSED}), agency="agency-7"),
+        Query(states=frozenset({State.RUNNING})),
+        Query(code="busy", service="service-20"),
+        Query(business="77"),
+        Query(since=17_000.0, until=18_000.0),
+    ],
+)
+async def test_a_search_goes_along_an_index(maker: PostgresMaker, query: Query) -> None:
+    store = await maker.open()
+    await maker.rows(FILL)
+    await maker.rows("ANALYZE exchange")
+    businesses: list[str | bytes] | None = None if query.business is None else [query.business, b"h" * 16]
+    statement, values = reads.Wanted(query, businesses, None, reads.Position(29_000.5, 29_001), 0.0).sql(51)
+    plan = "\n".join(line for (line,) in await maker.rows(f"EXPLAIN {statement}", *values))
+    assert "Index Scan" in plan, plan
+    assert "Seq Scan" not in plan, plan
+    assert len((await store.search(query)).exchanges) <= query.limit
 
 
 async def test_stored_columns_are_those_of_the_threat_model(maker: PostgresMaker) -> None:

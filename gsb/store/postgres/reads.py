@@ -37,8 +37,7 @@ SELECT service FROM step WHERE service IS NOT NULL
 """
 """Each service is found by one step along the index from the one before it, however many exchanges it has."""
 _STANDING = """
-SELECT state, count(*) FROM exchange WHERE state IN ('waiting', 'held', 'unknown')
-AND state NOT IN ('accepted', 'running', 'done') GROUP BY state
+SELECT state, count(*) FROM exchange WHERE state IN ('waiting', 'held', 'unknown') AND state <> 'done' GROUP BY state
 """
 
 
@@ -90,9 +89,9 @@ class Wanted:
         if self.before is not None:
             where.append(f"(accepted_at, number) < (${len(values) + 1}, ${len(values) + 2})")
             values += self.before
-        if self.query.states.isdisjoint({State.ACCEPTED, State.RUNNING, State.DONE}) and self.query.states:
-            # So that the index which holds only the other states can be seen to hold these.
-            where.append("state NOT IN ('accepted', 'running', 'done')")
+        if self.query.states and State.DONE not in self.query.states:
+            # So that the index which holds all other states can be seen to hold these.
+            where.append("state <> 'done'")
         order = f"ORDER BY accepted_at DESC, number DESC LIMIT {limit}"
         return " ".join([SELECT, "WHERE", " AND ".join(where), order]), values
 

@@ -44,7 +44,7 @@ CREATE TABLE exchange(
 CREATE INDEX exchange_accepted ON exchange(accepted_at, number);
 CREATE INDEX exchange_agency ON exchange(agency, accepted_at, number);
 CREATE INDEX exchange_parties ON exchange(service, agency, accepted_at, number);
-CREATE INDEX exchange_state ON exchange(state, accepted_at, number) WHERE state NOT IN ('accepted', 'running', 'done');
+CREATE INDEX exchange_state ON exchange(state, accepted_at, number) WHERE state <> 'done';
 CREATE INDEX exchange_code ON exchange(code, accepted_at, number) WHERE code IS NOT NULL;
 CREATE INDEX exchange_business ON exchange(business, accepted_at, number) WHERE business IS NOT NULL;
 CREATE INDEX exchange_subject ON exchange(subject, accepted_at, number) WHERE subject IS NOT NULL;

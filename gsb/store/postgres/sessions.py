@@ -88,6 +88,8 @@ class Sessions:
         """What ``work`` finds. Raises StoreUnavailable."""
         try:
             return await self._on_a_connection(work)
+        except TimeoutError as error:
+            raise StoreUnavailable from error  # who asked has waited long enough
         except LOST:
             pass
         except OF_THE_DATABASE as error:
@@ -114,7 +116,11 @@ class Sessions:
         if self._pool is None:
             raise StoreUnavailable("the store is not open")
         async with self._pool.acquire(timeout=CONNECT) as db:
-            return await work(db)
+            try:
+                return await work(db)
+            except LOST:
+                db.terminate()  # the pool must not hand it out again
+                raise
 
 
 async def _refuse_forgetful(db: asyncpg.Connection) -> None:
