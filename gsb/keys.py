@@ -79,18 +79,17 @@ class BusKeys:
 
     def __init__(self, keys: Iterable[tuple[PrivateKey, Life]]) -> None:
         self._keys = tuple(keys)
-        active = [(key, life) for key, life in self._keys if life.state == "active"]
-        self._oldest_first = sorted(active, key=lambda each: each[1].since or 0.0)
 
     def signing(self, now: float) -> PrivateKey:
         """The active key that has been in force longest. Raises SigningUnavailable.
 
         The oldest, so that a new key is known to every caller before it signs anything.
         """
-        for key, life in self._oldest_first:
-            if life.accepted(now):
-                return key
-        raise SigningUnavailable
+        active = [(key, life) for key, life in self._keys if life.state == "active" and life.accepted(now)]
+        if not active:
+            raise SigningUnavailable
+        key, _ = min(active, key=lambda each: each[1].since or 0.0)
+        return key
 
     def jwks(self, now: float) -> dict[str, Any]:
         """The public keys as a JWK Set (RFC 7517, section 5)."""
