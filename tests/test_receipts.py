@@ -24,6 +24,7 @@ from gsb.evidence.verify import Proven, verify_receipt
 from gsb.jwk import from_base64url, to_base64url
 from gsb.model import Answer, Call
 from gsb.record import Recorder
+from gsb.resume import Ground, begin_anew
 from gsb.web import receipts
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, Hands, bus_of
 from tests.support.deployment import BUS, standard
@@ -245,6 +246,23 @@ async def test_a_node_that_leaves_keeps_nobody_waiting(tmp_path: Path) -> None:
         desk.hands.bus.leave()
         answer, seconds = await timed(waiting)
         assert (answer.status, seconds < 10) == (202, True)
+
+
+async def test_what_has_its_place_in_a_log_that_ended_before_it_was_published_is_pending(tmp_path: Path) -> None:
+    """It is not that files are damaged, and nobody is told to move them: the store has no other proof of it."""
+    async with asking(tmp_path) as desk:
+        await desk.recorder.look()
+        folder = desk.hands.deployment.log_folder
+        aside = folder.rename(tmp_path / "aside")
+        folder.write_text("a disk that fails")
+        exchange = await desk.accepted()
+        await desk.recorder.look()
+        folder.unlink()
+        aside.rename(folder)
+        bus = desk.hands.bus
+        await begin_anew(Ground.of(bus.catalogue, bus.store), desk.hands.clock.now, "the backup of Sunday")
+        assert [state.size for state in await bus.store.logs()] == [2, 0]
+        assert (await desk.ask(exchange)).status == 202
 
 
 async def test_the_client_waits_for_the_checkpoint_and_no_longer(tmp_path: Path) -> None:

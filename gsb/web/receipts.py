@@ -24,6 +24,7 @@ from gsb.evidence.proof import Receipt
 from gsb.evidence.tiles import HASH, WIDTH, hashes, tile_path
 from gsb.jwk import from_base64url
 from gsb.model import JSON_TYPE, Answer, Call, Exchange, Signed
+from gsb.resume import checkpoint_of
 from gsb.store.logs import Entered, LogState
 from gsb.web.callers import for_caller
 from gsb.web.exchanges import own
@@ -85,10 +86,12 @@ async def published(bus: Bus, exchange: str, leaf: bytes, wait: float) -> tuple[
 
 
 def covering(entered: Entered, logs: Sequence[LogState]) -> LogState | None:
-    """The log in which the entry is published."""
+    """The log whose published checkpoint covers the entry. Of a log that an operator has ended there may be entries
+    beyond it; ``published`` counts them, so that nobody writes them any more."""
     for state in logs:
-        if state.origin == entered.origin and entered.index is not None and entered.index < state.published:
-            return state
+        if state.origin == entered.origin and entered.index is not None:
+            checkpoint = checkpoint_of(state.published_note)
+            return state if checkpoint is not None and entered.index < checkpoint.size else None
     return None
 
 
