@@ -14,7 +14,7 @@ import pytest
 
 from gsb.errors import Replayed, StoreUnavailable
 from gsb.model import Effect, State
-from gsb.store.contract import Query, StoreUnfit
+from gsb.store.contract import Begun, Query, StoreUnfit
 from gsb.store.postgres import PostgresStore, schema, sessions
 from gsb.store.postgres.batch import ENTER
 from gsb.store.postgres.sessions import database_clock
@@ -240,16 +240,17 @@ async def test_a_node_that_hangs_keeps_others_waiting_for_seconds_only(
     """It has locked an exchange and says nothing more: the server gives it up, and nobody waits longer than a bound."""
     monkeypatch.setitem(sessions._BOUNDS, "lock_timeout", "200ms")
     store = await maker.open()
-    made = await accepted(store)
-    lock = "SELECT 1 FROM exchange FOR UPDATE"
+    made, other = await accepted(store), await accepted(store)
+    lock = "SELECT 1 FROM exchange WHERE id = $1 FOR UPDATE"
     async with _hanging(maker, {}) as db:
-        await db.execute(lock)
-        with pytest.raises(StoreUnavailable):
-            await store.begin(made.id, LEASE)
+        await db.execute(lock, made.id)
+        answers = await asyncio.gather(*(store.begin(one.id, LEASE) for one in (made, other)), return_exceptions=True)
+    assert isinstance(answers[0], StoreUnavailable)
+    assert isinstance(answers[1], Begun)
     monkeypatch.setitem(sessions._BOUNDS, "lock_timeout", "10s")
     patient = await maker.open()
     async with _hanging(maker, sessions._BOUNDS | {"idle_in_transaction_session_timeout": "300ms"}) as db:
-        await db.execute(lock)
+        await db.execute(lock, made.id)
         assert (await begun(patient, made.id)).attempt.number == 1
 
 

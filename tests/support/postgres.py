@@ -21,6 +21,8 @@ from tests.support.needs import needs
 VARIABLE = "GSB_TEST_POSTGRES"
 START = 60.0
 """Seconds within which a server must answer."""
+ROOM = 2 << 30
+"""Bytes that servers of tests may take."""
 
 
 def programs() -> Path | None:
@@ -82,14 +84,20 @@ class Server:
             self._process = None
 
 
+def _in_memory() -> Path | None:
+    """A large file system in memory, if there is one: tests kill servers, not machines, and wait for no disk there."""
+    memory = Path("/dev/shm")
+    roomy = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM
+    return memory if roomy else None
+
+
 @contextmanager
 def own_server() -> Iterator[Server]:
     """A new server; skips the test where PostgreSQL is not installed."""
     bin_ = programs()
     needs(bin_ is not None, f"PostgreSQL is not installed (make deps-test installs it), nor is {VARIABLE} set")
     assert bin_ is not None
-    # Where there is one, in a file system in memory: tests kill servers, not machines, and wait for no disk there.
-    folder = Path(tempfile.mkdtemp(prefix="gsb-pg-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    folder = Path(tempfile.mkdtemp(prefix="gsb-pg-", dir=_in_memory()))
     server = Server(folder, bin_)
     try:
         server.make()

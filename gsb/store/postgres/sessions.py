@@ -25,7 +25,7 @@ CONNECT, COMMAND = 5.0, 12.0
 """Seconds for connecting, and for a statement's answer, after which the connection is given up."""
 READERS = 8
 """Connections for reading at most."""
-_BOUNDS = {"statement_timeout": "10s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "15s"}
+_BOUNDS = {"statement_timeout": "10s", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "15s"}
 _SCHEMA = re.compile("[a-z_][a-z0-9_]{0,62}")
 
 OF_THE_DATABASE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)

@@ -36,7 +36,8 @@ SET_BACK = (
     "that time again; if it is wrong now, set it right, and service resumes by itself"
 )
 _AGAIN = (asyncpg.TransactionRollbackError, *LOST)
-_OF_ONE_CALL = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+_OF_ONE_CALL = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.LockNotAvailableError)
+"""What one call brought, or what only it wants and another node does not let go of."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class Writer:
                     "server or the way to it, and service resumes by itself"
                 )
                 return [StoreUnavailable() for _ in asks]
-            # One call brought something that cannot be written: the others must not suffer for it.
+            # The others must not suffer for one call.
             if len(asks) > 1:
                 return [answer for ask in asks for answer in await self._commit([ask])]
             _log.exception("a call on the store failed")
@@ -192,7 +193,7 @@ class Writer:
         try:
             self._more = await purge(self._db, self.jtis, self._ages, await self._clock(self._db))
             self._not_tidied.is_over()
-        except OF_THE_DATABASE as error:
+        except Exception as error:
             self._more = False
             self._drop()
             self._not_tidied.is_there(f"what has run out cannot be deleted ({error}): it stays in the database")
