@@ -13,7 +13,7 @@ import pytest
 from gsb.errors import StoreUnavailable
 from gsb.model import State
 from gsb.store.contract import Query, Store
-from gsb.store.postgres import aging, reads
+from gsb.store.postgres import PostgresStore, aging, reads
 from gsb.store.spent import KEPT
 from tests.store_contract import StoreContract
 from tests.support.postgres import some_server
@@ -54,6 +54,30 @@ class TestContract(StoreContract):
             cell for (table,) in tables for row in await maker.rows(f"SELECT * FROM {table}") for cell in row.values()
         ]
         return b"".join(cell if isinstance(cell, bytes) else str(cell).encode() for cell in cells)
+
+
+async def test_commits_are_told_of_and_hold_what_was_asked_together(maker: PostgresMaker) -> None:
+    told: list[tuple[int, float]] = []
+    store = PostgresStore(
+        maker.dsn, KEY, schema=maker.schema, committed=lambda calls, seconds: told.append((calls, seconds))
+    )
+    await store.open()
+    await asyncio.gather(*(accepted(store) for _ in range(8)))
+    await store.close()
+    assert [calls for calls, _ in told] == [8]
+    assert 0 < told[0][1] < 10
+
+
+async def test_one_call_that_cannot_be_written_does_not_fail_the_others(
+    maker: PostgresMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await maker.open()
+    first = await accepted(store)
+    made = [new(), new(id=first.id), new(service="no\x00text"), new()]
+    answers = await asyncio.gather(*(store.accept(one) for one in made), return_exceptions=True)
+    assert [isinstance(answer, StoreUnavailable) for answer in answers] == [False, True, True, False]
+    assert [answers[0], answers[3]] == [None, None]
+    assert caplog.messages == ["a call on the store failed"] * 2
 
 
 # --- what is deleted ----------------------------------------------------------------------------------------
