@@ -221,7 +221,10 @@ class Recorder:
     async def _add_cosignatures(self, logs: Sequence[LogState]) -> None:
         """Publish checkpoints again that were cosigned after they were published; also the last one of a closed log."""
         for state in logs:
-            if state.published and (note := self._witnesses.cosigned(state.published_note)) != state.published_note:
+            if (
+                state.published_note
+                and (note := self._witnesses.cosigned(state.published_note)) != state.published_note
+            ):
                 await self._publish_with(state, state.published, note)
 
     async def _restate(self, state: LogState) -> None:

@@ -11,16 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gsb import jwk
 from gsb.catalogue import build
-from gsb.evidence.checkpoint import Checkpoint, Signer
+from gsb.evidence.checkpoint import Checkpoint, Cosigner, Signer
 from gsb.evidence.log import CHECKPOINT, Folder
 from gsb.resume import checkpoint_of, published, told
 from gsb.store.contract import StoreUnfit
 from tests.support.auditor import checkpoint_of as checkpoint_in_folder
 from tests.support.auditor import said
-from tests.support.deployment import SITE, Deployment, standard
+from tests.support.deployment import SITE, Deployment, free_ports, standard
 from tests.support.node import GSB
 from tests.support.recording import YEAR, Clock, Hands, recording
 
@@ -178,6 +179,24 @@ async def test_the_files_of_a_log_that_is_not_continued_are_not_made_again(tmp_p
     async with recording(tmp_path, deployment) as hands:
         await hands.record(100)
         assert [path.name for path in deployment.log_folder.iterdir()] == [f"{YEAR}.2"]
+
+
+async def test_a_log_that_ended_before_its_first_checkpoint_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Witnesses are offered nothing of it: there is no note that they could cosign."""
+    deployment = standard(tmp_path)
+    witness = Cosigner("witness.example", Ed25519PrivateKey.generate())
+    deployment.gsb["log"] |= {
+        "witnesses": [{"url": f"http://127.0.0.1:{free_ports(1)[0]}", "key": witness.vkey}],
+        "cosign_wait": 0.0,
+    }
+    async with recording(tmp_path, deployment) as hands:
+        hands.folder().write_text("a disk that fails")
+        await hands.recorder.look()
+        hands.folder().unlink()
+        await hands.begin_anew()
+        await hands.record(1)
+        await hands.recorder.close()
+        assert [kind for kind, _ in hands.log(f"{YEAR}.2")] == ["log_begun", "test"]
 
 
 async def test_there_is_no_new_log_before_there_was_one(tmp_path: Path) -> None:
