@@ -117,7 +117,7 @@ class Batch:
         return [each for each in found if each is not None]
 
     def _keys(self, asks: Sequence[Ask]) -> list[bytes]:
-        """The keys of those calls whose jti is theirs: each of them leads to an exchange or is taken already."""
+        """The keys of those calls whose jti is theirs, oldest first: each leads to an exchange or is taken already."""
         seen: set[bytes] = set()
         keys: list[bytes] = []
         for ask in asks:
@@ -126,13 +126,14 @@ class Batch:
             seen.add(jti.hashed)
             if jti.hashed in self._granted and not self._is_forgotten(jti):
                 keys += ask.hashes()
-        return sorted(set(keys))
+        return list(dict.fromkeys(keys))
 
     async def _claim_keys(self, keys: Sequence[bytes]) -> None:
         if not keys:
             return
         claims = {hashed: self._numbers.pop() for hashed in keys}
-        found = dict(await self._db.fetch(_CLAIM, keys, list(claims.values())))
+        ordered = sorted(claims)
+        found = dict(await self._db.fetch(_CLAIM, ordered, [claims[hashed] for hashed in ordered]))
         taken = {hashed: number for hashed, number in found.items() if number != claims[hashed]}
         self._claims = claims
         if taken:
