@@ -161,9 +161,13 @@ def verify_stamps(
 ) -> Iterator[tuple[int, datetime]]:
     """Each time-stamped size of a log of this size, and when it existed; ``root`` tells the log's root at a size.
 
-    Raises LogWrong for a token that proves nothing, and for a checkpoint that the log does not extend.
+    Raises LogWrong for a token that proves nothing, for a checkpoint that the log does not extend, and when there is no
+    token: whoever asks expects some.
     """
-    for token in sorted(folder.glob("*.tsr"), key=lambda path: (len(path.name), path.name)):
+    tokens = sorted(folder.glob("*.tsr"), key=lambda path: (len(path.name), path.name))
+    if not tokens:
+        raise LogWrong(None, str(folder), "holds no time-stamp")
+    for token in tokens:
         note = token.with_suffix(".checkpoint").read_bytes()
         try:
             at, stamped = check_stamp(token.read_bytes(), note, authority), open_checkpoint(note, verifier)

@@ -256,6 +256,25 @@ async def test_whoever_verifies_a_log_is_told_when_it_existed(tmp_path: Path) ->
         assert gsb("log", "verify", folder, "--key", vkey, "--timestamps", stamps).exit_code == 2
 
 
+async def test_time_stamps_that_are_not_there_are_not_verified_in_silence(tmp_path: Path) -> None:
+    """A word misspelt, or somebody who took them away."""
+    async with authority(tmp_path / "tsa") as by:
+        written = WrittenLog(tmp_path / "log")
+        written.grow_to(5)
+        ran = gsb(
+            "log",
+            "verify",
+            tmp_path / "log",
+            "--key",
+            written.vkey,
+            "--timestamps",
+            tmp_path / "tsa/none",
+            "--authority",
+            by.root,
+        )
+        assert (ran.exit_code, "none: holds no time-stamp" in ran.stderr) == (1, True)
+
+
 async def test_a_log_written_anew_is_not_the_one_that_was_stamped(tmp_path: Path) -> None:
     async with authority(tmp_path / "tsa") as by:
         first, anew = WrittenLog(tmp_path / "first"), tmp_path / "anew"
