@@ -214,7 +214,9 @@ class Log:
 
     def __init__(self, read: Callable[[str], bytes | None], key: Key) -> None:
         self._read = read
-        self.size, self.root = open_checkpoint("checkpoint", read("checkpoint") or b"", key)
+        if (note := read("checkpoint")) is None:
+            raise Wrong("checkpoint", f"is missing: no log lies there, or not that of the key, {key.name}")
+        self.size, self.root = open_checkpoint("checkpoint", note, key)
         self._tiles: dict[int, tuple[int, list[bytes]]] = {}
 
     def verify(self, older: tuple[int, bytes] | None) -> None:

@@ -101,7 +101,8 @@ def verify_log(
     to the log. One tile of each level is in memory at a time. Raises LogWrong.
     """
     before = None if older is None else _checkpoint("the older checkpoint", older, verifier)
-    note = read("checkpoint") or b""
+    if (note := read("checkpoint")) is None:
+        raise LogWrong(None, "checkpoint", f"is missing: no log lies there, or not that of the key, {verifier.name}")
     log = _Log(read, _checkpoint("checkpoint", note, verifier))
     cosigned = witnessing.check("checkpoint", note)
     log.check_entries(progress)
