@@ -139,7 +139,8 @@ class Asking:
         """It says so; now let it show the checkpoint, which only the log's own key can have signed."""
         seen = await self.seen(http, wanted.log)
         if seen is None:
-            raise Contradicted(f"{said}; it does not show the checkpoint itself")
+            errs = "if you know that it errs, take it out of log.witnesses"
+            raise Contradicted(f"{said}; it does not show the checkpoint itself ({errs})")
         if seen.size <= wanted.checkpoint.size:
             try:
                 ours = await asyncio.to_thread(wanted.root, seen.size)

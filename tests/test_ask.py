@@ -188,7 +188,11 @@ async def test_files_of_the_log_s_own_that_are_wrong_are_told_as_such() -> None:
 @pytest.mark.parametrize(
     ("shows", "reason", "text"),
     [
-        (None, "contradiction", "it does not show the checkpoint itself"),
+        (
+            None,
+            "contradiction",
+            "it does not show the checkpoint itself (if you know that it errs, take it out of log.witnesses)",
+        ),
         (b"nonsense", "contradiction", "it does not show the checkpoint itself"),
         (GrowingLog().note(4), "contradiction", "it does not show the checkpoint itself"),
         (GrowingLog("bus.example/log/2025", LOG.key).note(40), "contradiction", "it does not show"),
