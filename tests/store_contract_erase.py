@@ -90,14 +90,13 @@ class EraseContract:
 
     async def test_erasing_again_adds_nothing_and_leaves_the_proof_of_the_first_time(self, store: Store) -> None:
         made = await of_person(store)
-        first = entry("erased", by="first")
-        answers = await asyncio.gather(
-            store.erase({made.id: first}), *(store.erase({made.id: entry("erased", by="again")}) for _ in range(5))
-        )
+        acts = [entry("erased", by=f"{number}") for number in range(6)]
+        answers = await asyncio.gather(*(store.erase({made.id: act}) for act in acts))
         assert answers == [Erased((made.id,), (), ())] * 6
+        (first,) = [one for one in await store.evidence(made.id) if one.secret is not None]
+        assert first in [(act.leaf, act.secret) for act in acts]
         assert (await store.erase({made.id: entry("erased", by="again")})).erased == (made.id,)
-        (found,) = [one for one in await store.evidence(made.id) if one.secret is not None]
-        assert found == (first.leaf, first.secret)
+        assert [one for one in await store.evidence(made.id) if one.secret is not None] == [first]
         assert len(await store.entered(made.id)) == 3
 
     async def test_an_erasure_in_the_moment_of_the_outcome_takes_all_or_nothing(self, store: Store) -> None:
