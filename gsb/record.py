@@ -180,6 +180,9 @@ class Recorder:
         return False
 
     async def _sequence(self, logs: Sequence[LogState]) -> bool:
+        # Asked first because it opens nothing: an idle node needs no descriptors, however few are left.
+        if not (await self._bus.store.backlog()).entries:
+            return False
         given = await self._bus.store.unsequenced(BATCH)
         if given is None:
             return False

@@ -75,6 +75,11 @@ class Caller:
             assert (answer.status == 200) == (told["missing"] == [])
             return list(told["missing"])
 
+    async def recorded(self) -> bool:
+        """Whether the log is published; from then on a node that nobody asks for anything opens no file."""
+        async with self._session.get(f"{self._node.operations_url}/log/checkpoint") as answer:
+            return answer.status == 200
+
     async def until(self, missing: list[str]) -> None:
         async def as_wanted() -> bool:
             return await self.missing() == missing
@@ -246,6 +251,7 @@ async def opened(node: RunningNode) -> bool:
 async def test_no_descriptors_cost_no_processor_and_no_lines(tmp_path: Path) -> None:
     async with running_node(tmp_path) as node, caller(node) as asked, Crowd() as crowd:
         assert await asked.missing() == []  # over a connection that is kept
+        await until(asked.recorded)
         with limited(node.pid, resource.RLIMIT_NOFILE, descriptors(node.pid) + 5):
             before, began = processor(node.pid), time.monotonic()
             crowd.come(node, 300)
