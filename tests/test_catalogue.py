@@ -35,7 +35,7 @@ def test_everything_in_the_files_is_in_the_catalogue(tmp_path: Path) -> None:
     system = catalogue.systems["registry"]
     assert (system.agency, system.adapter) == ("hrmis-agency", "echo")
     assert set(system.services) == set(catalogue.services.values())
-    assert set(catalogue.operators) == {"olive", "otto", "ines"}
+    assert set(catalogue.operators) == {"olive", "otto", "ines", "aude", "elsa"}
     assert catalogue.agreements["a-1"].consumer == "payroll"
     assert catalogue.folder == deployment.folder.resolve()
 

@@ -31,7 +31,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 def test_check_prints_a_summary_and_exits_0(tmp_path: Path) -> None:
     code, out, err = run("check", standard(tmp_path).write())
     assert (code, err) == (0, "")
-    assert "nothing wrong; agencies 4, operators 3, systems 1, services 3, agreements 1; digest " in out
+    assert "nothing wrong; agencies 4, operators 5, systems 1, services 3, agreements 1; digest " in out
 
 
 def test_check_prints_every_finding_and_exits_1(tmp_path: Path) -> None:
