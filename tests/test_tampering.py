@@ -322,6 +322,16 @@ def test_partial_files_may_go_once_there_are_the_full_ones(verifier: str, kept: 
 
 
 @each_verifier
+def test_a_partial_file_may_go_between_two_looks_at_the_folder(verifier: str, kept: Kept) -> None:
+    """A recorder at work takes it away when there is the full one. Here its name is there, and the file is gone."""
+    gone = kept.log.folder / EARLIER
+    gone.unlink()
+    gone.symlink_to("nowhere")
+    found = VERIFIERS[verifier](kept.log.folder, kept.log.vkey, kept.older)
+    assert found.verified, found.said
+
+
+@each_verifier
 def test_files_ahead_of_the_checkpoint_are_those_of_a_recorder_at_work(
     verifier: str, original: Kept, tmp_path: Path
 ) -> None:

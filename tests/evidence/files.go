@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -15,6 +16,9 @@ func files(f *folder) error {
 	last, furthest := "", f.size
 	err := filepath.WalkDir(f.path, func(path string, entry fs.DirEntry, err error) error {
 		name, _ := filepath.Rel(f.path, path)
+		if os.IsNotExist(err) && path != f.path {
+			return nil // a recorder at work takes partial files away, and their folder
+		}
 		if err != nil || entry.IsDir() || name == "checkpoint" || strings.HasPrefix(entry.Name(), ".") {
 			return err
 		}
@@ -38,6 +42,9 @@ func files(f *folder) error {
 // earlier holds a partial file to being the beginning of its tile or bundle.
 func earlier(f *folder, t tlog.Tile) error {
 	part, err := f.file(t)
+	if os.IsNotExist(err) {
+		return nil // since it was named, because there is the full one now
+	}
 	if err != nil {
 		return err
 	}
