@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The programs of the system that tests need: a C compiler (for the simulated power cut), strace (for faults of the
-# disk), Go with its own packages for transparency logs (for a verifier that is not ours), PostgreSQL (for the store
+# disk), OpenSSL (for an authority's time-stamps), Go with its own packages for transparency logs (for a verifier that is not ours), PostgreSQL (for the store
 # on it; tests start it themselves, what apt starts is not used), Node with npm (for a client in another language) and
 # Chromium (for the pages). Installs what is missing with apt when it may, and otherwise says what is missing.
 set -euo pipefail
@@ -9,6 +9,7 @@ missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 node_major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/' || true)
 command -v strace >/dev/null || missing+=(strace)
+command -v openssl >/dev/null || missing+=(openssl)
 command -v go >/dev/null || missing+=(golang-go)
 [ -d /usr/share/gocode/src/golang.org/x/mod/sumdb ] || missing+=(golang-golang-x-mod-dev)
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
@@ -17,7 +18,7 @@ command -v npm >/dev/null || missing+=(npm)
 command -v chromium >/dev/null || missing+=(chromium)
 
 if [ ${#missing[@]} -eq 0 ]; then
-    echo "== a C compiler, strace, Go, PostgreSQL, Node $(node --version) and Chromium are here"
+    echo "== a C compiler, strace, OpenSSL, Go, PostgreSQL, Node $(node --version) and Chromium are here"
     exit 0
 fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
