@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The programs of the system that tests need: a C compiler (for the simulated power cut), strace (for faults of the
-# disk), OpenSSL (for an authority's time-stamps), Go with its own packages for transparency logs (for a verifier that is not ours), PostgreSQL (for the store
-# on it; tests start it themselves, what apt starts is not used), Node with npm (for a client in another language) and
-# Chromium (for the pages). Installs what is missing with apt when it may, and otherwise says what is missing.
+# disk), OpenSSL (for an authority's time-stamps), Go with its own packages for transparency logs (for a verifier that
+# is not ours), PostgreSQL (for the store on it; tests start it themselves, what apt starts is not used), Node with npm
+# (for a client in another language) and Chromium (for the pages). Installs what is missing with apt when it may, and
+# otherwise says what is missing.
 set -euo pipefail
 
 missing=()
