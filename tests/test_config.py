@@ -192,18 +192,12 @@ def test_loopback(host: str, loopback: bool) -> None:
         (config.KeyFile, {"file": "k", "state": "lost"}, "'announced', 'active', 'retiring' or 'revoked'"),
         (config.Limits, {"wait": 61}, "wait must be at most wait_max"),
         (config.Rate, {"per_minute": 0}, "greater than or equal to 1"),
-        (config.WitnessTable, {"url": "http://witness.example", "key": "k"}, "is asked over https"),
     ],
 )
 def test_rules_of_one_table(model: type[forms.Table], table: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError) as refused:
         model.model_validate(table)
     assert text in str(refused.value)
-
-
-@pytest.mark.parametrize("url", ["https://witness.example", "http://127.0.0.1:8790", "http://localhost:8790"])
-def test_a_witness_is_asked_where_nobody_can_forge_its_word(url: str) -> None:
-    assert config.WitnessTable(url=url, key="k").url == url
 
 
 def test_an_agreement_ends_after_it_begins(tmp_path: Path) -> None:
