@@ -9,6 +9,7 @@ connection they are given; those that change anything, inside a transaction. A c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import asyncpg
 
@@ -149,7 +150,7 @@ async def begin_log(
 
 async def sequence(db: asyncpg.Connection, given: Unsequenced, checkpoint: bytes) -> None:
     """Give exactly these entries their places, and keep the checkpoint."""
-    numbers: list[int] = list(given.token)  # type: ignore[call-overload]
+    numbers = cast("tuple[int, ...]", given.token)
     number = await db.fetchval(_GROW, given.origin, given.size, len(numbers), checkpoint, numbers[-1])
     if number is None:
         raise LogMoved
