@@ -1,0 +1,207 @@
+"""The network between two programs, as TCP proxies of the tests' own: cut, silenced, slowed and restored at will.
+
+    with network() as net:
+        wire = net.wire(("127.0.0.1", 5432))      # whoever connects to wire.port is connected to 5432
+        wire.cut()                                # open connections are reset, new ones refused
+        wire.hang()                               # nothing is refused, nothing arrives
+        wire.slow(0.1)                            # every piece of a stream arrives so many seconds later
+        wire.restore()
+
+All wires of a network run in one thread of its own, so that they go on while the test is busy. What was on its way when
+a wire fell silent arrives when it is restored, as it does when TCP sends again; what was on its way at a cut is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+Address = tuple[str, int]
+HOST = "127.0.0.1"
+PIECE = 65_536
+"""Bytes that are carried at once."""
+PATIENCE = 10.0
+"""Seconds within which the thread of a network does what it is told."""
+_RESET = struct.pack("ii", 1, 0)
+"""Lingering for no time: a socket closed like this resets its connection."""
+
+
+class Wire:
+    """One port that leads to one address. Its verbs return when they are done, and may be called from any thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, to: Address, port: int) -> None:
+        self.port = port
+        self.carried = 0
+        """Bytes, both ways."""
+        self._loop = loop
+        self._to = to
+        self._delay = 0.0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._server: asyncio.Server | None = None
+        self._refusing: socket.socket | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.StreamWriter] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._tasks)
+
+    def cut(self) -> None:
+        self._told(self._cut())
+
+    def hang(self) -> None:
+        self._told(self._set(flowing=False))
+
+    def slow(self, delay: float) -> None:
+        self._told(self._set(delay=delay))
+
+    def restore(self) -> None:
+        self._told(self._set())
+
+    def _told(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+    # --- in the thread of the network
+
+    async def listen(self) -> None:
+        listening = self._refusing or _bound(self.port)
+        self._refusing = None
+        self.port = listening.getsockname()[1]
+        self._server = await asyncio.start_server(self._accepted, sock=listening, backlog=256)
+
+    async def close(self) -> None:
+        await self._cut()
+        if self._refusing is not None:
+            self._refusing.close()
+
+    async def _set(self, *, flowing: bool = True, delay: float = 0.0) -> None:
+        self._delay = delay
+        if flowing:
+            self._flowing.set()
+        else:
+            self._flowing.clear()
+        if self._server is None:
+            await self.listen()
+
+    async def _cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            # A socket that is bound and does not listen refuses whoever comes, and keeps the port from others.
+            self._refusing = _bound(self.port)
+        for writer in self._open:
+            _reset(writer)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._flowing.set()
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._open.add(writer)
+        # Whoever cuts the wire cancels this task, and nobody else.
+        with suppress(asyncio.CancelledError, OSError):
+            await self._carry(reader, writer)
+        self._open.discard(writer)
+        writer.close()
+        self._tasks.discard(task)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._flowing.wait()
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._to)
+        except OSError:
+            _reset(writer)
+            raise
+        self._open.add(far_writer)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pump(reader, far_writer, writer))
+                both.create_task(self._pump(far_reader, writer, far_writer))
+        finally:
+            self._open.discard(far_writer)
+            far_writer.close()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
+    ) -> None:
+        """One direction, to its end; a connection that breaks on one side is reset on both."""
+        try:
+            while piece := await reader.read(PIECE):
+                await self._passage()
+                writer.write(piece)
+                await writer.drain()
+                self.carried += len(piece)
+            await self._passage()
+            writer.write_eof()
+        except OSError:
+            _reset(writer)
+            _reset(back)
+
+    async def _passage(self) -> None:
+        """The one place where a piece waits."""
+        if self._delay:
+            await asyncio.sleep(self._delay)
+        await self._flowing.wait()
+
+
+class Network:
+    """Wires, and the thread in which they run."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="network")
+        self._wires: list[Wire] = []
+
+    def wire(self, to: Address, port: int = 0) -> Wire:
+        """A wire to this address; its own port is any free one, unless it is given."""
+        wire = Wire(self._loop, to, port)
+        self._run(wire.listen())
+        self._wires.append(wire)
+        return wire
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        for wire in self._wires:
+            self._run(wire.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(PATIENCE)
+        self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
+
+
+@contextmanager
+def network() -> Iterator[Network]:
+    net = Network()
+    net.start()
+    try:
+        yield net
+    finally:
+        net.stop()
+
+
+def _bound(port: int) -> socket.socket:
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    found.bind((HOST, port))
+    return found
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close at once, so that the peer sees its connection reset."""
+    if not writer.transport.is_closing():
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        writer.transport.abort()
