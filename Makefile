@@ -7,6 +7,8 @@ VENV := .venv/.installed
 OPENFISCA := .deps/openfisca/.installed
 KINTO := .deps/kinto/.installed
 SCHEMATHESIS := .deps/schemathesis/.installed
+KAFKA_LINE := $(or $(GSB_KAFKA_VERSION),4.1)
+KAFKA := .deps/kafka/$(KAFKA_LINE)/.installed
 INTEROP := tests/interop/node_modules/.installed
 BROWSER := tests/browser/node_modules/.installed
 
@@ -29,10 +31,13 @@ check: $(VENV) ## format, lint, types and the order of modules
 
 deps-test: $(VENV) $(OPENFISCA) $(KINTO) $(SCHEMATHESIS) ## install what tests talk to, into .deps/, tests/interop/ and tests/browser/
 	@tests/deps/tools.sh
-	@$(MAKE) --silent $(INTEROP) $(BROWSER)
+	@$(MAKE) --silent $(INTEROP) $(BROWSER) $(KAFKA)
 
 $(VENV): pyproject.toml
 	@tests/deps/environment.sh .venv -e '.[dev]'
+
+$(KAFKA): tests/deps/kafka/pom.xml
+	@tests/deps/kafka.sh $(KAFKA_LINE)
 
 .deps/%/.installed: tests/deps/%.txt
 	@tests/deps/environment.sh .deps/$* -r $<

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The programs of the system that tests need: a C compiler (for the simulated power cut), strace (for faults of the
 # disk), OpenSSL (for an authority's time-stamps), Go with its own packages for transparency logs (for a verifier that
-# is not ours), PostgreSQL (for the store on it; tests start it themselves, what apt starts is not used), Node with npm
-# (for a client in another language) and Chromium (for the pages). Installs what is missing with apt when it may, and
-# otherwise says what is missing.
+# is not ours), PostgreSQL (for the store on it; tests start it themselves, what apt starts is not used), Java with
+# Maven (for Apache Kafka, which tests start themselves too), Node with npm (for a client in another language) and
+# Chromium (for the pages). Installs what is missing with apt when it may, and otherwise says what is missing.
 set -euo pipefail
 
 missing=()
@@ -14,12 +14,14 @@ command -v openssl >/dev/null || missing+=(openssl)
 command -v go >/dev/null || missing+=(golang-go)
 [ -d /usr/share/gocode/src/golang.org/x/mod/sumdb ] || missing+=(golang-golang-x-mod-dev)
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
+command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+command -v mvn >/dev/null || missing+=(maven)
 if [ "${node_major:-0}" -lt 20 ]; then missing+=(nodejs); fi
 command -v npm >/dev/null || missing+=(npm)
 command -v chromium >/dev/null || missing+=(chromium)
 
 if [ ${#missing[@]} -eq 0 ]; then
-    echo "== a C compiler, strace, OpenSSL, Go, PostgreSQL, Node $(node --version) and Chromium are here"
+    echo "== a C compiler, strace, OpenSSL, Go, PostgreSQL, Java, Maven, Node $(node --version) and Chromium are here"
     exit 0
 fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
