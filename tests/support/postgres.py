@@ -1,4 +1,5 @@
-"""A real PostgreSQL for tests: started in a temporary folder by an unprivileged user, reached by a socket in it.
+"""A real PostgreSQL for tests: started in a temporary folder by an unprivileged user, reached by a socket in it and,
+if a port is given, over TCP on loopback.
 
 ``GSB_TEST_POSTGRES`` (a connection URI of somebody who may create schemas) points to another server instead.
 """
@@ -13,12 +14,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.needs import needs
 
 VARIABLE = "GSB_TEST_POSTGRES"
+PORT = 5432
+"""Part of the socket's name where there is no port."""
 START = 60.0
 """Seconds within which a server must answer."""
 ROOM = 2 << 30
@@ -44,10 +47,18 @@ def _user() -> str | None:
 class Server:
     """A server of the tests' own, which can be stopped, killed and started again on the same data."""
 
-    def __init__(self, folder: Path, bin_: Path) -> None:
+    def __init__(self, folder: Path, bin_: Path, port: int | None) -> None:
         self._folder, self._bin, self._user = folder, bin_, _user()
         self._process: subprocess.Popen[bytes] | None = None
-        self.dsn = f"postgresql://bus@/postgres?host={folder}"
+        self._port = port or PORT
+        self.settings = {"listen_addresses": "127.0.0.1" if port else "", "shared_buffers": "64MB"}
+        """What it is started with."""
+        self.dsn = f"postgresql://bus@/postgres?host={folder}&port={self._port}"
+
+    @staticmethod
+    def over(port: int) -> str:
+        """The URI of whoever comes over TCP, by this port of loopback: the server's own, or one that leads to it."""
+        return f"postgresql://bus@127.0.0.1:{port}/postgres"
 
     def _as_user(self, *command: str | Path) -> list[str | Path]:
         # The program in between becomes the server, so its pid is the server's.
@@ -64,12 +75,13 @@ class Server:
         subprocess.run([*command, "-E", "UTF8", "--no-locale"], check=True, capture_output=True, cwd="/")
 
     def start(self) -> None:
-        command = self._as_user(self._bin / "postgres", "-D", self._folder / "data", "-k", self._folder)
+        where: list[str | Path] = ["-D", self._folder / "data", "-k", self._folder, "-p", str(self._port)]
+        where += [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "-c", "listen_addresses=", "-c", "shared_buffers=64MB"], stdout=log, stderr=log, cwd="/"
+                self._as_user(self._bin / "postgres", *where), stdout=log, stderr=log, cwd="/"
             )
-        asked: list[str | Path] = [self._bin / "pg_isready", "-q", "-h", self._folder]
+        asked: list[str | Path] = [self._bin / "pg_isready", "-q", "-h", self._folder, "-p", str(self._port)]
         until = time.monotonic() + START
         while subprocess.run(asked, check=False).returncode:
             if self._process.poll() is not None or time.monotonic() > until:
@@ -83,6 +95,32 @@ class Server:
             self._process.wait(START)
             self._process = None
 
+    def kill(self) -> None:
+        """SIGKILL to all its processes at once: nothing that is only in its memory is written any more."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)  # so that it begets no others meanwhile
+        sessions = [int(pid) for pid in _children(self._process.pid)]
+        for pid in sessions:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.stop(signal.SIGKILL)
+        # Its next life cannot begin as long as one of them holds the memory that they shared.
+        until = time.monotonic() + START
+        while any(_lives(pid) for pid in sessions) and time.monotonic() < until:
+            time.sleep(0.02)
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
+
+
+def _lives(pid: int) -> bool:
+    """Whether the process holds anything; one that nobody has asked about its end holds nothing."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
 
 def _in_memory() -> Path | None:
     """A large file system in memory, if there is one: tests kill servers, not machines, and wait for no disk there."""
@@ -92,13 +130,13 @@ def _in_memory() -> Path | None:
 
 
 @contextmanager
-def own_server() -> Iterator[Server]:
-    """A new server; skips the test where PostgreSQL is not installed."""
+def own_server(port: int | None = None) -> Iterator[Server]:
+    """A new server; skips the test where PostgreSQL is not installed. Without a port it does not listen for TCP."""
     bin_ = programs()
     needs(bin_ is not None, f"PostgreSQL is not installed (make deps-test installs it), nor is {VARIABLE} set")
     assert bin_ is not None
     folder = Path(tempfile.mkdtemp(prefix="gsb-pg-", dir=_in_memory()))
-    server = Server(folder, bin_)
+    server = Server(folder, bin_, port)
     try:
         server.make()
         server.start()
