@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from gsb.backends import BrokerTable, LocalTable, StoreTable
 from gsb.forms import BUSINESS_KEY, ID, ORIGIN, BaseUrl, File, Id, ServiceId, Table
 from gsb.model import Effect
 
@@ -81,17 +82,6 @@ class Listen(Table):
     """Port of the operations port; 0 takes a free one."""
     tls: Tls | Literal["upstream"] | None = None
     """TLS here; or "upstream": something in front ends TLS; or nothing, and then only loopback addresses start."""
-
-
-class StoreTable(Table):
-    """Where the truth about exchanges lies."""
-
-    kind: Literal["sqlite"] = "sqlite"
-    """SQLite, for one machine."""
-    path: File
-    """The database file; its folder must exist and be on a disk that keeps what was synchronised."""
-    key: File
-    """File with the store's key, made by ``gsb keygen --store``. Without it bodies and evidence cannot be read."""
 
 
 class WitnessTable(Table):
@@ -180,13 +170,6 @@ class Retention(Table):
         return self
 
 
-class BrokerTable(Table):
-    """How work reaches workers."""
-
-    kind: Literal["local"] = "local"
-    """In this process, for one machine."""
-
-
 class Limits(Table):
     """What the bus takes at once."""
 
@@ -240,7 +223,7 @@ class Gsb(Table):
     store: StoreTable
     log: LogTable
     retention: Retention = Retention()
-    broker: BrokerTable = BrokerTable()
+    broker: BrokerTable = LocalTable()
     limits: Limits = Limits()
     adapters: Adapters
     schemas: File = Field(default=Path("schemas"), validate_default=True)

@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gsb.backends import SqliteTable
 from gsb.config import Agreement, Gsb, Service, TimestampTable, Tls
 from gsb.evidence.checkpoint import WITNESS, NoteWrong, Verifier
 from gsb.evidence.entry import canonical
 from gsb.evidence.tiles import ENTRY_LIMIT
 from gsb.forms import ORIGIN, is_loopback
 from gsb.installed import Loaded, installed, load_adapter, read_settings
+from gsb.lint_backends import lint_backends
 from gsb.load import KINDS, Finding, Tables, suggest
 from gsb.material import Material, dotted, shown
 from gsb.schema import Schema
 from gsb.stamp import INSTALLED, read_certificates
-from gsb.store.seal import KeyFileUnfit, read_key
 
 FIELDS_LIMIT = ENTRY_LIMIT - 1_535
 """Bytes of a grant's fields in an entry; what else an entry says is bounded by the forms of ids and never more."""
@@ -35,7 +36,7 @@ def lint(tables: Tables, material: Material, now: float) -> list[Finding]:
     if tables.gsb is not None:
         findings += _bus(tables, tables.gsb)
         findings += _signing(material, now)
-        findings += _store(tables, tables.gsb)
+        findings += lint_backends(tables, tables.gsb)
         findings += _log(tables, tables.gsb)
         findings += _adapters(tables, tables.gsb)
         findings += _schemas(tables, tables.gsb, material)
@@ -81,16 +82,6 @@ def _signing(material: Material, now: float) -> Iterator[Finding]:
     # Keys that could not be read are told of already, so an empty list says nothing new.
     if material.bus and not any(life.state == "active" and life.accepted(now) for _, life in material.bus):
         yield Finding("gsb.toml", "bus.keys", "none of the bus's keys is active now, so it could sign nothing")
-
-
-def _store(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
-    if not gsb.store.path.parent.is_dir():
-        folder = shown(gsb.store.path.parent, tables.folder)
-        yield Finding("gsb.toml", "store.path", f"there is no folder {folder}")
-    try:
-        read_key(gsb.store.key)
-    except KeyFileUnfit as error:
-        yield Finding("gsb.toml", "store.key", f"{error}; gsb keygen --store makes one")
 
 
 def _log(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
@@ -148,7 +139,8 @@ _READ = ("schemas", *KINDS)
 
 def _others(tables: Tables, gsb: Gsb) -> Iterator[tuple[str, Path]]:
     yield "the deployment", tables.folder
-    yield "the store", gsb.store.path.resolve()
+    if isinstance(gsb.store, SqliteTable):
+        yield "the store", gsb.store.path.resolve()
     yield "schemas", gsb.schemas.resolve()
     yield from ((kind, tables.folder / kind) for kind in KINDS)
 

@@ -18,19 +18,16 @@ from pathlib import Path
 
 from aiohttp import web
 
-from gsb.broker.local import LocalBroker
 from gsb.bus import Bus
 from gsb.catalogue import Catalogue, build
-from gsb.config import Retention, Tls
+from gsb.config import Tls
 from gsb.errors import StoreUnavailable
-from gsb.metrics import Metrics
+from gsb.foundation import broker_of, store_of
 from gsb.record import Recorder
 from gsb.reload import Reloader
 from gsb.runtime import Runtime
 from gsb.stamp import Stamper
-from gsb.store.contract import DAY, Ages, Store, StoreUnfit
-from gsb.store.seal import read_key
-from gsb.store.sqlite import SqliteStore
+from gsb.store.contract import Store, StoreUnfit
 from gsb.sweep import BATCH, INTERVAL, sweep
 from gsb.trouble import Trouble
 from gsb.web.app import API, OPERATIONS, Edge
@@ -62,8 +59,8 @@ class Node:
         runtime = Runtime()
         self.bus = Bus(
             catalogue=catalogue,
-            store=make_store(catalogue) if make_store else open_sqlite(catalogue, runtime.metrics),
-            broker=LocalBroker(),
+            store=make_store(catalogue) if make_store else store_of(catalogue, runtime.metrics),
+            broker=broker_of(catalogue),
             runtime=runtime,
         )
         self.api = Edge(self.bus, API, guarded=True)
@@ -175,17 +172,6 @@ class Node:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
-
-
-def open_sqlite(catalogue: Catalogue, metrics: Metrics) -> Store:
-    table = catalogue.gsb.store
-    key = read_key(catalogue.folder / table.key)
-    ages = ages_of(catalogue.gsb.retention)
-    return SqliteStore(catalogue.folder / table.path, key, ages=ages, committed=metrics.committed)
-
-
-def ages_of(days: Retention) -> Ages:
-    return Ages(days.bodies_days * DAY, days.keys_days * DAY, days.exchanges_days * DAY)
 
 
 async def run(node: Node, stopped: Awaitable[object]) -> bool:

@@ -20,7 +20,7 @@ ROWS = """
     strictjson schema problem
     jwk compact jws send client
     sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
-    forms config load installed
+    forms dsn backends config load installed
     keys policy limits projection fair deadlines
     evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof evidence.witness evidence.log
         evidence.verify evidence.gsb_verify
@@ -31,8 +31,8 @@ ROWS = """
         store.postgres.reads store.postgres.log store.postgres.proving store.postgres.store store.postgres
     broker.contract broker.local
     stamp
-    material lint catalogue check
-    breaker runtime
+    material lint_backends lint catalogue check
+    breaker runtime foundation
     bus
     handout verdict
     admit perform workers sweep reload resume ask cosign record

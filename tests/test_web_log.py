@@ -23,9 +23,9 @@ from gsb.evidence.checkpoint import Signer, Verifier
 from gsb.evidence.entry import make_entry
 from gsb.evidence.tiles import bundle_path, tile_path, unpack
 from gsb.evidence.verify import verify_log
+from gsb.foundation import store_of
 from gsb.metrics import Metrics
 from gsb.model import Call
-from gsb.node import open_sqlite
 from gsb.resume import Ground, begin_anew
 from gsb.trouble import Trouble
 from gsb.web import log
@@ -124,7 +124,7 @@ async def test_an_old_log_stays_where_it_was(tmp_path: Path) -> None:
     async with node_in_process(tmp_path, deployment) as node:
         old = (await published(node)).split(b"\n")[0].decode()
     catalogue = build(deployment.folder)
-    store = open_sqlite(catalogue, Metrics())
+    store = store_of(catalogue, Metrics())
     await store.open()
     await begin_anew(Ground.of(catalogue, store), time.time(), "a drill")
     await store.close()

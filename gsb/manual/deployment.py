@@ -49,7 +49,7 @@ def _table(schema: Shape, models: Shape, place: tuple[str, ...]) -> Iterator[str
     """The table of the fields that are values, then each table inside it as a section of its own."""
     fields: Mapping[str, Shape] = schema["properties"]
     required = schema.get("required", ())
-    inner = {name: found for name, each in fields.items() if (found := _inner(each, models))}
+    inner = {name: found for name, each in fields.items() if (found := list(_inner(each, models)))}
     rows = [
         (code(name), _type(each, models, (*place, name)), _limits(each), _default(each, name in required), _about(each))
         for name, each in fields.items()
@@ -57,20 +57,26 @@ def _table(schema: Shape, models: Shape, place: tuple[str, ...]) -> Iterator[str
     ]
     if rows:
         yield table(HEAD, rows)
-    for name, (model, many) in inner.items():
-        yield f"#### {code(_heading((*place, name), many))}"
-        yield text(model["description"]) + ("" if name in required else " The table may be left out.")
-        yield from _table(model, models, (*place, name))
+    for name, tables in inner.items():
+        for model, many in tables:
+            kind = f" of the kind {code(_toml(_kind_of(model)))}" if len(tables) > 1 else ""
+            yield f"#### {code(_heading((*place, name), many))}{kind}"
+            yield text(model["description"]) + ("" if name in required else " The table may be left out.")
+            yield from _table(model, models, (*place, name))
 
 
-def _inner(field: Shape, models: Shape) -> tuple[Shape, bool] | None:
-    """The table that a field is, and whether there may be several; None for a value."""
+def _inner(field: Shape, models: Shape) -> Iterator[tuple[Shape, bool]]:
+    """The tables that a field may be, and whether there may be several of each; none for a value."""
     for each in _branches(field):
         many = each.get("type") == "array"
         model = models.get(each.get("items", {}).get("$ref", "").rpartition("/")[2] if many else _name(each))
         if model is not None and "properties" in model:
-            return model, many
-    return None
+            yield model, many
+
+
+def _kind_of(model: Shape) -> str:
+    """What stands in ``kind`` of a table that is one of several."""
+    return str(model["properties"]["kind"]["const"])
 
 
 def _heading(place: tuple[str, ...], many: bool) -> str:
@@ -79,7 +85,8 @@ def _heading(place: tuple[str, ...], many: bool) -> str:
 
 def _branches(field: Shape) -> list[Shape]:
     """What a field may be, but for nothing."""
-    return [each for each in field.get("anyOf", [field]) if each.get("type") != "null"]
+    branches = field.get("anyOf") or field.get("oneOf") or [field]
+    return [each for each in branches if each.get("type") != "null"]
 
 
 def _name(field: Shape) -> str:

@@ -20,9 +20,9 @@ import orjson
 
 from gsb.bus import Refusals
 from gsb.catalogue import Catalogue, build
+from gsb.foundation import ages_of
 from gsb.jwk import PrivateKey, read_private
 from gsb.model import Exchange, State
-from gsb.node import ages_of
 from gsb.store.contract import Store
 from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore

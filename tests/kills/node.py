@@ -28,8 +28,9 @@ from typing import Any, cast
 import uvloop
 
 from gsb.catalogue import Catalogue
+from gsb.foundation import store_of
 from gsb.metrics import Metrics
-from gsb.node import Node, open_sqlite, run
+from gsb.node import Node, run
 from gsb.store.contract import Begun, NewExchange, Reservation, Store
 from gsb.store.sqlite import rows as sqlite_rows
 from gsb.store.sqlite import writer as sqlite_writer
@@ -139,7 +140,7 @@ def _synchronise(how: str) -> None:
 def make_store(catalogue: Catalogue, crash: str | None, sabotage: str | None) -> Store:
     if sabotage in SYNCHRONOUS:
         _synchronise(sabotage)
-    wrapped: Any = open_sqlite(catalogue, Metrics())
+    wrapped: Any = store_of(catalogue, Metrics())
     if sabotage == "reservation":
         wrapped = WithoutReservation(wrapped)
     if sabotage == "lease":

@@ -31,8 +31,8 @@ from gsb.catalogue import Catalogue, build
 from gsb.errors import StoreUnavailable
 from gsb.evidence.checkpoint import Verifier
 from gsb.evidence.entry import make_entry
+from gsb.foundation import store_of
 from gsb.model import Entry
-from gsb.node import open_sqlite
 from gsb.record import Recorder
 from gsb.resume import Ground, begin_anew
 from gsb.runtime import Runtime
@@ -128,7 +128,7 @@ async def recording(
     """A recorder that was opened, unless it is to be ``opened`` by the test; ``wrap`` gives another store."""
     deployment, clock = deployment or standard(root), clock or Clock()
     catalogue = build(deployment.write())
-    store = open_sqlite(catalogue, Runtime().metrics)
+    store = store_of(catalogue, Runtime().metrics)
     await store.open()
     try:
         bus = bus_on(catalogue, clock, wrap(store))
@@ -144,7 +144,7 @@ async def _record(folder: Path, counts: list[int]) -> None:
     # One thread, so that the n-th call of the system is the same one in each run.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     catalogue, clock = build(folder), Clock()
-    bus = bus_on(catalogue, clock, open_sqlite(catalogue, Runtime().metrics))
+    bus = bus_on(catalogue, clock, store_of(catalogue, Runtime().metrics))
     _tell("ready")
     sys.stdin.readline()
     await bus.store.open()

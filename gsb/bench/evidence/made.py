@@ -18,7 +18,7 @@ from gsb.evidence.checkpoint import Checkpoint, Signer
 from gsb.evidence.entry import make_entry
 from gsb.evidence.log import CHECKPOINT, Edge, Files
 from gsb.evidence.tiles import WIDTH
-from gsb.node import open_sqlite
+from gsb.foundation import store_of
 from gsb.runtime import Runtime
 from gsb.store.seal import new_key
 
@@ -98,7 +98,7 @@ async def bus_in(root: Path) -> AsyncIterator[Bus]:
         (root / name).write_bytes(data)
         (root / name).chmod(0o600)
     catalogue, runtime = build(root), Runtime()
-    store = open_sqlite(catalogue, runtime.metrics)
+    store = store_of(catalogue, runtime.metrics)
     await store.open()
     try:
         yield Bus(catalogue, store, LocalBroker(), runtime)

@@ -17,8 +17,8 @@ from gsb.cli.shared import fail
 from gsb.errors import StoreUnavailable
 from gsb.evidence.checkpoint import NoteWrong, Signer, open_checkpoint
 from gsb.evidence.log import Folder
+from gsb.foundation import store_of
 from gsb.metrics import Metrics
-from gsb.node import open_sqlite
 from gsb.resume import Ground, begin_anew, open_log
 from gsb.store.contract import StoreUnfit
 from gsb.store.logs import LogMoved
@@ -76,7 +76,7 @@ def begin(
 
 
 async def _begin(catalogue: Catalogue, reason: str) -> str:
-    store = open_sqlite(catalogue, Metrics())
+    store = store_of(catalogue, Metrics())
     await store.open()
     try:
         ground = Ground.of(catalogue, store)

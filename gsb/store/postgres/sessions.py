@@ -21,11 +21,11 @@ from gsb.store.seal import Seal
 
 T = TypeVar("T")
 
-CONNECT, COMMAND = 5.0, 12.0
-"""Seconds for connecting, and for a statement's answer, after which the connection is given up."""
-READERS = 8
-"""Connections for reading at most."""
-_BOUNDS = {"statement_timeout": "10s", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "15s"}
+CONNECT, SILENCE = 5.0, 2.0
+"""Seconds for connecting, and for an answer beyond the server's own time-out, until the connection is given up."""
+READERS, STATEMENT = 8, 10.0
+"""Connections for reading at most, and seconds after which the server gives a statement up."""
+_BOUNDS = {"lock_timeout": "2s", "idle_in_transaction_session_timeout": "15s"}
 _SCHEMA = re.compile("[a-z_][a-z0-9_]{0,62}")
 
 OF_THE_DATABASE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
@@ -45,19 +45,20 @@ LOST = (
 class Sessions:
     """Connections to one schema of one database. ``dsn`` may name several hosts: the one that takes writes is used."""
 
-    def __init__(self, dsn: str, name: str) -> None:
+    def __init__(self, dsn: str, name: str, readers: int = READERS, statement: float = STATEMENT) -> None:
         if not _SCHEMA.fullmatch(name):
             raise ValueError(f"not the name of a schema: {name!r}")
-        self._dsn, self.name = dsn, name
+        self._dsn, self.name, self._readers, self._statement = dsn, name, readers, statement
         self._pool: asyncpg.Pool | None = None
 
     def _settings(self) -> dict[str, Any]:
         session = {"synchronous_commit": "on", "default_transaction_isolation": "read committed", **_BOUNDS}
         session |= {"search_path": self.name, "application_name": "gsb", "jit": "off"}
+        session |= {"statement_timeout": f"{round(self._statement * 1000)}ms"}
         return {
             "dsn": self._dsn,
             "timeout": CONNECT,
-            "command_timeout": COMMAND,
+            "command_timeout": self._statement + SILENCE,
             "target_session_attrs": "read-write",
             "server_settings": session,
         }
@@ -75,7 +76,7 @@ class Sessions:
                 await schema.prepare(db, self.name, seal)
             finally:
                 await db.close(timeout=CONNECT)
-            self._pool = await asyncpg.create_pool(min_size=1, max_size=READERS, **self._settings())
+            self._pool = await asyncpg.create_pool(min_size=1, max_size=self._readers, **self._settings())
         except (*OF_THE_DATABASE, ValueError) as error:
             raise StoreUnfit(f"the store on PostgreSQL cannot be opened: {error}") from error
 

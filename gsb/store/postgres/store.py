@@ -33,7 +33,7 @@ from gsb.store.contract import (
 from gsb.store.postgres import reads
 from gsb.store.postgres.batch import Overdue
 from gsb.store.postgres.proving import Proving
-from gsb.store.postgres.sessions import Sessions, database_clock
+from gsb.store.postgres.sessions import READERS, STATEMENT, Sessions, database_clock
 from gsb.store.postgres.writer import Clock, Committed
 from gsb.store.seal import RECORD, REPLY, SECRET, Unreadable, pack, unpack
 from gsb.store.standing import Row
@@ -51,8 +51,9 @@ def untold(calls: int, seconds: float) -> None:
 class PostgresStore(Proving):
     """See ``gsb.store.contract.Store``. All calls come from the event loop in which it was opened.
 
-    ``dsn`` is a connection URI of PostgreSQL, and may name several hosts; the tables lie in ``schema``. ``clock`` tells
-    the time on a connection; ``steady`` gives seconds that only grow. ``committed`` is told of each commit how many
+    ``dsn`` is a connection URI of PostgreSQL, and may name several hosts; the tables lie in ``schema``. At most
+    ``readers`` connections read, and the server gives a statement up after so many seconds. ``clock`` tells the time on
+    a connection; ``steady`` gives seconds that only grow. ``committed`` is told of each commit how many
     calls it held and how many seconds it took.
     """
 
@@ -63,11 +64,13 @@ class PostgresStore(Proving):
         *,
         schema: str = "gsb",
         ages: Ages | None = None,
+        readers: int = READERS,
+        statement: float = STATEMENT,
         clock: Clock = database_clock,
         steady: Callable[[], float] = time.monotonic,
         committed: Committed = untold,
     ) -> None:
-        super().__init__(Sessions(dsn, schema), key, ages or Ages(), clock, steady, committed)
+        super().__init__(Sessions(dsn, schema, readers, statement), key, ages or Ages(), clock, steady, committed)
         self._fresh: dict[str, Record] = {}
 
     # --- accepting ----------------------------------------------------------------------------------------

@@ -1,0 +1,56 @@
+"""What a node stands on, made from the tables of ``gsb.toml``: its store and its broker.
+
+The extras are imported here, where they are installed; ``gsb.lint_backends`` names one that is missing. Nothing
+is opened; a crash is a defect of this module.
+"""
+
+from __future__ import annotations
+
+from gsb.backends import PostgresTable
+from gsb.broker.contract import Broker
+from gsb.broker.local import LocalBroker
+from gsb.catalogue import Catalogue
+from gsb.config import Retention
+from gsb.dsn import DsnUnfit, read_dsn
+from gsb.lint_backends import POSTGRES
+from gsb.metrics import Metrics
+from gsb.store.contract import DAY, Ages, Store, StoreUnfit
+from gsb.store.seal import read_key
+from gsb.store.sqlite import SqliteStore
+
+if POSTGRES:
+    from gsb.store.postgres import PostgresStore
+
+
+def store_of(catalogue: Catalogue, metrics: Metrics) -> Store:
+    """The store of a deployment, not yet open. Raises StoreUnfit, KeyFileUnfit."""
+    table, ages = catalogue.gsb.store, ages_of(catalogue.gsb.retention)
+    key = read_key(table.key)
+    if isinstance(table, PostgresTable):
+        return _postgres(table, key, ages, metrics)
+    return SqliteStore(table.path, key, ages=ages, committed=metrics.committed)
+
+
+def _postgres(table: PostgresTable, key: bytes, ages: Ages, metrics: Metrics) -> Store:
+    try:
+        dsn = read_dsn(table.dsn)
+    except DsnUnfit as error:
+        raise StoreUnfit(f"{table.dsn}: {error}") from error
+    return PostgresStore(
+        dsn,
+        key,
+        schema=table.schema_name,
+        ages=ages,
+        readers=table.connections,
+        statement=table.statement_seconds,
+        committed=metrics.committed,
+    )
+
+
+def broker_of(catalogue: Catalogue) -> Broker:
+    """The broker of a deployment, not yet open."""
+    return LocalBroker()
+
+
+def ages_of(days: Retention) -> Ages:
+    return Ages(days.bodies_days * DAY, days.keys_days * DAY, days.exchanges_days * DAY)
