@@ -7,26 +7,24 @@ does. It keeps nothing that must survive: a crash in the middle of a call is the
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import orjson
-from pydantic import BaseModel
 
 from gsb.breaker import Breaker, Passage
-from gsb.catalogue import Catalogue, ServiceInfo, SystemInfo
+from gsb.catalogue import Catalogue, ServiceInfo
 from gsb.deadlines import Deadlines
-from gsb.installed import Loaded, installed, load_adapter, read_settings
 from gsb.load import ConfigInvalid, Finding
 from gsb.metrics import Metrics
 from gsb.model import Reply, Request
-from gsb.sdk.adapter import Adapter, Context, SecretFile
+from gsb.plans import Plan, plans
+from gsb.sdk.adapter import Adapter, Context
 from gsb.sdk.errors import Broken, Refused, Unavailable
 from gsb.sdk.http import Http
 
@@ -46,32 +44,6 @@ T = TypeVar("T")
 Work = Callable[[Request], Awaitable[T]]
 Ask = Callable[[float], Request]
 """Makes what is asked, as soon as it is known when the bus stops waiting: the request's ``deadline``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One system, ready to be opened: its adapter and the adapter's settings, validated."""
-
-    system: SystemInfo
-    loaded: Loaded
-    settings: Any
-    services: Mapping[str, Any]
-    essence: Essence
-
-
-@dataclass(frozen=True, slots=True)
-class Essence:
-    """What a system's line depends on: while this stays equal, so may the line."""
-
-    loaded: Loaded
-    timeout: float
-    concurrency: int
-    settings: Mapping[str, Any]
-    services: Mapping[str, Mapping[str, Any]]
-    folder: Path
-    """Where relative paths in the settings start."""
-    secrets: Mapping[Path, bytes]
-    """Of each secret file the SHA-256, since an adapter may have read it only when it opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,53 +297,6 @@ class Line:
     def _went_down(self, reason: str) -> None:
         self.down = reason
         log.warning("system is down", extra={"facts": {"system": self.name, "reason": reason}})
-
-
-def plans(catalogue: Catalogue) -> Iterator[Plan]:
-    """Every system's plan. Raises ConfigInvalid for what has changed since the catalogue was built."""
-    found = installed()
-    for system in catalogue.systems.values():
-        file = f"systems/{system.id}.toml"
-        try:
-            loaded = load_adapter(system.adapter, found)
-        except LookupError as error:
-            raise ConfigInvalid([Finding(file, "adapter", str(error.args[0]))]) from error
-        kind = loaded.kind
-        settings, findings = read_settings(kind.Settings, dict(system.settings), file, catalogue.folder)
-        services = {}
-        for service in system.services:
-            file = f"services/{service.id}.toml"
-            services[service.id], wrong = read_settings(
-                kind.ServiceSettings, dict(service.settings), file, catalogue.folder, service.effect
-            )
-            findings += wrong
-        if findings:
-            raise ConfigInvalid(findings)
-        yield Plan(system, loaded, settings, services, _essence(catalogue.folder, system, loaded, [settings, services]))
-
-
-def _essence(folder: Path, system: SystemInfo, loaded: Loaded, validated: Any) -> Essence:
-    try:
-        secrets = {path: hashlib.sha256(path.read_bytes()).digest() for path in _secrets(validated)}
-    except OSError as error:
-        message = f"the secret file {error.filename} cannot be read: {error.strerror}"
-        raise ConfigInvalid([Finding(f"systems/{system.id}.toml", "settings", message)]) from error
-    services = {service.id: dict(service.settings) for service in system.services}
-    return Essence(loaded, system.timeout, system.concurrency, dict(system.settings), services, folder, secrets)
-
-
-def _secrets(value: Any) -> Iterator[Path]:
-    """The secret files that validated settings name."""
-    match value:
-        case SecretFile():
-            yield value.path
-        case BaseModel():
-            yield from _secrets([each for _, each in value])
-        case Mapping():
-            yield from _secrets(list(value.values()))
-        case list() | tuple():
-            for each in value:
-                yield from _secrets(each)
 
 
 async def _made(plan: Plan, clock: Callable[[], float], metrics: Metrics) -> Line:

@@ -32,7 +32,7 @@ ROWS = """
     broker.contract broker.local
     stamp
     material lint_backends lint catalogue check
-    breaker runtime foundation
+    breaker plans runtime foundation
     bus
     handout verdict
     admit perform workers sweep reload resume ask cosign record
