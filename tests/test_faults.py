@@ -24,9 +24,9 @@ from gsb.sdk.errors import Unavailable
 from gsb.sdk.http import Http
 from gsb.store.sqlite import SqliteStore
 from gsb.store.sqlite import writer as sqlite_writer
+from tests.histories.checker import Finding
+from tests.histories.deployment import PURPOSE
 from tests.kills.campaign import SMALL_JOURNAL, Campaign, campaign
-from tests.kills.checker import Finding
-from tests.kills.deployment import PURPOSE
 from tests.kills.stepped import STEPS, Steps
 from tests.support.node import RunningNode, running_node
 from tests.support.stores import new

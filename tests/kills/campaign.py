@@ -25,16 +25,16 @@ from gsb.model import State
 from gsb.store.contract import Query
 from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore
-from tests.kills import checker
-from tests.kills.deployment import ledger
-from tests.kills.desk import Operator
-from tests.kills.load import Load, Op, briefly
+from tests.histories import checker
+from tests.histories.deployment import ledger
+from tests.histories.desk import Operator
+from tests.histories.load import Load, Op, briefly
 from tests.kills.powercut import PowerCut
 from tests.support.deployment import Deployment, free_ports
 from tests.support.node import Reachable, RunningNode
 from tests.support.systems import Server
 
-CORE = Path(__file__).with_name("core.py")
+CORE = Path(__file__).parents[1] / "histories" / "core.py"
 DIES_WITHIN = 30.0
 """Seconds within which the load must be full, and an armed node must come to its crash point."""
 ENDS_WITHIN = 100.0
@@ -155,7 +155,7 @@ class Campaign:
         async with self._stored() as store:
             everything = await checker.everything(store)
             self.findings += checker.standing(everything, self.load.ops)
-            self.findings += await checker.recorded(store, everything, self._published)
+            self.findings += checker.recorded(await checker.entered(store, everything), self._published)
 
     async def _verify(self) -> None:
         """Verify what is published, whatever became of the node, and that nothing was taken back."""

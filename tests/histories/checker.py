@@ -1,4 +1,4 @@
-"""What must hold however often the node died. Each breach is a finding with a kind, so that a test can ask for it.
+"""What must hold whatever died or was cut off. Each breach is a finding with a kind, so that a test can ask for it.
 
 lost         an acknowledged exchange, or the reservation of its key, is gone
 changed      a repeat was told something else than the first time
@@ -17,8 +17,9 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -27,7 +28,8 @@ from gsb.evidence.checkpoint import Verifier
 from gsb.evidence.verify import LogWrong
 from gsb.model import FINAL, Exchange, State
 from gsb.store.contract import Query, Store
-from tests.kills.load import Op, ask, ended
+from gsb.store.logs import Entered
+from tests.histories.load import Ended, Op, ask, ended
 from tests.support.auditor import contents_of
 
 AT_ONCE = 16
@@ -102,37 +104,54 @@ def pursuits_of(ops: Iterable[Op]) -> list[Finding]:
     return findings
 
 
+@dataclass(frozen=True)
+class Later:
+    """What the bus says of an acknowledged exchange afterwards: when it is looked at, and when the call is repeated."""
+
+    shown: dict[str, Any] | None
+    """None: it was not found."""
+    exchange: str | None
+    status: int
+    ended: Ended | None
+
+
+def later_of(op: Op, later: Later) -> list[Finding]:
+    """The exchange is still there as it was told, and its key still leads to it and to its outcome."""
+    known, findings = op.ended, []
+    if later.shown is None:
+        findings.append(Finding("lost", op.key, f"{op.exchange} is not found"))
+    elif known is not None and (later.shown["state"], later.shown["effect"]) != (known.state, known.effect):
+        findings.append(Finding("changed", op.key, f"{known} became {later.shown}"))
+    if later.exchange != op.exchange:
+        findings.append(Finding("lost", op.key, f"the key led to {op.exchange}, now {later.status} {later.exchange}"))
+    elif known is not None and later.ended != known:
+        findings.append(Finding("changed", op.key, f"{known} became {later.ended}"))
+    return findings
+
+
 async def acknowledged(client: Client, ops: Iterable[Op]) -> list[Finding]:
-    """Each acknowledged exchange is still there, and its key still leads to it and to its outcome."""
+    """Ask for each acknowledged exchange, and repeat its call."""
     places = asyncio.Semaphore(AT_ONCE)
 
     async def check(op: Op) -> list[Finding]:
         async with places:
-            return [*await _found(client, op), *await _repeated(client, op)]
+            # What the agency knows now is what must hold afterwards: it may hear of an end while it asks.
+            known = replace(op)
+            return later_of(known, await _asked(client, known))
 
     found = await asyncio.gather(*(check(op) for op in ops if op.exchange is not None))
     return [finding for each in found for finding in each]
 
 
-async def _found(client: Client, op: Op) -> list[Finding]:
-    known = op.ended
+async def _asked(client: Client, op: Op) -> Later:
     try:
-        shown = await client.exchange(str(op.exchange))
+        shown = (await client.exchange(str(op.exchange))).body
     except BusProblem as problem:
-        return [Finding("lost", op.key, f"{op.exchange}: {problem}")]
-    if known is not None and (shown.body["state"], shown.body["effect"]) != (known.state, known.effect):
-        return [Finding("changed", op.key, f"{known} became {shown.body}")]
-    return []
-
-
-async def _repeated(client: Client, op: Op) -> list[Finding]:
-    known = op.ended
+        if problem.result.status != 404:
+            raise
+        shown = None
     result = await ask(client, op, at_once=True)
-    if result.exchange != op.exchange:
-        return [Finding("lost", op.key, f"the key led to {op.exchange}, now to {result.exchange} ({result.status})")]
-    if known is not None and ended(result) != known:
-        return [Finding("changed", op.key, f"{known} became {ended(result)}")]
-    return []
+    return Later(shown, result.exchange, result.status, ended(result))
 
 
 async def everything(store: Store) -> list[Exchange]:
@@ -144,6 +163,11 @@ async def everything(store: Store) -> list[Exchange]:
         found += [whole for each in page.exchanges if (whole := await store.exchange(each.id)) is not None]
         cursor, last = page.next, page.next is None
     return found
+
+
+async def entered(store: Store, exchanges: Iterable[Exchange]) -> list[Entered]:
+    """Every entry of these exchanges, with its place in the log."""
+    return [found for each in exchanges for found in await store.entered(each.id)]
 
 
 def standing(exchanges: Iterable[Exchange], ops: Iterable[Op]) -> list[Finding]:
@@ -171,14 +195,13 @@ def published(folder: Path, verifier: Verifier, before: Sequence[bytes]) -> tupl
     return contents, []
 
 
-async def recorded(store: Store, exchanges: Iterable[Exchange], contents: Sequence[bytes]) -> list[Finding]:
+def recorded(entered: Iterable[Entered], contents: Sequence[bytes]) -> list[Finding]:
     """Every entry of every exchange has its place in the log, and stands there."""
     findings = []
-    for each in exchanges:
-        for entered in await store.entered(each.id):
-            index = entered.index
-            if index is None or not index < len(contents) or contents[index] != entered.entry.content:
-                findings.append(Finding("unrecorded", "?", f"{each.id}: {entered.entry.content!r} at {index}"))
+    for each in entered:
+        index, content = each.index, each.entry.content
+        if index is None or not index < len(contents) or contents[index] != content:
+            findings.append(Finding("unrecorded", "?", f"{content!r} at {index} of {len(contents)}"))
     return findings
 
 

@@ -1,4 +1,4 @@
-"""The deployment of the kill tests: one ledger behind the adapter ``http_json``, with a service for each effect."""
+"""The deployment that is tried: one ledger behind the adapter ``http_json``, with a service for each effect."""
 
 from __future__ import annotations
 

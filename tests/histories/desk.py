@@ -1,4 +1,4 @@
-"""The operator of the kill tests: looks at what stands still, finds out in the ledger what happened, and says so.
+"""The operator: looks at what stands still, finds out in the ledger what happened, and says so.
 
 It acts through the admin API alone, as ``gsb exchanges resolve`` and ``gsb dead-letters replay|close`` do, and goes on
 across restarts: an act whose answer was lost is tried again, and one that took is a conflict that does no harm.
@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from gsb.client import BusProblem, Client, ClientError, Result
-from tests.kills.checker import read_effects
+from tests.histories.checker import read_effects
 
 EVERY = 0.5
 """Seconds between two looks at what stands still."""

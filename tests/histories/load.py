@@ -1,4 +1,4 @@
-"""The agency of the kill tests: keeps many calls in flight, writes down what it was told, and repeats until the end.
+"""The agency whose calls are judged: keeps many in flight, writes down what it was told, and repeats until the end.
 
 It behaves as the wire profile demands of a client: every call has a key of its own, only a signed final state ends it,
 and after anything else it is repeated under the same key, across as many deaths of the node as there are.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gsb.client import BusProblem, Client, OutcomePending, Result
-from tests.kills.deployment import PURPOSE, SERVICES
+from tests.histories.deployment import PURPOSE, SERVICES
 
 WIDTH = 48
 """Calls in flight that were begun since the node last started."""

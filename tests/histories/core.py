@@ -1,6 +1,6 @@
-"""The core system of the kill tests: an accounts ledger that outlives every node and counts what really happened.
+"""The core system that is called: an accounts ledger that outlives every node and counts what really happened.
 
-    python tests/kills/core.py PORT FILE
+    python tests/histories/core.py PORT FILE
 
 Each effect is one line of JSON in FILE, appended and synchronised before the answer is sent. What a request's body
 asks for decides how it goes: ``delay`` in milliseconds, ``early`` (the effect comes before the delay instead of after
