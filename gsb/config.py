@@ -151,8 +151,9 @@ class LogTable(Table):
 class Retention(Table):
     """How long what exchanges leave behind is kept, in days after the outcome; what has no outcome is kept whole.
 
-    What has reached its age is deleted in the background. Entries of the evidence log and what they commit to have no
-    age here, and the ``jti`` of a call is always kept 300 seconds.
+    What has reached its age is deleted in the background. Entries of the evidence log have no age here; what those of
+    an exchange commit to goes with the exchange, and what acts and refusals commit to stays as long as the store. The
+    ``jti`` of a call is always kept 300 seconds.
     """
 
     bodies_days: int = Field(default=30, ge=1, le=3650)
@@ -160,8 +161,8 @@ class Retention(Table):
     keys_days: int = Field(default=30, ge=1, le=3650)
     """Days for which an idempotency key is kept. Then the same key begins a new exchange."""
     exchanges_days: int = Field(default=365, ge=2, le=36_500)
-    """Days for which state, effect and time line of an exchange can be read; more than the other two. Then nobody knows
-    it any more."""
+    """Days for which state, effect and time line of an exchange can be read, and its evidence; more than the other two.
+    Then nobody knows it any more, and its entries and receipts prove as much as after an erasure."""
 
     @model_validator(mode="after")
     def _order(self) -> Self:

@@ -81,6 +81,24 @@ class AgesContract:
     async def entries(self, maker: Maker) -> int:
         raise NotImplementedError
 
+    async def secrets(self, maker: Maker) -> int:
+        raise NotImplementedError
+
+    async def test_what_its_entries_commit_to_goes_with_the_exchange(
+        self, store: Store, maker: Maker, clock: Clock
+    ) -> None:
+        made, held = await done(store), await accepted(store, expires_in=10**9)
+        await store.note(entry("refused"))
+        clock.pass_(AGES.exchanges - 1)
+        store = await self.deleted(store, maker)
+        assert None not in [one.secret for one in await store.evidence(made.id)]
+        assert (await self.entries(maker), await self.secrets(maker)) == (4, 4)
+        clock.pass_(1)
+        store = await self.deleted(store, maker)
+        assert not await store.evidence(made.id)
+        assert [one.secret for one in await store.evidence(held.id)] == [held.entry.secret]
+        assert (await self.entries(maker), await self.secrets(maker)) == (4, 2)
+
     async def test_nothing_goes_of_what_has_no_outcome(self, store: Store, maker: Maker, clock: Clock) -> None:
         waiting = await accepted(store, Effect.REPEATABLE)
         assert await store.postpone((await begun(store, waiting.id)).attempt, 10, "down", sent=False)

@@ -24,7 +24,7 @@ ROWS = """
     keys policy limits projection fair deadlines
     evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof evidence.witness evidence.log
         evidence.verify evidence.gsb_verify
-    store.logs store.contract store.seal store.spent store.standing store.asks
+    store.logs store.contract store.seal store.spent store.standing store.asks store.sealing
         store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer
         store.sqlite.opened store.sqlite.log store.sqlite.erase store.sqlite.proving store.sqlite.store store.sqlite
         store.postgres.schema store.postgres.sessions store.postgres.aging store.postgres.batch store.postgres.writer

@@ -14,6 +14,7 @@ from gsb.errors import StoreUnavailable
 from gsb.model import State
 from gsb.store.contract import Query, Store
 from gsb.store.postgres import PostgresStore, aging, reads
+from gsb.store.sealing import Position
 from gsb.store.spent import KEPT
 from tests.store_contract import StoreContract
 from tests.support.postgres import some_server
@@ -39,6 +40,9 @@ async def maker(dsn: str) -> AsyncIterator[PostgresMaker]:
 class TestContract(StoreContract):
     async def entries(self, maker: PostgresMaker) -> int:  # type: ignore[override]
         return int((await maker.rows("SELECT count(*) FROM entry"))[0][0])
+
+    async def secrets(self, maker: PostgresMaker) -> int:  # type: ignore[override]
+        return int((await maker.rows("SELECT count(*) FROM secret"))[0][0])
 
     async def deleted(self, store: Store, maker: PostgresMaker) -> Store:  # type: ignore[override]
         """The first commit of a store looks for what has reached its age; closing it waits for that."""
@@ -151,7 +155,7 @@ async def test_a_search_goes_along_an_index(maker: PostgresMaker, query: Query) 
     await maker.rows(FILL)
     await maker.rows("ANALYZE exchange")
     businesses: list[str | bytes] | None = None if query.business is None else [query.business, b"h" * 16]
-    statement, values = reads.Wanted(query, businesses, None, reads.Position(29_000.5, 29_001), 0.0).sql(51)
+    statement, values = reads.Wanted(query, businesses, None, Position(29_000.5, 29_001), 0.0).sql(51)
     plan = "\n".join(line for (line,) in await maker.rows(f"EXPLAIN {statement}", *values))
     assert "Index Scan" in plan, plan
     assert "Seq Scan" not in plan, plan

@@ -13,6 +13,7 @@ import pytest
 
 from gsb.model import State
 from gsb.store.contract import Query
+from gsb.store.sealing import Position
 from gsb.store.sqlite import SqliteStore
 from gsb.store.sqlite import reads as sqlite_reads
 from gsb.store.sqlite import rows as sqlite_rows
@@ -51,7 +52,7 @@ async def test_every_combination_goes_along_an_index(
     given = {name: FIELDS[name] for name in fields}
     for state in State if "states" in fields else [None]:
         query = Query(**given | ({"states": frozenset({state})} if state else {}))
-        before = sqlite_reads.Position(1_900_000_000.0, 7) if further else None
+        before = Position(1_900_000_000.0, 7) if further else None
         for plan in plans(db, query, before):
             assert "SEARCH" in plan or not (
                 further or {"agency", "service", "code", "business", "subject"} & given.keys()
@@ -61,7 +62,7 @@ async def test_every_combination_goes_along_an_index(
             assert "TEMP B-TREE" not in plan or state in (State.ACCEPTED, State.RUNNING), plan
 
 
-def plans(db: sqlite3.Connection, query: Query, before: sqlite_reads.Position | None) -> list[str]:
+def plans(db: sqlite3.Connection, query: Query, before: Position | None) -> list[str]:
     """How SQLite would find each thing that this search asks for."""
     businesses: list[str | bytes] | None = None if query.business is None else [query.business, b"hashed"]
     leases = {"01a0c450-6c00-71b6-b1a8-e21f6124ae04": Lease(1, 2.0, 1.0)}
@@ -102,7 +103,7 @@ async def test_a_further_page_begins_where_the_last_one_ended(db: sqlite3.Connec
     asked: list[str] = []
     db.set_trace_callback(asked.append)
     for until, at in ((2e9, 1.9e9), (1.8e9, 1.9e9)):
-        wanted = sqlite_reads.Wanted(Query(until=until), None, None, sqlite_reads.Position(at, 7), {})
+        wanted = sqlite_reads.Wanted(Query(until=until), None, None, Position(at, 7), {})
         list(sqlite_reads.search(db, wanted))
     scans = [each for each in asked if "INDEXED BY" in each]
     assert ["accepted_at <=" in each for each in scans] == [False, True]

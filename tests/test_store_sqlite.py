@@ -63,6 +63,9 @@ class TestContract(StoreContract):
     async def entries(self, maker: SqliteMaker) -> int:  # type: ignore[override]
         return int(rows(maker.path, "SELECT count(*) FROM entry")[0][0])
 
+    async def secrets(self, maker: SqliteMaker) -> int:  # type: ignore[override]
+        return int(rows(maker.path, "SELECT count(*) FROM secret")[0][0])
+
     async def deleted(self, store: Store, maker: SqliteMaker) -> Store:  # type: ignore[override]
         return await deleted(store, maker)
 

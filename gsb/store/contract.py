@@ -37,8 +37,9 @@ class CursorUnfit(ValueError):
 class Ages:
     """For how many seconds after its outcome what an exchange leaves behind is kept; one without an outcome has no age.
 
-    Entries and their secrets have none either. Raises ValueError unless the exchange itself outlives the others: it
-    tells a repeat under a kept key, and who asks for a body that is gone, how it ended.
+    Entries have none either, nor have the secrets of those that belong to no exchange. Raises ValueError unless the
+    exchange itself outlives the others: it tells a repeat under a kept key, and who asks for a body that is gone, how
+    it ended.
     """
 
     bodies: float = 30 * DAY
@@ -46,7 +47,7 @@ class Ages:
     keys: float = 30 * DAY
     """The reservation of the idempotency key."""
     exchanges: float = 365 * DAY
-    """State, effect, time line and everything by which it can be found."""
+    """State, effect, time line, everything by which it can be found, and what its entries commit to."""
 
     def __post_init__(self) -> None:
         if self.exchanges <= max(self.bodies, self.keys):

@@ -39,11 +39,12 @@ WITH old AS (SELECT number, request, reply FROM exchange WHERE finished_at <= $1
 UPDATE exchange SET request = NULL, reply = NULL FROM old WHERE exchange.number = old.number
 """
 _EXCHANGES = """
-DELETE FROM exchange WHERE number IN (
-    SELECT number FROM exchange WHERE finished_at <= $1 AND key IS NULL AND request IS NULL
-    ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED
-)
+WITH old AS (SELECT number FROM exchange WHERE finished_at <= $1 AND key IS NULL AND request IS NULL
+        ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED),
+    bared AS (DELETE FROM secret USING entry, old WHERE entry.exchange = old.number AND secret.entry = entry.number)
+DELETE FROM exchange USING old WHERE exchange.number = old.number
 """
+"""With the secrets of its entries, which nobody could find any more to erase them."""
 _BUCKETS = """
 WITH RECURSIVE step AS (
     SELECT min(bucket) AS bucket FROM spent

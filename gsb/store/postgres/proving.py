@@ -11,16 +11,15 @@ from functools import partial
 
 import asyncpg
 
-from gsb.errors import ReplyUnreadable, StoreUnavailable
+from gsb.errors import StoreUnavailable
 from gsb.model import Entry
 from gsb.store import standing
-from gsb.store.asks import SealedEntry
 from gsb.store.contract import Ages
 from gsb.store.logs import Backlog, Entered, Erased, Evidence, LogState, Unsequenced
 from gsb.store.postgres import log, reads
 from gsb.store.postgres.sessions import Sessions
 from gsb.store.postgres.writer import Clock, Committed, Writer
-from gsb.store.seal import SECRET, Seal, Unreadable
+from gsb.store.sealing import Sealing
 from gsb.store.standing import Row
 
 
@@ -37,7 +36,7 @@ class Proving:
         steady: Callable[[], float],
         committed: Committed,
     ) -> None:
-        self._sessions, self._seal, self._ages, self._clock = sessions, Seal(key), ages, clock
+        self._sessions, self._seal, self._ages, self._clock = sessions, Sealing(key), ages, clock
         self._steady, self._committed = steady, committed
         self._open_writer: Writer | None = None
 
@@ -59,10 +58,6 @@ class Proving:
 
     # --- what several verbs need ----------------------------------------------------------------------------
 
-    def _sealed(self, entry: Entry) -> SealedEntry:
-        (secret,) = self._seal.seal({SECRET: (entry.secret, entry.leaf)})
-        return SealedEntry(entry.leaf, entry.content, secret)
-
     async def _aged(self, db: asyncpg.Connection, row: Row | None) -> Row | None:
         """The exchange, as far as it is young enough to be told."""
         return None if row is None else standing.aged(row, self._ages, await self._clock(db))
@@ -75,8 +70,8 @@ class Proving:
     async def begin_log(
         self, origin: str, begun: Entry, *, after: str | None = None, ended: Entry | None = None
     ) -> None:
-        last = None if ended is None else self._sealed(ended)
-        begin = partial(log.begin_log, origin=origin, begun=self._sealed(begun), after=after, ended=last)
+        last = None if ended is None else self._seal.entry(ended)
+        begin = partial(log.begin_log, origin=origin, begun=self._seal.entry(begun), after=after, ended=last)
         await self._sessions.transact(begin)
 
     async def unsequenced(self, limit: int) -> Unsequenced | None:
@@ -109,15 +104,8 @@ class Proving:
             row = await self._aged(db, await reads.exchange(db, exchange))
             return () if row is None else await log.secrets(db, row.row)
 
-        secrets = await self._sessions.read(found)
-        return [Evidence(leaf, None if sealed is None else self._opened(sealed, leaf)) for leaf, sealed in secrets]
-
-    def _opened(self, sealed: bytes, leaf: bytes) -> bytes:
-        try:
-            return self._seal.open(sealed, SECRET, leaf)
-        except Unreadable as error:
-            raise ReplyUnreadable from error
+        return self._seal.evidence(await self._sessions.read(found))
 
     async def erase(self, entries: Mapping[str, Entry]) -> Erased:
-        given = {exchange: self._sealed(entry) for exchange, entry in entries.items()}
+        given = {exchange: self._seal.entry(entry) for exchange, entry in entries.items()}
         return await self._sessions.transact(partial(log.erase, given=given))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
 
 from gsb.model import Entry, State
 from gsb.store.contract import Query
 from gsb.store.postgres.schema import COLUMNS, EXCHANGE, SELECT, business_bytes, row_of
+from gsb.store.sealing import Position, narrowed
 from gsb.store.standing import Row
 
 _OWNER = SELECT + (
@@ -41,13 +42,6 @@ SELECT state, count(*) FROM exchange WHERE state IN ('waiting', 'held', 'unknown
 """
 
 
-class Position(NamedTuple):
-    """Where an exchange stands in every list: by the time of its acceptance, then in the order of arrival."""
-
-    accepted_at: float
-    row: int
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A query whose business key, subject and cursor are understood."""
@@ -63,23 +57,13 @@ class Wanted:
 
     def tests(self) -> Iterator[tuple[str, Any]]:
         """Conditions of SQL with one value each."""
-        query = self.query
         businesses = None if self.businesses is None else [business_bytes(each) for each in self.businesses]
-        yield from (
-            (test, value)
-            for test, value in (
-                ("(finished_at IS NULL OR finished_at > {})", self.finished_after),
-                ("agency = {}", query.agency),
-                ("service = {}", query.service),
-                ("business = ANY({}::bytea[])", businesses),
-                ("subject = {}", self.subject),
-                ("code = {}", query.code),
-                ("state = ANY({}::text[])", [state.value for state in query.states] or None),
-                ("accepted_at >= {}", query.since),
-                ("accepted_at <= {}", query.until),
-            )
-            if value is not None
-        )
+        yield "(finished_at IS NULL OR finished_at > {})", self.finished_after
+        if businesses is not None:
+            yield "business = ANY({}::bytea[])", businesses
+        yield from ((f"{comparison} {{}}", value) for comparison, value in narrowed(self.query, self.subject))
+        if self.query.states:
+            yield "state = ANY({}::text[])", [state.value for state in self.query.states]
 
     def sql(self, limit: int) -> tuple[str, list[Any]]:
         """The statement and its values."""

@@ -17,12 +17,10 @@ import asyncpg
 from gsb.errors import Replayed, ReplyUnreadable
 from gsb.model import Entry, Exchange, Outcome, Record, State
 from gsb.store import asks, standing
-from gsb.store.asks import Jti, SealedEntry
 from gsb.store.contract import (
     Ages,
     Attempt,
     Begun,
-    Business,
     Due,
     NewExchange,
     Page,
@@ -35,7 +33,6 @@ from gsb.store.postgres.batch import Overdue
 from gsb.store.postgres.proving import Proving
 from gsb.store.postgres.sessions import READERS, STATEMENT, Sessions, database_clock
 from gsb.store.postgres.writer import Clock, Committed
-from gsb.store.seal import RECORD, REPLY, SECRET, Unreadable, pack, unpack
 from gsb.store.standing import Row
 
 FRESH = 1_024
@@ -85,55 +82,20 @@ class PostgresStore(Proving):
                 raise Replayed
             if key is None:
                 return None
-            return await reads.owner(db, self._seal.hash(issuer, key, b"key"), now - self._ages.keys)
+            return await reads.owner(db, self._seal.key(issuer, key), now - self._ages.keys)
 
         row = await self._sessions.read(found)
-        return None if row is None else self._reservation(row.id, row.fingerprint)
+        return None if row is None else self._seal.reservation(row.id, row.fingerprint)
 
     async def accept(self, new: NewExchange) -> Reservation | None:
-        owner, decision = new.id.encode(), new.record.decision
-        record, secret = self._seal.seal(
-            {RECORD: (pack(new.record), owner), SECRET: (new.entry.secret, new.entry.leaf)}
-        )
-        answer = await self._writer.ask(
-            asks.Accept(
-                new.id,
-                new.agency,
-                new.service,
-                new.effect,
-                decision.purpose,
-                decision.agreement,
-                b"" if new.key is None else self._seal.mask(new.fingerprint, new.id),
-                new.expires_in,
-                None if new.business is None else self._seal.business(new.service, new.business),
-                None if new.subject is None else self._seal.subject(new.subject),
-                None if new.key is None else self._seal.hash(new.agency, new.key, b"key"),
-                self._jti(new.agency, new.jti, new.jti_lives),
-                record,
-                SealedEntry(new.entry.leaf, new.entry.content, secret),
-            )
-        )
+        answer = await self._writer.ask(self._seal.accept(new))
         if isinstance(answer, tuple):
-            return self._reservation(*answer)
+            return self._seal.reservation(*answer)
         if len(new.record.body) <= FRESH_BODY:
             self._fresh[new.id] = new.record
             if len(self._fresh) > FRESH:
                 del self._fresh[next(iter(self._fresh))]
         return None
-
-    def _jti(self, issuer: str, jti: str, lives: float) -> Jti:
-        return Jti(self._seal.hash(issuer, jti, b"jti"), lives)
-
-    def _sealed_with_reply(
-        self, exchange: str, outcome: Outcome | None, entry: Entry
-    ) -> tuple[bytes | None, SealedEntry]:
-        if outcome is None or not outcome.body:
-            return None, self._sealed(entry)
-        reply, secret = self._seal.seal({REPLY: (outcome.body, exchange.encode()), SECRET: (entry.secret, entry.leaf)})
-        return reply, SealedEntry(entry.leaf, entry.content, secret)
-
-    def _reservation(self, exchange: str, fingerprint: bytes) -> Reservation:
-        return Reservation(exchange, self._seal.mask(fingerprint, exchange))
 
     # --- performing ---------------------------------------------------------------------------------------
 
@@ -148,15 +110,13 @@ class PostgresStore(Proving):
 
     async def _record(self, exchange: str) -> Record | None:
         found = await self._sessions.read(lambda db: reads.with_sealed(db, exchange, "request"))
-        if found is None or found[1] is None:
-            return None
         try:
-            return unpack(self._seal.open(found[1], RECORD, exchange.encode()))
-        except ValueError:
+            return None if found is None else self._seal.record(found[1], exchange)
+        except ReplyUnreadable:
             return None
 
     async def finish(self, attempt: Attempt, outcome: Outcome, entry: Entry) -> bool:
-        reply, sealed = self._sealed_with_reply(attempt.exchange, outcome, entry)
+        reply, sealed = self._seal.reply(attempt.exchange, outcome, entry)
         return await self._move(asks.Finish(attempt.exchange, attempt, outcome, reply, sealed))
 
     async def postpone(self, attempt: Attempt, delay: float, reason: str, *, sent: bool) -> bool:
@@ -165,10 +125,10 @@ class PostgresStore(Proving):
     async def hold(
         self, attempt: Attempt, state: Literal[State.HELD, State.UNKNOWN], reason: str, entry: Entry
     ) -> bool:
-        return await self._move(asks.Hold(attempt.exchange, attempt, state, reason, self._sealed(entry)))
+        return await self._move(asks.Hold(attempt.exchange, attempt, state, reason, self._seal.entry(entry)))
 
     async def resolve(self, exchange: str, ruling: Ruling, entry: Entry) -> bool:
-        reply, sealed = self._sealed_with_reply(exchange, ruling.outcome, entry)
+        reply, sealed = self._seal.reply(exchange, ruling.outcome, entry)
         return await self._move(asks.Resolve(exchange, ruling, reply, sealed))
 
     async def _move(self, move: asks.Move) -> bool:
@@ -192,11 +152,7 @@ class PostgresStore(Proving):
         if (told := await self._sessions.read(found)) is None:
             return None
         row, sealed, entries = told
-        try:
-            body = b"" if sealed is None else self._seal.open(sealed, REPLY, exchange.encode())
-        except Unreadable:
-            body = None
-        return standing.told(row, body, entries)
+        return standing.told(row, self._seal.body(sealed, exchange), entries)
 
     async def record(self, exchange: str) -> Record | None:
         async def found(db: asyncpg.Connection) -> bytes | None:
@@ -204,19 +160,15 @@ class PostgresStore(Proving):
             row = None if known is None else await self._aged(db, known[0])
             return None if known is None or row is None or row.request is None else known[1]
 
-        sealed = await self._sessions.read(found)
-        try:
-            return None if sealed is None else unpack(self._seal.open(sealed, RECORD, exchange.encode()))
-        except ValueError as error:
-            raise ReplyUnreadable from error
+        return self._seal.record(await self._sessions.read(found), exchange)
 
     async def search(self, query: Query) -> Page:
-        before = None if query.cursor is None else reads.Position(*self._seal.read_cursor(query.cursor))
-        subject = None if query.subject is None else self._seal.subject(query.subject)
+        before, subject = self._seal.before(query), self._seal.subject_of(query)
 
         async def found(db: asyncpg.Connection) -> tuple[list[Row], float]:
             now = await self._clock(db)
-            businesses = await self._businesses(db, query)
+            services = await reads.services(db) if query.business is not None else ()
+            businesses = self._seal.businesses(query, services)
             wanted = reads.Wanted(query, businesses, subject, before, now - self._ages.exchanges)
             return await reads.search(db, wanted, query.limit + 1), now
 
@@ -226,13 +178,6 @@ class PostgresStore(Proving):
         cursor = self._seal.cursor(shown[-1].accepted_at, shown[-1].row) if more else None
         return Page(tuple(standing.told(row) for row in shown), cursor)
 
-    async def _businesses(self, db: asyncpg.Connection, query: Query) -> list[str | bytes] | None:
-        if query.business is None:
-            return None
-        among = await reads.services(db) if query.service is None else [query.service]
-        hashed = (self._seal.business(service, Business(query.business, personal=True)) for service in among)
-        return [query.business, *hashed]
-
     async def standing(self) -> Mapping[State, int]:
         return await self._sessions.read(reads.standing_still)
 
@@ -241,8 +186,8 @@ class PostgresStore(Proving):
     async def note(
         self, entry: Entry, *, issuer: str | None = None, jti: str | None = None, jti_lives: float = 0
     ) -> None:
-        spent = None if issuer is None or jti is None else self._jti(issuer, jti, jti_lives)
-        await self._writer.ask(asks.Note(self._sealed(entry), spent))
+        spent = None if issuer is None or jti is None else self._seal.jti(issuer, jti, jti_lives)
+        await self._writer.ask(asks.Note(self._seal.entry(entry), spent))
 
     async def spend(self, issuer: str, jti: str, jti_lives: float) -> None:
-        await self._writer.ask(asks.Note(jti=self._jti(issuer, jti, jti_lives)))
+        await self._writer.ask(asks.Note(jti=self._seal.jti(issuer, jti, jti_lives)))

@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gsb.errors import StoreUnavailable
-from gsb.model import Entry
 from gsb.store import standing
-from gsb.store.asks import SealedEntry
 from gsb.store.contract import Ages, StoreUnfit
-from gsb.store.seal import KEYCHECK, SECRET, Seal, Unreadable
+from gsb.store.seal import KEYCHECK, Seal, Unreadable
+from gsb.store.sealing import Sealing
 from gsb.store.sqlite import reads, rows
 from gsb.store.sqlite.writer import Committed, Writer
 from gsb.store.standing import Lease, Row
@@ -36,7 +35,7 @@ class Opened:
         committed: Committed,
     ) -> None:
         self._committed, self._steady = committed, steady
-        self._path, self._seal, self._ages, self._clock = path, Seal(key), ages, clock
+        self._path, self._seal, self._ages, self._clock = path, Sealing(key), ages, clock
         self._leases: dict[str, Lease] = {}
         self._lock: int | None = None
         self._open_writer: Writer | None = None
@@ -84,10 +83,6 @@ class Opened:
         return self._reader
 
     # --- what several verbs need ----------------------------------------------------------------------------
-
-    def _sealed(self, entry: Entry) -> SealedEntry:
-        (secret,) = self._seal.seal({SECRET: (entry.secret, entry.leaf)})
-        return SealedEntry(entry.leaf, entry.content, secret)
 
     def _known(self, exchange: str) -> Row | None:
         """The exchange, as far as it is young enough to be told."""

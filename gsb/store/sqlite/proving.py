@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TypeVar, cast
 
-from gsb.errors import ReplyUnreadable
 from gsb.model import Entry
 from gsb.store.logs import Backlog, Entered, Erased, Evidence, LogMoved, LogState, Unsequenced
-from gsb.store.seal import SECRET, Unreadable
 from gsb.store.sqlite import erase, log, reads, rows
 from gsb.store.sqlite.batch import Ask
 from gsb.store.sqlite.opened import Opened
@@ -33,8 +31,8 @@ class Proving(Opened):
     async def begin_log(
         self, origin: str, begun: Entry, *, after: str | None = None, ended: Entry | None = None
     ) -> None:
-        last = None if ended is None else self._sealed(ended)
-        await self._move(log.BeginLog(origin, self._sealed(begun), after, last))
+        last = None if ended is None else self._seal.entry(ended)
+        await self._move(log.BeginLog(origin, self._seal.entry(begun), after, last))
 
     async def unsequenced(self, limit: int) -> Unsequenced | None:
         return await asyncio.to_thread(self._apart, log.unsequenced, limit)
@@ -70,16 +68,10 @@ class Proving(Opened):
         with reads.reading():
             row = self._known(exchange)
             found = () if row is None else log.secrets(self._db, row.row)
-        return [Evidence(leaf, None if sealed is None else self._opened(sealed, leaf)) for leaf, sealed in found]
-
-    def _opened(self, sealed: bytes, leaf: bytes) -> bytes:
-        try:
-            return self._seal.open(sealed, SECRET, leaf)
-        except Unreadable as error:
-            raise ReplyUnreadable from error
+        return self._seal.evidence(found)
 
     async def erase(self, entries: Mapping[str, Entry]) -> Erased:
-        given = {exchange: self._sealed(entry) for exchange, entry in entries.items()}
+        given = {exchange: self._seal.entry(entry) for exchange, entry in entries.items()}
         answer = cast(Erased, await self._writer.ask(erase.Erase(given)))
         if answer.erased:
             self._writer.wipe()

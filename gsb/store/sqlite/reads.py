@@ -10,14 +10,15 @@ import heapq
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from gsb.errors import StoreUnavailable
 from gsb.model import Entry, State
 from gsb.store import standing
 from gsb.store.contract import Query
+from gsb.store.sealing import Position, narrowed
 from gsb.store.sqlite import rows
 from gsb.store.standing import Lease, Row
 
@@ -81,13 +82,6 @@ def standing_still(db: sqlite3.Connection) -> dict[State, int]:
 # --- searching
 
 
-class Position(NamedTuple):
-    """Where an exchange stands in every list: by the time of its acceptance, then in the order of arrival."""
-
-    accepted_at: float
-    row: int
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A query whose business key, subject and cursor are understood."""
@@ -106,16 +100,8 @@ class Wanted:
         if until is not None and before is not None:
             # A scan begins at one upper bound only, so it is given the lower one of the two.
             until, before = (None, before) if before.accepted_at <= until else (until, None)
-        for test, value in (
-            ("agency = ?", query.agency),
-            ("service = ?", query.service),
-            ("subject = ?", self.subject),
-            ("code = ?", query.code),
-            ("accepted_at >= ?", query.since),
-            ("accepted_at <= ?", until),
-        ):
-            if value is not None:
-                yield test, (value,)
+        for comparison, value in narrowed(replace(query, until=until), self.subject):
+            yield f"{comparison} ?", (value,)
         if before is not None:
             yield "(accepted_at, row) < (?, ?)", before
 

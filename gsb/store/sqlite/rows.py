@@ -2,8 +2,8 @@
 
 What is written in arrival order is cheap and what has a random key touches a page of its own, so everything has an
 integer row in arrival order, and only idempotency keys, business keys and subjects are looked up by a hash. Sealed
-bytes lie in tables of their own: a row whose body lay in it would be rewritten whole at each change. What ages lies
-apart from the secrets of entries, which do not: so deleting frees whole pages, which are used again. Entries are
+bytes lie in tables of their own: a row whose body lay in it would be rewritten whole at each change. Bodies lie apart
+from the secrets of entries, which are kept longer: so deleting frees whole pages, which are used again. Entries are
 numbered from 1 without gaps in the order of their commits, so a log is a range of rows and an entry's index follows
 from its row. It knows the layout, not the rules. A crash leaves what SQLite's journal makes of it: whole transactions.
 """
@@ -233,11 +233,13 @@ def purge(db: sqlite3.Connection, now: float, ages: Ages, spent_before: float) -
     db.executemany("UPDATE exchange SET key = NULL WHERE row = ?", [(row,) for _, row in keys])
     db.executemany("DELETE FROM sealed WHERE row IN (?, ?)", [both for _, _, *both in bodies])
     db.executemany("UPDATE exchange SET request = NULL, reply = NULL WHERE row = ?", [(row,) for row, *_ in bodies])
+    # Nobody could find them any more to erase them.
+    db.executemany("DELETE FROM secret WHERE row IN (SELECT row FROM entry WHERE exchange = ?)", exchanges)
     db.executemany("DELETE FROM exchange WHERE row = ?", exchanges)
     db.execute("COMMIT")
     full = len(spent) == TOKENS or PIECE in (len(keys), len(dressed), len(exchanges))
     more = full or len(bodies) < len(dressed)
-    return Piece(more, size + (len(keys) + len(exchanges) + 24) * PAGE)
+    return Piece(more, size + (len(keys) + 2 * len(exchanges) + 24) * PAGE)
 
 
 _BODIES = (

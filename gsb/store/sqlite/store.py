@@ -8,7 +8,6 @@ since a crash ends it harmlessly. After a crash the file and its journal hold ex
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -18,12 +17,10 @@ from typing import Literal, cast
 from gsb.errors import Replayed, ReplyUnreadable
 from gsb.model import Effect, Entry, Exchange, Outcome, Record, State
 from gsb.store import asks, standing
-from gsb.store.asks import Jti, SealedEntry
 from gsb.store.contract import (
     Ages,
     Attempt,
     Begun,
-    Business,
     Due,
     NewExchange,
     Page,
@@ -31,7 +28,7 @@ from gsb.store.contract import (
     Reservation,
     Ruling,
 )
-from gsb.store.seal import RECORD, REPLY, SECRET, Unreadable, pack, unpack
+from gsb.store.sealing import Position
 from gsb.store.sqlite import batch, reads, rows
 from gsb.store.sqlite.proving import Proving
 from gsb.store.sqlite.writer import Committed, untold
@@ -75,53 +72,18 @@ class SqliteStore(Proving):
         if key is None:
             return None
         with reads.reading():
-            row = reads.owner(self._db, self._seal.hash(issuer, key, b"key"), now - self._ages.keys)
-        return None if row is None else self._reservation(row.id, row.fingerprint)
+            row = reads.owner(self._db, self._seal.key(issuer, key), now - self._ages.keys)
+        return None if row is None else self._seal.reservation(row.id, row.fingerprint)
 
     async def accept(self, new: NewExchange) -> Reservation | None:
-        owner, decision = new.id.encode(), new.record.decision
-        record, secret = self._seal.seal(
-            {RECORD: (pack(new.record), owner), SECRET: (new.entry.secret, new.entry.leaf)}
-        )
-        answer = await self._writer.ask(
-            asks.Accept(
-                new.id,
-                new.agency,
-                new.service,
-                new.effect,
-                decision.purpose,
-                decision.agreement,
-                b"" if new.key is None else self._seal.mask(new.fingerprint, new.id),
-                new.expires_in,
-                None if new.business is None else self._seal.business(new.service, new.business),
-                None if new.subject is None else self._seal.subject(new.subject),
-                None if new.key is None else self._seal.hash(new.agency, new.key, b"key"),
-                self._jti(new.agency, new.jti, new.jti_lives),
-                record,
-                SealedEntry(new.entry.leaf, new.entry.content, secret),
-            )
-        )
+        answer = await self._writer.ask(self._seal.accept(new))
         if isinstance(answer, tuple):
-            return self._reservation(*answer)
+            return self._seal.reservation(*answer)
         if len(new.record.body) <= FRESH_BODY:
             self._fresh[new.id] = (new, answer)
             if len(self._fresh) > FRESH:
                 del self._fresh[next(iter(self._fresh))]
         return None
-
-    def _jti(self, issuer: str, jti: str, lives: float) -> Jti:
-        return Jti(self._seal.hash(issuer, jti, b"jti"), lives)
-
-    def _sealed_with_reply(
-        self, exchange: str, outcome: Outcome | None, entry: Entry
-    ) -> tuple[bytes | None, SealedEntry]:
-        if outcome is None or not outcome.body:
-            return None, self._sealed(entry)
-        reply, secret = self._seal.seal({REPLY: (outcome.body, exchange.encode()), SECRET: (entry.secret, entry.leaf)})
-        return reply, SealedEntry(entry.leaf, entry.content, secret)
-
-    def _reservation(self, exchange: str, fingerprint: bytes) -> Reservation:
-        return Reservation(exchange, self._seal.mask(fingerprint, exchange))
 
     # --- performing ---------------------------------------------------------------------------------------
 
@@ -173,16 +135,13 @@ class SqliteStore(Proving):
         return _begun(task, standing.told(row), maybe_sent, record)
 
     def _record(self, row: Row) -> Record | None:
-        sealed = reads.sealed(self._db, row.request)
-        if sealed is None:
-            return None
         try:
-            return unpack(self._seal.open(sealed, RECORD, row.id.encode()))
-        except ValueError:
+            return self._seal.record(reads.sealed(self._db, row.request), row.id)
+        except ReplyUnreadable:
             return None
 
     async def finish(self, attempt: Attempt, outcome: Outcome, entry: Entry) -> bool:
-        reply, sealed = self._sealed_with_reply(attempt.exchange, outcome, entry)
+        reply, sealed = self._seal.reply(attempt.exchange, outcome, entry)
         ask = asks.Finish(attempt.exchange, attempt, outcome, reply, sealed)
         return self._ended(attempt, await self._writer.ask(ask))
 
@@ -193,7 +152,7 @@ class SqliteStore(Proving):
     async def hold(
         self, attempt: Attempt, state: Literal[State.HELD, State.UNKNOWN], reason: str, entry: Entry
     ) -> bool:
-        ask = asks.Hold(attempt.exchange, attempt, state, reason, self._sealed(entry))
+        ask = asks.Hold(attempt.exchange, attempt, state, reason, self._seal.entry(entry))
         return self._ended(attempt, await self._writer.ask(ask))
 
     def _ended(self, attempt: Attempt, answer: bool) -> bool:
@@ -206,7 +165,7 @@ class SqliteStore(Proving):
 
     async def resolve(self, exchange: str, ruling: Ruling, entry: Entry) -> bool:
         self._fresh.pop(exchange, None)
-        reply, sealed = self._sealed_with_reply(exchange, ruling.outcome, entry)
+        reply, sealed = self._seal.reply(exchange, ruling.outcome, entry)
         answer = bool(await self._writer.ask(asks.Resolve(exchange, ruling, reply, sealed)))
         if answer:
             self._leases.pop(exchange, None)
@@ -225,31 +184,25 @@ class SqliteStore(Proving):
             entries = reads.entries(self._db, row.row)
         if row.reply is not None and sealed is None:
             row.request = row.reply = None  # deleted since the row was read
-        try:
-            body = b"" if sealed is None else self._seal.open(sealed, REPLY, exchange.encode())
-        except Unreadable:
-            body = None
-        return standing.told(row, body, entries)
+        return standing.told(row, self._seal.body(sealed, exchange), entries)
 
     async def record(self, exchange: str) -> Record | None:
         with reads.reading():
             row = self._known(exchange)
             sealed = None if row is None else reads.sealed(self._db, row.request)
-        try:
-            return None if sealed is None else unpack(self._seal.open(sealed, RECORD, exchange.encode()))
-        except ValueError as error:
-            raise ReplyUnreadable from error
+        return self._seal.record(sealed, exchange)
 
     async def search(self, query: Query) -> Page:
-        before = None if query.cursor is None else reads.Position(*self._seal.read_cursor(query.cursor))
-        return await asyncio.to_thread(self._search, query, before, dict(self._leases))
+        return await asyncio.to_thread(self._search, query, self._seal.before(query), dict(self._leases))
 
-    def _search(self, query: Query, before: reads.Position | None, leases: dict[str, Lease]) -> Page:
+    def _search(self, query: Query, before: Position | None, leases: dict[str, Lease]) -> Page:
         now = self._clock()
         with reads.reading():
             db = rows.connect(self._path, writes=False)
             try:
-                wanted = reads.Wanted(query, self._businesses(db, query), self._subject(query), before, leases)
+                services = reads.services(db) if query.business is not None else ()
+                businesses = self._seal.businesses(query, services)
+                wanted = reads.Wanted(query, businesses, self._seal.subject_of(query), before, leases)
                 young = (row for row in reads.search(db, wanted) if standing.aged(row, self._ages, now) is not None)
                 found = list(islice(young, query.limit + 1))
             finally:
@@ -258,16 +211,6 @@ class SqliteStore(Proving):
         more = len(found) > query.limit and bool(shown)
         cursor = self._seal.cursor(shown[-1].accepted_at, shown[-1].row) if more else None
         return Page(tuple(standing.told(row) for row in shown), cursor)
-
-    def _businesses(self, db: sqlite3.Connection, query: Query) -> list[str | bytes] | None:
-        if query.business is None:
-            return None
-        among = reads.services(db) if query.service is None else [query.service]
-        hashed = (self._seal.business(service, Business(query.business, personal=True)) for service in among)
-        return [query.business, *hashed]
-
-    def _subject(self, query: Query) -> bytes | None:
-        return None if query.subject is None else self._seal.subject(query.subject)
 
     async def standing(self) -> Mapping[State, int]:
         return await asyncio.to_thread(self._standing)
@@ -285,11 +228,11 @@ class SqliteStore(Proving):
     async def note(
         self, entry: Entry, *, issuer: str | None = None, jti: str | None = None, jti_lives: float = 0
     ) -> None:
-        spent = None if issuer is None or jti is None else self._jti(issuer, jti, jti_lives)
-        await self._writer.ask(asks.Note(self._sealed(entry), spent))
+        spent = None if issuer is None or jti is None else self._seal.jti(issuer, jti, jti_lives)
+        await self._writer.ask(asks.Note(self._seal.entry(entry), spent))
 
     async def spend(self, issuer: str, jti: str, jti_lives: float) -> None:
-        await self._writer.ask(asks.Note(jti=self._jti(issuer, jti, jti_lives)))
+        await self._writer.ask(asks.Note(jti=self._seal.jti(issuer, jti, jti_lives)))
 
 
 def _begun(task: Task, exchange: Exchange, maybe_sent: bool, record: Record | None) -> Begun:
