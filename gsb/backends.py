@@ -6,12 +6,13 @@ between them, and ``gsb.foundation`` makes what they describe. Nothing is opened
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from gsb.forms import File, Table
+from gsb.forms import File, Table, is_loopback
 
 
 class SqliteTable(Table):
@@ -53,6 +54,68 @@ class LocalTable(Table):
     """In this process."""
 
 
+class KafkaTls(Table):
+    """TLS to Kafka's brokers, whose names must stand in their certificates."""
+
+    ca: File | None = None
+    """PEM file with the authorities that vouch for the brokers. None: those that this machine trusts."""
+    certificate: File | None = None
+    """PEM file with this node's certificate and its chain, where brokers ask for one (mutual TLS)."""
+    key: File | None = None
+    """PEM file with its private key."""
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key come together: without them this node shows no certificate")
+        return self
+
+
+class KafkaSasl(Table):
+    """Who this node is to Kafka, by a password that never leaves it (SCRAM, RFC 5802)."""
+
+    mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """As the brokers are set up."""
+    user: str = Field(min_length=1, max_length=255)
+    """The user's name at Kafka."""
+    password: File
+    """File with the password; a line break at its end is not part of it."""
+
+
+class KafkaTable(Table):
+    """How work reaches workers beyond one machine: an Apache Kafka that any number of nodes share."""
+
+    kind: Literal["kafka"]
+    """Apache Kafka 3.9 or 4.1. Needs the extra ``kafka``, and the topics that ``gsb topics apply`` makes."""
+    brokers: list[str] = Field(min_length=1, max_length=100)
+    """``host:port`` of some of its brokers, from which the others are learnt."""
+    topic_prefix: str = Field(default="gsb", pattern=r"^[a-z0-9]([a-z0-9.-]{0,78}[a-z0-9])?$")
+    """What the names of its topics and groups begin with. Buses may share a Kafka, never a prefix."""
+    partitions: int = Field(default=12, ge=1, le=1000)
+    """Partitions of each system's topic: so many nodes can work for one system at once. Can be raised, not lowered."""
+    replication: int = Field(default=3, ge=1, le=9)
+    """Brokers that hold a copy of each partition. All but one of them must have a message before it counts as sent."""
+    tls: KafkaTls | Literal["upstream"] | None = None
+    """TLS here; or "upstream": something else protects the way to the brokers; or nothing, and then only for brokers on
+    this machine."""
+    sasl: KafkaSasl | None = None
+    """None: who this node is, its certificate says, or nobody asks."""
+
+    @field_validator("brokers")
+    @classmethod
+    def _addresses(cls, brokers: list[str]) -> list[str]:
+        for broker in brokers:
+            if not re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", broker):
+                raise ValueError("a broker is host:port")
+        return brokers
+
+    @model_validator(mode="after")
+    def _protected(self) -> Self:
+        if self.tls is None and not all(is_loopback(each.rpartition(":")[0].strip("[]")) for each in self.brokers):
+            raise ValueError('tls is needed for brokers on other machines, or tls = "upstream" where the way is safe')
+        return self
+
+
 def _kind(default: str) -> Callable[[Any], str]:
     """Of what kind a table is; ``default`` where it does not say so."""
 
@@ -68,4 +131,7 @@ StoreTable = Annotated[
         _kind("sqlite"), custom_error_type="kind", custom_error_message='kind must be "sqlite" or "postgres"'
     ),
 ]
-BrokerTable = LocalTable
+BrokerTable = Annotated[
+    Annotated[LocalTable, Tag("local")] | Annotated[KafkaTable, Tag("kafka")],
+    Discriminator(_kind("local"), custom_error_type="kind", custom_error_message='kind must be "local" or "kafka"'),
+]

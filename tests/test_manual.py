@@ -83,7 +83,8 @@ def test_types_limits_and_defaults_are_told() -> None:
     assert rows["effect"] == '| `"none"` or `"repeatable"` or `"once"` |  | `"once"` |'
     roles = " or ".join(f'`"{role}"`' for role in get_args(config.Role))
     assert rows["roles"] == f"| list of {roles} | at least one | **required** |"
-    assert rows["tls"] == '| `[listen.tls]` or `"upstream"` |  | none |'
+    assert rows["sasl"] == "| `[broker.sasl]` |  | none |"
+    assert rows["tls"] == '| `[broker.tls]` or `"upstream"` |  | none |'
     assert rows["rate"] == "| `[grants.rate]` |  | none |"
     assert rows["grants"] == "| `[[grants]]` | at least one | **required** |"
     assert rows["consumer"] == "| id |  | **required** |"
