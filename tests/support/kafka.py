@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,6 +36,9 @@ START = 90.0
 ROOM = 2 << 30
 """Bytes that servers of tests may take."""
 JAVA = ["java", "-Xms128m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+Door = Callable[[int], int]
+"""Makes what leads to a port of loopback, and answers its port."""
+NO_DOORS: Mapping[str, Door] = {}
 COMMON = {
     "process.roles": "broker,controller",
     "controller.listener.names": "CONTROLLER",
@@ -75,6 +78,8 @@ class Node:
     def __init__(self, number: int, folder: Path) -> None:
         self.number, self.folder = number, folder
         self.port, self.extra_port, self.controller_port = _free_ports(3)
+        self.doors: dict[str, tuple[int, int]] = {}
+        """Further ways in by name: on which port it listens, and which port clients are told."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -99,7 +104,12 @@ class Node:
 
     def format(self, cluster: str, *arguments: str) -> subprocess.Popen[bytes]:
         return self._java(
-            "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self.folder / "server.properties"), *arguments
+            "kafka.tools.StorageTool",
+            "format",
+            f"--cluster-id={cluster}",
+            "-c",
+            str(self.folder / "server.properties"),
+            *arguments,
         )
 
     def start(self) -> None:
@@ -162,6 +172,10 @@ class Cluster:
             if time.monotonic() > until:
                 raise RuntimeError("\n".join(node.log for node in nodes))
             time.sleep(0.1)
+
+    def through(self, door: str) -> str:
+        """``host:port,...`` for clients that come through this door."""
+        return ",".join(f"127.0.0.1:{node.doors[door][1]}" for node in self.nodes)
 
     def leader(self, topic: str, partition: int = 0) -> Node:
         """Who leads the partition now."""
@@ -229,18 +243,26 @@ def _shared(nodes: Sequence[Node]) -> dict[str, str]:
 
 @contextmanager
 def own_cluster(
-    count: int = 1, *, extra: Mapping[str, str] | None = None, scram: Sequence[str] = ()
+    count: int = 1,
+    *,
+    extra: Mapping[str, str] | None = None,
+    scram: Sequence[str] = (),
+    doors: Mapping[str, Door] = NO_DOORS,
 ) -> Iterator[Cluster]:
     """New nodes, ready; skips the test where Kafka is not installed.
 
     ``extra`` are settings for a further listener named EXTRA on each node's ``extra_port``, with its protocol under
-    ``listener.security.protocol``; ``scram`` are users as ``StorageTool format --add-scram`` takes them.
+    ``listener.security.protocol``; ``scram`` are users as ``StorageTool format --add-scram`` takes them. Each door
+    is a listener of every node without TLS; what leads to it from another port is made by the function that is given.
     """
     needs((JARS / ".installed").exists(), f"Apache Kafka {LINE} is not here (make deps-test), nor is {VARIABLE} set")
     needs(shutil.which("java") is not None, "Java 17 is not installed (make deps-test installs it)")
     root = Path(tempfile.mkdtemp(prefix="gsb-kafka-", dir=_in_memory()))
     nodes = [Node(number, root / str(number)) for number in range(1, count + 1)]
     try:
+        for node in nodes:
+            ports = zip(doors, _free_ports(len(doors)), strict=True)
+            node.doors = {name: (port, doors[name](port)) for name, port in ports}
         _make(nodes, dict(extra or {}), scram)
         for node in nodes:
             node.start()
@@ -261,9 +283,10 @@ def _make(nodes: Sequence[Node], extra: dict[str, str], scram: Sequence[str]) ->
         node.folder.mkdir()
         public = f"PLAINTEXT://{node.address}" + (f",EXTRA://localhost:{node.extra_port}" if extra else "")
         listeners = {
-            "listeners": f"{public},CONTROLLER://127.0.0.1:{node.controller_port}",
-            "advertised.listeners": public,
-            "listener.security.protocol.map": f"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,EXTRA:{protocol}",
+            "listeners": f"{public}{_at(node, 0)},CONTROLLER://127.0.0.1:{node.controller_port}",
+            "advertised.listeners": public + _at(node, 1),
+            "listener.security.protocol.map": f"PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,EXTRA:{protocol}"
+            + "".join(f",{door}:PLAINTEXT" for door in node.doors),
         }
         node.configure({**_shared(nodes), **listeners, **extra})
         users = [argument for user in scram for argument in ("--add-scram", user)]
@@ -271,6 +294,11 @@ def _make(nodes: Sequence[Node], extra: dict[str, str], scram: Sequence[str]) ->
     for node, process in zip(nodes, formats, strict=True):
         if process.wait(START):
             raise RuntimeError(node.log)
+
+
+def _at(node: Node, side: int) -> str:
+    """The node's doors as listeners: by the ports on which it listens (0), or those that clients are told (1)."""
+    return "".join(f",{door}://127.0.0.1:{ports[side]}" for door, ports in node.doors.items())
 
 
 @contextmanager
