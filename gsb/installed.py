@@ -86,8 +86,6 @@ def _manifest(name: str, entry: EntryPoint) -> Manifest:
         faults = error.errors(include_input=False, include_url=False, include_context=False)
         text = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
         raise LookupError(f"the manifest of the adapter {name!r} is wrong: {text}") from error
-    except ImportError as error:
-        raise LookupError(f"the adapter {name!r} names the module {entry.module}, which is not there") from error
     except (OSError, ValueError) as error:
         raise LookupError(f"the manifest of the adapter {name!r} cannot be read: {error}") from error
     if manifest.name != name:

@@ -27,6 +27,7 @@ from gsb.plans import Plan, plans
 from gsb.sdk.adapter import Adapter, Context
 from gsb.sdk.errors import Broken, Refused, Unavailable
 from gsb.sdk.http import Http
+from gsb.sdk.threads import Threads
 
 log = logging.getLogger("gsb.runtime")
 
@@ -52,6 +53,8 @@ class Prepared:
 
     lines: Mapping[str, Line]
     opened: Sequence[Line]
+    codes: Mapping[str, Mapping[str, str]]
+    """Of every system, with a line here or not."""
 
 
 class Answered(NamedTuple):
@@ -64,13 +67,17 @@ class Answered(NamedTuple):
 
 
 class Runtime:
-    """The adapters of one node. ``clock`` is the breakers': seconds that only grow."""
+    """The adapters of one node. ``clock`` is the breakers': seconds that only grow. ``works_for`` says whether this
+    node calls a system; it opens no other's adapter."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, works_for: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        self._clock, self._works_for = clock, works_for
         self.metrics = Metrics()
         """The node's. It is the runtime's because adapters are measured here, and nothing of a node comes before it."""
         self._lines: Mapping[str, Line] = {}
+        self._codes: Mapping[str, Mapping[str, str]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def open(self, catalogue: Catalogue) -> None:
@@ -81,9 +88,13 @@ class Runtime:
         """Open what is new or different in this catalogue, and change nothing yet. Raises ConfigInvalid."""
         lines: dict[str, Line] = {}
         opened: list[Line] = []
+        codes: dict[str, Mapping[str, str]] = {}
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_close, opened)
             for plan in await asyncio.to_thread(lambda: list(plans(catalogue))):
+                codes[plan.system.id] = plan.loaded.manifest.errors
+                if not self._works_for(plan.system.id):
+                    continue
                 line = self._lines.get(plan.system.id)
                 if line is None or line.essence != plan.essence:
                     opened.append(line := await _made(plan, self._clock, self.metrics))
@@ -92,12 +103,12 @@ class Runtime:
             if findings := [finding for finding in found if finding is not None]:
                 raise ConfigInvalid(findings)
             stack.pop_all()
-        return Prepared(lines, opened)
+        return Prepared(lines, opened, codes)
 
     def swap(self, prepared: Prepared) -> None:
         """From now on call only these lines. Those that are gone close as soon as their running calls have ended."""
         gone = [line for name, line in self._lines.items() if prepared.lines.get(name) is not line]
-        self._lines = prepared.lines
+        self._lines, self._codes = prepared.lines, prepared.codes
         for line in gone:
             leaving = asyncio.create_task(line.leave())
             self._leaving.add(leaving)
@@ -134,7 +145,7 @@ class Runtime:
 
     def codes(self, system: str) -> Mapping[str, str]:
         """The codes with which the system's adapter may refuse, each with its title."""
-        return self._lines[system].codes
+        return self._codes[system]
 
     def breakers(self) -> Mapping[str, str]:
         """Of each system the state of its circuit breaker."""
@@ -302,9 +313,16 @@ class Line:
 async def _made(plan: Plan, clock: Callable[[], float], metrics: Metrics) -> Line:
     """The system's line, not open yet. Raises ConfigInvalid when the adapter cannot even be made."""
     name, http = plan.system.id, Http(plan.system.timeout)
-    given = (name, plan.settings, plan.services, http, logging.getLogger(f"gsb.system.{name}"))
+    context: Context[Any, Any] = Context(
+        system=name,
+        settings=plan.settings,
+        services=plan.services,
+        http=http,
+        log=logging.getLogger(f"gsb.system.{name}"),
+        threads=Threads(plan.system.concurrency),
+    )
     try:
-        return Line(plan, plan.loaded.kind(Context(*given)), http, clock, metrics)
+        return Line(plan, plan.loaded.kind(context), http, clock, metrics)
     except Exception as error:
         await http.close()
         text = f"the adapter {plan.system.adapter!r} cannot be made: {type(error).__name__}: {error}"

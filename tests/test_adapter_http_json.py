@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gsb.sdk import Broken, Refused, Unavailable
+from gsb.sdk import Broken, Clock, Refused, Unavailable
 from gsb_adapters.http_json import HttpJson
 from tests.support.adapters import opened, request
 from tests.support.sockets import answering, http
@@ -185,12 +185,12 @@ async def test_a_stopped_registry_is_unavailable_and_a_started_one_is_back(folde
 
 @pytest.mark.slow
 async def test_the_registry_gets_the_pause_it_asks_for(folder: Path) -> None:
+    now = 100.0
+    clock = Clock(steady=lambda: now)
     async with (
         kinto(folder, backoff=7) as system,
-        opened(HttpJson, settings(system, backoff="Backoff"), SERVICES, folder=folder) as adapter,
+        opened(HttpJson, settings(system, backoff="Backoff"), SERVICES, folder=folder, clock=clock) as adapter,
     ):
-        now = 100.0
-        adapter.clock = lambda: now
         await adapter.handle(register("BRN-000001"))
         now = 106.5
         with pytest.raises(Unavailable) as raised:
@@ -244,18 +244,28 @@ async def test_gateways_errors_may_have_been_sent(status: int) -> None:
 
 
 async def test_a_pause_without_end_is_not_believed() -> None:
+    now = 100.0
+    clock = Clock(steady=lambda: now)
     async with (
         answering(http(b"{}", "200 OK", "Backoff: 999999999")) as server,
-        opened(HttpJson, {"url": server.url, "backoff": "Backoff"}, GET) as adapter,
+        opened(HttpJson, {"url": server.url, "backoff": "Backoff"}, GET, clock=clock) as adapter,
     ):
-        now = 100.0
-        adapter.clock = lambda: now
         await adapter.handle(ASK)
         with pytest.raises(Unavailable) as raised:
             await adapter.handle(ASK)
         assert raised.value.after == 300.0
         now = 400.0
         await adapter.handle(ASK)
+
+
+async def test_the_proxy_of_the_settings_is_on_the_way() -> None:
+    url = "http://registry.example"
+    async with (
+        answering(http(b"{}")) as proxy,
+        opened(HttpJson, {"url": url, "proxy": proxy.url}, GET) as adapter,
+    ):
+        await adapter.handle(ASK)
+    assert proxy.requests[0].split(b" ")[1].startswith(url.encode())
 
 
 @pytest.mark.parametrize("auth", ["basic", "bearer", "header"])

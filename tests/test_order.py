@@ -19,7 +19,7 @@ ROWS = """
     errors.problem errors.calls errors.exchanges errors model telemetry trouble counts metrics
     strictjson schema problem
     jwk compact jws send client
-    sdk.errors sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
+    sdk.errors sdk.clock sdk.threads sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
     forms dsn backends config load installed
     keys policy limits projection fair deadlines
     evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof evidence.witness evidence.log
@@ -55,6 +55,7 @@ MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_FILES = 400, 40, 10
 BLIND = {
     "gsb/installed.py": "importing foreign code",
     "gsb/runtime.py": "running foreign code",
+    "gsb/sdk/threads.py": "running foreign code in a thread, which hands every error to whoever waits",
     "gsb/store/postgres/writer.py": "the task that writes, which hands every error to those who wait",
     "gsb/store/sqlite/writer.py": "the writer thread, which hands every error to those who wait",
     "gsb/workers.py": "the worker loop, which survives one exchange",

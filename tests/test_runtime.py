@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,24 @@ async def test_no_more_calls_at_once_than_places(tmp_path: Path, stage: Any) -> 
         hand.plays["handle"] = play
         await asyncio.gather(*(hand.call() for _ in range(20)))
     assert most == 3
+
+
+async def test_no_more_threads_at_once_than_places_even_if_calls_are_given_up(tmp_path: Path, stage: Any) -> None:
+    go = threading.Event()
+
+    async def play(request: Request) -> Reply:
+        await stage.newest[0].context.in_thread(go.wait)
+        return Reply({})
+
+    async with played(theatre(tmp_path, concurrency=2, timeout=0.1), stage) as hand:
+        hand.plays["handle"] = play
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="within"):
+                await hand.call()
+        with pytest.raises(Unavailable, match="thread") as raised:
+            await hand.call()
+        go.set()
+    assert raised.value.sent is False
 
 
 async def test_waiting_for_a_place_costs_none_of_the_adapters_time(tmp_path: Path, stage: Any) -> None:

@@ -39,12 +39,26 @@ def test_it_is_read_without_importing_the_adapter(tmp_path: Path, monkeypatch: p
     assert "ledger_adapter" not in sys.modules
 
 
+def test_the_packages_around_an_adapter_are_not_imported_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "ministry_of_books" / "adapters" / "ledger"
+    inner.mkdir(parents=True)
+    for package in (inner, inner.parent, inner.parent.parent):
+        (package / "__init__.py").write_text("raise SystemExit('it was imported')")
+    (inner / "adapter.toml").write_text(GOOD)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = find_manifest(EntryPoint("ledger", "ministry_of_books.adapters.ledger:Ledger", GROUP))
+    assert read_manifest(found).name == "ledger"
+    assert not [name for name in sys.modules if name.startswith("ministry_of_books")]
+
+
 def test_an_adapter_without_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bare_adapter.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(LookupError, match=r"no adapter\.toml"):
         find_manifest(EntryPoint("bare", "bare_adapter:Bare", GROUP))
-    with pytest.raises(LookupError, match="not installed"):
+    with pytest.raises(LookupError, match="not there"):
         find_manifest(EntryPoint("gone", "gone_adapter:Gone", GROUP))
 
 

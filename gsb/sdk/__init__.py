@@ -1,7 +1,8 @@
 """The public surface for adapters. It knows nothing of keys, agreements, store, evidence or broker."""
 
 from gsb.model import Effect, Reply, Request
-from gsb.sdk.adapter import Adapter, Context, NoSettings, SecretFile, Settings
+from gsb.sdk.adapter import Adapter, Call, Context, NoSettings, SecretFile, Settings
+from gsb.sdk.clock import Clock
 from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
 from gsb.sdk.http import Http, HttpReply
 from gsb.sdk.mapping import Shape, decimal_string, scope
@@ -10,6 +11,8 @@ __all__ = [
     "Adapter",
     "AdapterError",
     "Broken",
+    "Call",
+    "Clock",
     "Context",
     "Effect",
     "Http",

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from gsb.model import Effect, Reply, Request
+from gsb.sdk.clock import Clock
+from gsb.sdk.errors import Broken
 from gsb.sdk.http import Http
+from gsb.sdk.threads import Threads
 
 
 class SecretFile:
@@ -67,6 +70,29 @@ class NoSettings(Settings):
 
 S = TypeVar("S", bound=Settings)
 P = TypeVar("P", bound=Settings)
+T = TypeVar("T")
+Given = ParamSpec("Given")
+THREADS = 16
+"""Threads of a system whose number of places nobody has said."""
+
+
+class Call(Protocol):
+    """Uses another service of the bus, for services that are composed of others."""
+
+    async def __call__(self, request: Request, service: str, body: Any, *, step: str, purpose: str) -> Any:
+        """The body of the other service's reply.
+
+        ``request`` is the exchange of which this is a ``step``; the step names this one call among all of the exchange,
+        so that a repeat of the exchange gets the first outcome again instead of acting twice. The call is signed for
+        the agency that provides this system, admitted under that agency's own agreements, and takes the request's
+        ``sub`` and ``case`` along. Raises ``Refused`` with the other system's code, ``Unavailable`` when there is no
+        outcome yet, and ``Broken`` for one that no repeat can better, such as a missing agreement.
+        """
+
+
+async def no_calls(request: Request, service: str, body: Any, *, step: str, purpose: str) -> Any:
+    """What a system without ``[calls]`` gets."""
+    raise Broken(f"the system may call no services: its table has no [calls], so {service} was not asked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +107,15 @@ class Context(Generic[S, P]):
     http: Http
     log: logging.Logger
     """Bound to the system. No value of a request or an answer may be logged."""
+    clock: Clock = field(default_factory=Clock)
+    call: Call = no_calls
+    threads: Threads = field(default_factory=lambda: Threads(THREADS))
+
+    async def in_thread(self, work: Callable[Given, T], *given: Given.args, **named: Given.kwargs) -> T:
+        """Run what blocks (a library without ``async``) beside the event loop, in one of as many threads as the system
+        has places. Raises what it raises, and ``Unavailable`` if every thread is taken. A call that is given up leaves
+        its thread to end by itself: what it does then takes effect."""
+        return await self.threads.run(work, *given, **named)
 
 
 class Adapter(ABC, Generic[S, P]):

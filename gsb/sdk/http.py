@@ -1,6 +1,6 @@
 """The HTTP client that adapters get: bounded in time and size, and precise about whether something was sent.
 
-It never retries, follows no redirect, takes no proxy from the environment and keeps no cookies. Whatever goes wrong is
+It never retries, follows no redirect, takes no proxy but one it is given and keeps no cookies. Whatever goes wrong is
 ``Unavailable`` (with ``sent``) or ``Broken``; any status is an answer, which the adapter judges. A crash in the middle
 of a request means that the request may have been sent.
 """
@@ -83,6 +83,7 @@ class Http:
     def __init__(self, timeout: float, *, limit: int = RESPONSE_LIMIT) -> None:
         self._limit = limit
         self._tls: ssl.SSLContext | bool = True
+        self._proxy: URL | None = None
         # A request that may act gets a connection of its own: one that was kept could be closed by the system at the
         # moment of its use, and then nobody knows whether the request arrived.
         self._keeping = _session(timeout, keep=True)
@@ -110,6 +111,10 @@ class Http:
             context.load_cert_chain(certificate, key)
         self._tls = context
 
+    def use_proxy(self, url: str) -> None:
+        """Reach the system through this HTTP proxy, ``http://host:port``; what is https goes through a tunnel."""
+        self._proxy = URL(url)
+
     async def request(
         self,
         method: str,
@@ -132,6 +137,7 @@ class Http:
             "headers": _headers(headers, json is not None),
             "allow_redirects": False,
             "ssl": self._tls,
+            "proxy": self._proxy,
             "middlewares": () if method in SAFE else (_once,),
             "trace_request_ctx": flight,
         }
@@ -141,6 +147,8 @@ class Http:
                 return await self._read(response)
         except aiohttp.ClientConnectionError as error:  # some of these are ValueErrors too
             raise Unavailable(type(error).__name__, sent=flight.connected) from error
+        except aiohttp.ClientHttpProxyError as error:  # it made no tunnel, so nothing went through
+            raise Unavailable(f"the proxy answered {error.status}", sent=False) from error
         except (aiohttp.ClientResponseError, ValueError) as error:
             raise Broken(f"no HTTP exchange was possible: {type(error).__name__}") from error
         except aiohttp.ClientPayloadError as error:

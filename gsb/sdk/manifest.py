@@ -5,9 +5,10 @@ So an operator can list, document and allow adapters, and a wrong API version is
 
 from __future__ import annotations
 
+import sys
 import tomllib
+from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -43,10 +44,24 @@ def read_manifest(path: Path) -> Manifest:
 
 def find_manifest(entry: EntryPoint) -> Path:
     """Where the manifest of an entry point lies, beside its module. Raises LookupError when it has none."""
-    spec = find_spec(entry.module)
+    spec = _spec(entry.module)
     if spec is None or spec.origin is None:
-        raise LookupError(f"the module {entry.module} of the adapter {entry.name} is not installed")
+        raise LookupError(f"the adapter {entry.name!r} names the module {entry.module}, which is not there")
     path = Path(spec.origin).parent / "adapter.toml"
     if not path.is_file():
         raise LookupError(f"the adapter {entry.name} has no adapter.toml beside {entry.module}")
     return path
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Where a module is. ``importlib.util.find_spec`` would run the packages around it to find out."""
+    place, spec = None, None
+    names = module.split(".")
+    for count in range(1, len(names) + 1):
+        name = ".".join(names[:count])
+        found = (finder.find_spec(name, place) for finder in sys.meta_path)
+        spec = next((each for each in found if each is not None), None)
+        if spec is None:
+            return None
+        place = spec.submodule_search_locations
+    return spec

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gsb.model import Request, new_id
-from gsb.sdk import Adapter, Context, Http
+from gsb.sdk import Adapter, Clock, Context, Http
 
 A = TypeVar("A", bound=Adapter[Any, Any])
 
@@ -23,6 +23,7 @@ async def opened(
     *,
     folder: Path = Path(),
     timeout: float = 10.0,
+    clock: Clock | None = None,
 ) -> AsyncIterator[A]:
     """The adapter after ``open``; ``folder`` is the deployment's. Raises pydantic.ValidationError for bad settings."""
     context = {"folder": folder}
@@ -37,6 +38,7 @@ async def opened(
                 },
                 http=http,
                 log=logging.getLogger("gsb.system.system"),
+                clock=clock or Clock(),
             )
         )
         try:

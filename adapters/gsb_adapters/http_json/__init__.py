@@ -7,8 +7,7 @@ have been sent; where the service has a ``find``, that can be asked later.
 from __future__ import annotations
 
 import base64
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -42,11 +41,12 @@ class HttpJson(Adapter[HttpJsonSettings, Operation]):
     Settings = HttpJsonSettings
     ServiceSettings = Operation
 
-    clock: Callable[[], float] = staticmethod(time.monotonic)
-    """Seconds that only grow, for pauses."""
     _paused_until = 0.0
+    """By the steady clock."""
 
     async def open(self) -> None:
+        if self.context.settings.proxy is not None:
+            self.context.http.use_proxy(self.context.settings.proxy)
         tls = self.context.settings.tls
         if tls is not None:
             files = (tls.authority, tls.certificate, tls.key)
@@ -92,7 +92,7 @@ class HttpJson(Adapter[HttpJsonSettings, Operation]):
         query: list[tuple[str, str]] | None = None,
         content: Any = None,
     ) -> HttpReply:
-        left = self._paused_until - self.clock()
+        left = self._paused_until - self.context.clock.steady()
         if left > 0:
             raise Unavailable("the system asked for a pause", sent=False, after=left)
         settings = self.context.settings
@@ -101,7 +101,7 @@ class HttpJson(Adapter[HttpJsonSettings, Operation]):
         )
         pause = answer.after(settings.backoff) if settings.backoff else None
         if pause is not None:
-            self._paused_until = max(self._paused_until, self.clock() + min(pause, LONGEST_PAUSE))
+            self._paused_until = max(self._paused_until, self.context.clock.steady() + min(pause, LONGEST_PAUSE))
         return answer
 
     def _credentials(self) -> dict[str, str]:

@@ -65,6 +65,8 @@ class HttpJsonSettings(Settings):
     """How the system knows the bus: ``kind`` is basic, bearer or header; none: it does not ask, or asks by TLS."""
     tls: ClientTls | None = None
     """Only for authorities of one's own or a client certificate."""
+    proxy: str | None = Field(default=None, pattern=r"^http://[^/?#@\s]+$")
+    """HTTP proxy on the way to the system, ``http://host:port``; none: there is none."""
     check: str = Field(default="", pattern=PATH)
     """Path of a GET that tells whether the system is there and takes the credentials: any status below 500 but 401
     and 403 says yes."""
