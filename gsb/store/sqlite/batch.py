@@ -17,6 +17,7 @@ from gsb.model import FINAL
 from gsb.store import standing
 from gsb.store.asks import SET_BACK, Jti, Plain, SealedEntry
 from gsb.store.contract import Due
+from gsb.store.reserved import Reserved
 from gsb.store.spent import Spent
 from gsb.store.sqlite import rows
 from gsb.store.standing import Lease, Row
@@ -30,10 +31,12 @@ class Memory:
 
     def __init__(self, db: sqlite3.Connection, steady: Callable[[], float]) -> None:
         self.spent = Spent(steady)
+        self.reserved = Reserved()
+        self.reserved.read_on(db)
         self.reload(db)
 
     def reload(self, db: sqlite3.Connection) -> None:
-        """Ask the database again. What was spent stays so."""
+        """Ask the database again. What was spent or reserved stays so."""
         self.open: dict[str, Row] = {}
         self.last = {name: _last(db, name) for name in ("spent", "sealed", "entry", "exchange")}
         # An exchange leaves its entries behind when it is deleted: no other may be given its number.
@@ -67,6 +70,8 @@ class Batch:
         self._known: dict[str, Row] = {}
         self._reserved: dict[bytes, Row] = {}
         self.reservations: dict[bytes, Row] = {}
+        self.released: list[bytes] = []
+        """Keys whose reservations have run out."""
 
     def load(self, ids: Iterable[str], keys: Iterable[bytes] = ()) -> None:
         """Read what calls will ask for, in few statements."""
@@ -74,7 +79,7 @@ class Batch:
         self._known.update((id_, row) for id_ in wanted if (row := self.memory.open.get(id_)) is not None)
         if missing := wanted - self._known.keys():
             self._known.update((row.id, row) for row in rows.exchanges(self.db, missing))
-        if asked := set(keys):
+        if asked := set(filter(self.memory.reserved.may_hold, keys)):
             self._reserved = rows.reserved(self.db, asked)
 
     def row(self, exchange: str) -> Row | None:
@@ -92,6 +97,7 @@ class Batch:
             if row.key is None or (row.finished_at is not None and row.finished_at + self.kept <= self.now):
                 row.key = None
                 self.change(row)
+                self.released.append(key)
                 return None
         return row
 
@@ -130,6 +136,7 @@ class Batch:
         row.row = self._next("exchange")
         self.created[row.id] = row
         if row.key is not None:
+            self.memory.reserved.add(row.key)
             self.reservations[row.key] = row
 
     def write(self) -> int:
@@ -143,6 +150,7 @@ class Batch:
         rows.insert(self.db, "sealed", self.sealed)
         rows.insert(self.db, "entry", self.entries)
         rows.insert(self.db, "secret", self.secrets)
+        rows.release(self.db, self.released)
         rows.insert(self.db, "reservation", [(key, row.row) for key, row in self.reservations.items()])
         return sum(len(item[1]) for item in (*self.sealed, *self.secrets)) + 12 * rows.PAGE
 

@@ -144,9 +144,7 @@ def _marks(width: int, times: int) -> str:
 
 @cache
 def _inserting(table: str) -> Callable[[int], str]:
-    # A reservation may replace one that has run out; no other table is given a key that is not new.
-    verb = "INSERT OR REPLACE INTO" if table == "reservation" else "INSERT INTO"
-    return cache(lambda size: " ".join([verb, table, "VALUES", _marks(TABLES[table], size)]))
+    return cache(lambda size: " ".join(["INSERT INTO", table, "VALUES", _marks(TABLES[table], size)]))
 
 
 @cache
@@ -166,6 +164,12 @@ def insert(db: sqlite3.Connection, table: str, rows: Sequence[Sequence[Any]]) ->
 def insert_exchanges(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
     """Write new exchanges."""
     _run(db, _inserting("exchange"), [whole(row) for row in rows])
+
+
+def release(db: sqlite3.Connection, hashes: Sequence[bytes]) -> None:
+    """Give up reservations."""
+    if hashes:
+        db.executemany("DELETE FROM reservation WHERE hash = ?", [(hashed,) for hashed in hashes])
 
 
 def update_exchanges(db: sqlite3.Connection, rows: Iterable[Row]) -> None:

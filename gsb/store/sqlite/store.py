@@ -66,13 +66,13 @@ class SqliteStore(Proving):
     # --- accepting ----------------------------------------------------------------------------------------
 
     async def look(self, issuer: str, jti: str, key: str | None) -> Reservation | None:
-        now = self._clock()
-        if self._writer.memory.spent.holds(self._seal.hash(issuer, jti, b"jti"), now):
+        now, memory = self._clock(), self._writer.memory
+        if memory.spent.holds(self._seal.hash(issuer, jti, b"jti"), now):
             raise Replayed
-        if key is None:
+        if key is None or not memory.reserved.may_hold(hashed := self._seal.key(issuer, key)):
             return None
         with reads.reading():
-            row = reads.owner(self._db, self._seal.key(issuer, key), now - self._ages.keys)
+            row = reads.owner(self._db, hashed, now - self._ages.keys)
         return None if row is None else self._seal.reservation(row.id, row.fingerprint)
 
     async def accept(self, new: NewExchange) -> Reservation | None:
@@ -92,27 +92,29 @@ class SqliteStore(Proving):
         now = self._clock()
         if fresh is not None:
             new, accepted_at = fresh
+            if new.effect is not Effect.NONE:
+                return await self._begin_durably(exchange, new.record, lease)
             if self._may_begin_first(new, accepted_at, now):
                 return self._begin_first(new, accepted_at, lease, now)
-            row, record = _row_of(new, accepted_at), cast(Record | None, new.record)
-            standing.apply(row, self._leases.get(exchange))
-        else:
-            with reads.reading():
-                found = reads.exchange(self._db, exchange, self._leases)
-                if found is None or standing.task_for(found, now) is None:
-                    return None
-                row, record = found, self._record(found)
-        if row.effect is not Effect.NONE and standing.task_for(row, now) == "run":
-            answer = await self._writer.ask(asks.Begin(exchange, lease))
-            if answer is None:
+        with reads.reading():
+            row = reads.exchange(self._db, exchange, self._leases)
+            if row is None or standing.task_for(row, now) is None:
                 return None
-            task, begun, maybe_sent = answer
-            return _begun(task, begun, maybe_sent, record)
+            record = self._record(row)
+        if row.effect is not Effect.NONE and standing.task_for(row, now) == "run":
+            return await self._begin_durably(exchange, record, lease)
         return self._begin_in_memory(row, record, lease, now)
 
+    async def _begin_durably(self, exchange: str, record: Record | None, lease: float) -> Begun | None:
+        answer = await self._writer.ask(asks.Begin(exchange, lease))
+        if answer is None:
+            return None
+        task, begun, maybe_sent = answer
+        return _begun(task, begun, maybe_sent, record)
+
     def _may_begin_first(self, new: NewExchange, accepted_at: float, now: float) -> bool:
-        """Whether nothing has happened yet to what was just accepted, and nothing of its beginning need be durable."""
-        return new.effect is Effect.NONE and new.id not in self._leases and now < accepted_at + new.expires_in
+        """Whether nothing has happened yet to a read that was just accepted."""
+        return new.id not in self._leases and now < accepted_at + new.expires_in
 
     def _begin_first(self, new: NewExchange, accepted_at: float, lease: float, now: float) -> Begun:
         """What ``_begin_in_memory`` does, where every rule says yes: most exchanges begin so."""
@@ -237,13 +239,3 @@ class SqliteStore(Proving):
 
 def _begun(task: Task, exchange: Exchange, maybe_sent: bool, record: Record | None) -> Begun:
     return Begun(Attempt(exchange.id, exchange.attempt), task, exchange, record, maybe_sent)
-
-
-def _row_of(new: NewExchange, accepted_at: float) -> Row:
-    """What was written at acceptance, as far as beginning needs it; the numbers of rows are not known."""
-    decision, expires_at = new.record.decision, accepted_at + new.expires_in
-    due_at = min(accepted_at + standing.FIRST_GAP, expires_at)
-    return Row(
-        0, new.id, new.agency, new.service, new.effect, decision.purpose, decision.agreement, b"", accepted_at,
-        None, None, 0, None, State.ACCEPTED, expires_at, due_at,
-    )  # fmt: skip

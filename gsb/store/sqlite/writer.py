@@ -213,6 +213,8 @@ class Writer:
         """The next group; waits for it, while there is more to delete only until it is quiet, and then there is nothing
         in it. None when there will be no group any more."""
         pause = None if self._next_piece is None else max(PURGE_QUIET, self._next_piece - time.monotonic())
+        if not self.memory.reserved.full:
+            pause = PURGE_QUIET
         try:
             return self._queue.get(timeout=pause)
         except Empty:
@@ -284,6 +286,7 @@ class Writer:
         if self._db is None:
             return
         try:
+            self.memory.reserved.read_on(self._db)
             self._purge(self._db, self._clock(), quiet=quiet)
             if self._checkpointer.carried:
                 self._checkpointer.carried = False
