@@ -70,6 +70,11 @@ class PostgresStore(Proving):
         super().__init__(Sessions(dsn, schema, readers, statement), key, ages or Ages(), clock, steady, committed)
         self._fresh: dict[str, Record] = {}
 
+    @property
+    def sessions(self) -> Sessions:
+        """Its connections, for what else nodes share in the same schema."""
+        return self._sessions
+
     # --- accepting ----------------------------------------------------------------------------------------
 
     async def look(self, issuer: str, jti: str, key: str | None) -> Reservation | None:
