@@ -27,6 +27,8 @@ class Loaded:
 
     manifest: Manifest
     kind: type[Adapter[Any, Any]]
+    folder: Path
+    """Where its code and its manifest lie."""
 
 
 def installed() -> tuple[EntryPoint, ...]:
@@ -46,7 +48,7 @@ def load_adapter(name: str, found: Iterable[EntryPoint]) -> Loaded:
     if len(entries) > 1:
         places = ", ".join(sorted(entry.value for entry in entries))
         raise LookupError(f"the adapter {name!r} is installed {len(entries)} times: {places}")
-    manifest = _manifest(name, entries[0])
+    manifest, folder = _manifest(name, entries[0])
     try:
         kind = entries[0].load()
     except Exception as error:
@@ -60,7 +62,7 @@ def load_adapter(name: str, found: Iterable[EntryPoint]) -> Loaded:
         declared = getattr(kind, model)
         if not (isinstance(declared, type) and issubclass(declared, Settings)):
             raise LookupError(f"{model} of the adapter {name!r} is no class of settings")
-    return Loaded(manifest, kind)
+    return Loaded(manifest, kind, folder)
 
 
 def read_settings(
@@ -79,9 +81,10 @@ def read_settings(
     return settings, findings
 
 
-def _manifest(name: str, entry: EntryPoint) -> Manifest:
+def _manifest(name: str, entry: EntryPoint) -> tuple[Manifest, Path]:
     try:
-        manifest = read_manifest(find_manifest(entry))
+        path = find_manifest(entry)
+        manifest = read_manifest(path)
     except ValidationError as error:
         faults = error.errors(include_input=False, include_url=False, include_context=False)
         text = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
@@ -90,4 +93,4 @@ def _manifest(name: str, entry: EntryPoint) -> Manifest:
         raise LookupError(f"the manifest of the adapter {name!r} cannot be read: {error}") from error
     if manifest.name != name:
         raise LookupError(f"the adapter {name!r} calls itself {manifest.name!r} in its manifest")
-    return manifest
+    return manifest, path.parent

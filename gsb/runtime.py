@@ -28,6 +28,7 @@ from gsb.sdk.adapter import Adapter, Context
 from gsb.sdk.errors import Broken, Refused, Unavailable
 from gsb.sdk.http import Http
 from gsb.sdk.threads import Threads
+from gsb.watchdog import Blocked, Watchdog
 
 log = logging.getLogger("gsb.runtime")
 
@@ -79,10 +80,12 @@ class Runtime:
         self._lines: Mapping[str, Line] = {}
         self._codes: Mapping[str, Mapping[str, str]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self._watchdog = Watchdog(_blocks)
 
     async def open(self, catalogue: Catalogue) -> None:
         """Open every system's adapter; one whose system is down counts as open. Raises ConfigInvalid."""
         self.swap(await self.prepare(catalogue))
+        self._watchdog.start()
 
     async def prepare(self, catalogue: Catalogue) -> Prepared:
         """Open what is new or different in this catalogue, and change nothing yet. Raises ConfigInvalid."""
@@ -109,6 +112,9 @@ class Runtime:
         """From now on call only these lines. Those that are gone close as soon as their running calls have ended."""
         gone = [line for name, line in self._lines.items() if prepared.lines.get(name) is not line]
         self._lines, self._codes = prepared.lines, prepared.codes
+        self._watchdog.adapters = {
+            line.essence.loaded.folder: line.essence.loaded.manifest.name for line in self._lines.values()
+        }
         for line in gone:
             leaving = asyncio.create_task(line.leave())
             self._leaving.add(leaving)
@@ -120,6 +126,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Close every adapter; one that fails to close keeps none of the others."""
+        self._watchdog.stop()
         lines, self._lines = self._lines, {}
         await asyncio.gather(_close(lines.values()), *self._leaving)
 
@@ -308,6 +315,11 @@ class Line:
     def _went_down(self, reason: str) -> None:
         self.down = reason
         log.warning("system is down", extra={"facts": {"system": self.name, "reason": reason}})
+
+
+def _blocks(blocked: Blocked) -> None:
+    """Told by another thread, so that it is told even if the loop never turns again."""
+    log.warning("adapter blocks the event loop", extra={"facts": {"adapter": blocked.adapter, "place": blocked.place}})
 
 
 async def _made(plan: Plan, clock: Callable[[], float], metrics: Metrics) -> Line:

@@ -34,7 +34,7 @@ ROWS = """
     broker.contract broker.local
     stamp
     material lint_backends lint catalogue check
-    breaker plans runtime roles foundation
+    breaker watchdog plans runtime roles foundation
     bus
     handout verdict
     admit perform workers sweep reload resume ask cosign record

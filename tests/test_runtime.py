@@ -186,6 +186,22 @@ async def test_no_more_threads_at_once_than_places_even_if_calls_are_given_up(tm
     assert raised.value.sent is False
 
 
+async def test_an_adapter_that_blocks_the_loop_is_named_while_it_does(
+    hand: Hand, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, said = threading.Event(), []
+
+    def warning(message: str, *, extra: Any) -> None:
+        said.append((message, extra["facts"]))
+        told.set()
+
+    monkeypatch.setattr(module.log, "warning", warning)
+    stage.block(told)
+    ((message, facts),) = said
+    assert (message, facts["adapter"]) == ("adapter blocks the event loop", "stage")
+    assert facts["place"].startswith("__init__.py:")
+
+
 async def test_waiting_for_a_place_costs_none_of_the_adapters_time(tmp_path: Path, stage: Any) -> None:
     """Eight calls of 0.1 s, one after another, in a system that allows 0.5 s for one."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar
 
@@ -38,6 +39,11 @@ class Stage(Adapter[Scenery, NoSettings]):
     async def find(self, request: Request) -> Reply | None:
         found: Reply | None = await self._play("find", request)
         return found
+
+    @staticmethod
+    def block(until: threading.Event) -> None:
+        """Keep the event loop from turning, for 5 s at most."""
+        until.wait(5.0)
 
     async def _play(self, name: str, *arguments: object) -> Any:
         self.past.append(name)

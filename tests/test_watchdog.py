@@ -1,0 +1,105 @@
+"""The watchdog, with code that really blocks the loop of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from gsb.watchdog import Blocked, Watchdog
+
+CODE = """
+import subprocess
+import time
+
+
+def wait(until):
+    until.wait()
+
+
+def reckon(until):
+    while not until.is_set():
+        sum(range(1000))
+"""
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> ModuleType:
+    module = ModuleType("slow_adapter")
+    path = tmp_path / "slow_adapter" / "__init__.py"
+    path.parent.mkdir()
+    exec(compile(CODE, str(path), "exec"), module.__dict__)
+    module.__file__ = str(path)
+    return module
+
+
+async def told_while(block: Callable[[threading.Event], None], folders: dict[Path, str]) -> list[Blocked]:
+    """What the watchdog tells of a block that lasts until it has told something, or for 2 s."""
+    told: list[Blocked] = []
+    until = threading.Event()
+
+    def tell(blocked: Blocked) -> None:
+        told.append(blocked)
+        until.set()
+
+    watchdog = Watchdog(tell, tick=0.005)
+    watchdog.adapters = folders
+    watchdog.start()
+    await asyncio.sleep(0.05)  # the loop turns, which is no reason to tell anything
+    assert told == []
+    timer = threading.Timer(2.0, until.set)
+    timer.start()
+    block(until)
+    timer.cancel()
+    watchdog.stop()
+    return told
+
+
+@pytest.mark.parametrize("how", ["wait", "reckon"])
+async def test_it_names_the_adapter_and_its_place_however_it_blocks(adapter: ModuleType, how: str) -> None:
+    folder = Path(str(adapter.__file__)).parent
+    (blocked,) = await told_while(getattr(adapter, how), {Path("/elsewhere"): "other", folder: "slow"})
+    assert blocked.adapter == "slow"
+    assert blocked.place.startswith("__init__.py:")
+    assert blocked.place.endswith(f":{how}")
+
+
+async def test_what_is_no_adapters_is_not_laid_at_its_door(adapter: ModuleType) -> None:
+    def block(until: threading.Event) -> None:
+        time.sleep(0.3)
+
+    assert await told_while(block, {Path(str(adapter.__file__)).parent: "slow"}) == []
+
+
+@pytest.mark.parametrize(("every", "counts"), [(0.0, [1, 2]), (60.0, [1, 1])])
+async def test_each_time_is_told_once_and_not_too_often(adapter: ModuleType, every: float, counts: list[int]) -> None:
+    told: list[Blocked] = []
+    watchdog = Watchdog(told.append, tick=0.005, every=every)
+    watchdog.adapters = {Path(str(adapter.__file__)).parent: "slow"}
+    watchdog.start()
+    for count in counts:
+        until = threading.Event()
+        threading.Timer(0.5, until.set).start()
+        adapter.wait(until)
+        await asyncio.sleep(0.05)
+        assert len(told) == count
+    watchdog.stop()
+
+
+def test_it_ends_with_its_loop() -> None:
+    async def begin() -> Watchdog:
+        watchdog = Watchdog(print, tick=0.005)
+        watchdog.start()
+        return watchdog
+
+    watchdog = asyncio.run(begin())
+    thread = watchdog._thread
+    assert thread is not None
+    thread.join(30)
+    assert not thread.is_alive()
+    watchdog.stop()
