@@ -119,6 +119,23 @@ def test_what_was_acknowledged(known: Op, later: Later, found: set[str]) -> None
 
 
 @pytest.mark.parametrize(
+    ("known", "held", "found"),
+    [
+        (op(), [exchange(ACCEPTED, OUTCOME)], set()),
+        (op(ended=None), [exchange(ACCEPTED, state=State.RUNNING)], set()),
+        (op(exchange=None, ended=None), [], set()),
+        (op(), [], {"lost"}),
+        (op(ended=None), [exchange(ACCEPTED, OUTCOME, name="0190-2")], {"lost"}),
+        (op(), [exchange(ACCEPTED, state=State.RUNNING)], {"changed"}),
+        (op(), [exchange(ACCEPTED, OUTCOME, state=State.FAILED)], {"changed"}),
+        (op(ended=NONE), [exchange(ACCEPTED, OUTCOME, state=State.FAILED)], {"changed"}),
+    ],
+)
+def test_what_was_told_lies_in_the_store(known: Op, held: list[Exchange], found: set[str]) -> None:
+    assert kinds(checker.kept(held, [known])) == found
+
+
+@pytest.mark.parametrize(
     ("standing", "found"),
     [
         (exchange(ACCEPTED, OUTCOME), set()),

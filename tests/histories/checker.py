@@ -170,6 +170,24 @@ async def entered(store: Store, exchanges: Iterable[Exchange]) -> list[Entered]:
     return [found for each in exchanges for found in await store.entered(each.id)]
 
 
+def kept(exchanges: Iterable[Exchange], ops: Iterable[Op]) -> list[Finding]:
+    """The store holds every acknowledged exchange, and of each the outcome that the agency was told."""
+    found, findings = {each.id: each for each in exchanges}, []
+    for op in ops:
+        if op.exchange is None:
+            continue
+        each = found.get(op.exchange)
+        if each is None:
+            findings.append(Finding("lost", op.key, f"{op.exchange} is not in the store"))
+        elif op.ended is not None and (op.ended.state, op.ended.effect) != (each.state, _effect(each)):
+            findings.append(Finding("changed", op.key, f"{op.ended} lies in the store as {each.state} {each.outcome}"))
+    return findings
+
+
+def _effect(exchange: Exchange) -> str | None:
+    return exchange.outcome.effect if exchange.outcome is not None else None
+
+
 def standing(exchanges: Iterable[Exchange], ops: Iterable[Op]) -> list[Finding]:
     """Nothing stands still, nothing is unproven, nobody is in the store whom nobody knows."""
     keys = {op.exchange: op.key for op in ops}

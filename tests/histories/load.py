@@ -16,9 +16,8 @@ from gsb.client import BusProblem, Client, OutcomePending, Result
 from tests.histories.deployment import PURPOSE, SERVICES
 
 WIDTH = 48
-"""Calls in flight that were begun since the node last started."""
-FULL = 24
-"""Calls of this life of the node, accepted and unfinished, from which on it may be killed at any moment."""
+"""Calls in flight that were begun since the node last started. When half of them are unfinished, and half of those are
+acknowledged, it may be killed at any moment."""
 PATIENCE = 300.0
 """Seconds within which every call must come to its end, restarts included. Of 200 deaths in a row some meet the same
 exchange time and again, in one attempt after the other, and each leaves a lease of 28 seconds."""
@@ -103,10 +102,11 @@ async def answered(work: Callable[[], Awaitable[Result]]) -> Result:
 class Load:
     """Begins calls until it is stopped; ``ops`` is its journal."""
 
-    def __init__(self, client: Client, seed: int) -> None:
+    def __init__(self, client: Client, seed: int, width: int = WIDTH) -> None:
         self.ops: list[Op] = []
         self.life = 0
         self.client = client
+        self._width = width
         self._random = random.Random(seed)
         self._tasks: set[asyncio.Task[None]] = set()
         self._moved = asyncio.Event()
@@ -125,11 +125,20 @@ class Load:
     @property
     def fresh(self) -> list[Op]:
         """Calls of this life that are in flight: without an end, acknowledged or not."""
-        return [op for op in self.ops[-4 * WIDTH :] if op.life == self.life and op.pending]
+        return [op for op in self.ops[-4 * self._width :] if op.life == self.life and op.pending]
 
     async def full(self) -> None:
         """Wait until so many calls of this life are acknowledged and unfinished that killing is worth it."""
-        while sum(op.exchange is not None for op in self.fresh) < FULL // 2 or len(self.fresh) < FULL:
+        full = self._width // 2
+
+        def worth_it() -> bool:
+            return sum(op.exchange is not None for op in self.fresh) >= full // 2 and len(self.fresh) >= full
+
+        await self.until(worth_it)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until this holds of the calls; it is looked at whenever one was acknowledged or has ended."""
+        while not holds():
             self._moved.clear()
             await self._moved.wait()
 
@@ -145,7 +154,7 @@ class Load:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _fill(self) -> None:
-        while self._on and len(self.fresh) < WIDTH:
+        while self._on and len(self.fresh) < self._width:
             op = self._new()
             self.ops.append(op)
             task = asyncio.create_task(self._pursue(op))

@@ -1,0 +1,130 @@
+"""What may happen to a cluster: each kind of fault, drawn again and again from a seeded list.
+
+    for kind in drawn(5, seed=1):
+        await it.survive(FAULTS[kind](it))
+
+A fault returns when what it has ended is started again and what it has broken is mended. How long it lasts, and whom of
+several it hits, is chance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+from tests.cluster.battle import Battle
+from tests.cluster.members import Member
+from tests.cluster.proxy import Wire
+
+Fault = Callable[[Battle], Awaitable[None]]
+ROLES = ("gateway", "worker", "recorder")
+BRIEF = (0.2, 1.5)
+"""Seconds, from and to, for which something lasts that is not to be noticed by everybody."""
+LONG = (4.0, 8.0)
+"""Seconds after which connections, memberships and waits have run out."""
+OFTEN = 0.8
+"""How often a fault is a brief one."""
+SLOW = (0.02, 0.3)
+"""Seconds by which each piece of a slow stream arrives later."""
+
+
+async def lasting(it: Battle) -> None:
+    """Let it last."""
+    least, most = BRIEF if it.random.random() < OFTEN else LONG
+    await asyncio.sleep(it.random.uniform(least, most))
+
+
+# --- members
+
+
+async def killed(it: Battle, role: str) -> None:
+    member = it.one_of(role)
+    await member.kill()
+    await lasting(it)
+    await member.start()
+
+
+async def halted(it: Battle, role: str) -> None:
+    member = it.one_of(role)
+    member.process.send_signal(signal.SIGSTOP)
+    try:
+        await lasting(it)
+    finally:
+        member.process.send_signal(signal.SIGCONT)
+
+
+# --- the network
+
+
+async def disturbed(it: Battle, role: str, server: str, disturb: Callable[[Battle, list[Wire]], None]) -> None:
+    """What leads from one member of the role, or from all, to the server."""
+    members: Iterable[Member] = it.of(role) if it.random.random() < 0.5 else [it.one_of(role)]
+    wires = [wire for member in members for wire in member.wires[server]]
+    assert any(wire.connections for wire in wires), f"no {role} is connected to {server}"
+    disturb(it, wires)
+    try:
+        await lasting(it)
+    finally:
+        for wire in wires:
+            wire.restore()
+
+
+def cut(it: Battle, wires: Iterable[Wire]) -> None:
+    for wire in wires:
+        wire.cut()
+
+
+def silent(it: Battle, wires: Iterable[Wire]) -> None:
+    for wire in wires:
+        wire.hang()
+
+
+def slow(it: Battle, wires: Iterable[Wire]) -> None:
+    delay = it.random.uniform(*SLOW)
+    for wire in wires:
+        wire.slow(delay)
+
+
+# --- PostgreSQL
+
+
+async def restarted(it: Battle) -> None:
+    await asyncio.to_thread(it.postgres.stop)
+    await lasting(it)
+    await asyncio.to_thread(it.postgres.start)
+
+
+async def crashed(it: Battle) -> None:
+    if it.random.random() < 0.5:
+        await asyncio.to_thread(it.postgres.kill)
+    else:
+        await asyncio.to_thread(it.postgres.stop, signal.SIGQUIT)
+    await lasting(it)
+    await asyncio.to_thread(it.postgres.start)
+
+
+# --- all of them
+
+MEMBERS: dict[str, Fault] = {
+    **{f"{role} killed": partial(killed, role=role) for role in ROLES},
+    **{f"{role} halted": partial(halted, role=role) for role in ROLES},
+}
+POSTGRES: dict[str, Fault] = {
+    "postgres restarted": restarted,
+    "postgres killed": crashed,
+    **{
+        f"{role} - postgres {disturb.__name__}": partial(disturbed, role=role, server="postgres", disturb=disturb)
+        for role in ROLES
+        for disturb in (cut, silent, slow)
+    },
+}
+
+
+def drawn(faults: Iterable[str], times: int, seed: int) -> list[str]:
+    """Each of these faults so many times, in an order that nobody chose."""
+    found = list(faults) * times
+    random.Random(seed).shuffle(found)
+    return found
