@@ -31,11 +31,13 @@ ROWS = """
         store.postgres.reads store.postgres.log store.postgres.proving store.postgres.store store.postgres
         store.carry
     shares.contract shares.division shares.local shares.postgres
-    broker.contract broker.local
+    broker.contract broker.local broker.topics
+        broker.kafka.clients broker.kafka.events broker.kafka.outbox broker.kafka.positions broker.kafka.turns
+        broker.kafka.intake broker.kafka.wakes broker.kafka.broker broker.kafka.admin broker.kafka
     stamp
     material lint_backends lint catalogue check
-    breaker watchdog plans runtime roles foundation
-    bus
+    breaker watchdog calls plans runtime roles foundation
+    bus skew lag duty
     handout verdict
     admit perform workers sweep reload resume ask cosign record
     web.server web.callers web.services web.reference.shapes web.reference.openapi web.reference.docs
@@ -55,6 +57,7 @@ ORDER = {name: place for place, name in enumerate(ROWS.split())}
 
 MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_FILES = 400, 40, 10
 BLIND = {
+    "gsb/broker/kafka/clients.py": "running a foreign client for ever",
     "gsb/installed.py": "importing foreign code",
     "gsb/runtime.py": "running foreign code",
     "gsb/sdk/threads.py": "running foreign code in a thread, which hands every error to whoever waits",

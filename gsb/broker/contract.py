@@ -9,6 +9,10 @@ from collections.abc import AsyncIterator, Callable, Collection
 from typing import NamedTuple, Protocol
 
 
+class BrokerUnfit(Exception):
+    """What a broker is to be reached with cannot be used; the text says why."""
+
+
 class Delivery(NamedTuple):
     """One piece of work. ``done`` is called once it needs no redelivery, whatever its outcome."""
 

@@ -1,0 +1,176 @@
+"""One system's work for one node: read from its topic as a member of the system's group, and committed when finished.
+
+Many exchanges of a partition are under way at once; what is committed is the lowest position that is not finished, and
+a partition with too many of them is paused, so that memory is bounded. When partitions move to another node, what was
+finished is committed first; what was begun is finished here, and ``begin`` keeps the other node from beginning it too.
+Without Kafka, or after an error of its own, it begins again, for ever. A killed node's partitions move to others within
+``SESSION``, which are given again whatever it had not committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
+
+from gsb.broker.contract import Delivery
+from gsb.broker.kafka.clients import GONE, LAST, Consumer, forever
+from gsb.broker.kafka.events import DISPATCH, read
+from gsb.broker.kafka.outbox import MISSING
+from gsb.broker.kafka.positions import Positions
+from gsb.broker.kafka.turns import Turns, Waiting
+from gsb.trouble import Trouble
+
+log = logging.getLogger("gsb.broker.kafka")
+
+WINDOW = 1_000
+"""Exchanges of one partition that are read and not finished; beyond it the partition is paused until half are."""
+AT_ONCE = 500
+"""Messages taken from the client at once."""
+FETCH = 65_536
+"""Bytes of one partition that the client holds ready."""
+SESSION = 10_000
+"""Milliseconds without a sign of life after which a group gives a node's partitions to others."""
+BEAT = 1_000
+"""Milliseconds between signs of life, and after which a node learns that partitions move."""
+COMMIT = 1.0
+"""Seconds between commits: after a kill, what was finished in them is handed out again for nothing."""
+WAIT = 1_000
+"""Milliseconds to wait for messages before looking at what else there is to do."""
+GLANCE = 100
+"""The same while a partition is paused."""
+
+
+class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
+    """``topic`` is the group's name too; ``changed`` is called when there is something to take."""
+
+    def __init__(self, arguments: dict[str, Any], system: str, topic: str, changed: Callable[[], None]) -> None:
+        self._arguments = arguments
+        self._system, self._topic, self._changed = system, topic, changed
+        self._turns = Turns()
+        self._partitions: dict[int, Positions] = {}
+        """Those that this node has."""
+        self._consumer: Consumer | None = None
+        self._committed_at = 0.0
+        self._trouble = Trouble(log, f"work for {system} is read again")
+
+    def take(self) -> Delivery | None:
+        """The next one for a worker, if any is here."""
+        waiting = self._turns.take()
+        if waiting is None:
+            return None
+        positions = self._partitions[waiting.partition]
+        return Delivery(self._system, waiting.exchange, waiting.agency, partial(positions.finish, waiting.position))
+
+    async def run(self) -> None:
+        """Until cancelled; then it commits what is finished and leaves the group."""
+        await forever(self._keep, self._tell)
+
+    async def _keep(self) -> None:
+        """One membership of the group, from joining it to leaving it."""
+        consumer = self._consumer = self._make()
+        try:
+            await consumer.start()
+            while True:
+                await self._read(consumer)
+        finally:
+            await self._commit_last(consumer)
+            self._own(())
+            await consumer.end()
+
+    def _make(self) -> Consumer:
+        consumer = Consumer(
+            **self._arguments,
+            group_id=self._topic,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=SESSION,
+            heartbeat_interval_ms=BEAT,
+            max_partition_fetch_bytes=FETCH,
+        )
+        consumer.subscribe([self._topic], listener=self)
+        return consumer
+
+    async def _read(self, consumer: Consumer) -> None:
+        """Whatever has come, paused where there is too much, and committed when it is time to."""
+        wait = GLANCE if consumer.paused() else WAIT
+        for partition, records in (await consumer.getmany(timeout_ms=wait, max_records=AT_ONCE)).items():
+            self._take_in(partition.partition, records)
+            self._changed()
+        self._pace(consumer)
+        now = asyncio.get_running_loop().time()
+        if now >= self._committed_at + COMMIT:
+            self._committed_at = now
+            await self._commit(consumer)
+            self._look_for_topic(consumer)
+
+    def _take_in(self, number: int, records: Sequence[ConsumerRecord]) -> None:
+        positions = self._partitions.get(number)
+        if positions is None:
+            return  # it went to another node meanwhile
+        for record in records:
+            positions.read(record.offset)
+            event = read(record.headers, DISPATCH)
+            if event is not None and self._turns.put(Waiting(number, record.offset, event.exchange, event.agency)):
+                positions.begin(record.offset)
+
+    def _pace(self, consumer: Consumer) -> None:
+        paused = consumer.paused()
+        for partition in consumer.assignment():
+            count = len(self._partitions.get(partition.partition, ()))
+            if count >= WINDOW and partition not in paused:
+                consumer.pause(partition)
+            elif count <= WINDOW // 2 and partition in paused:
+                consumer.resume(partition)
+
+    async def _commit(self, consumer: Consumer) -> None:
+        """Raises what aiokafka does; what could not be committed now is at the next time."""
+        safe = {number: at for number, each in self._partitions.items() if (at := each.safe) is not None}
+        if safe:
+            await consumer.commit({TopicPartition(self._topic, number): at for number, at in safe.items()})
+        for number, at in safe.items():
+            if (positions := self._partitions.get(number)) is not None:
+                positions.committed = at
+
+    async def _commit_last(self, consumer: Consumer) -> None:
+        """Before partitions go: what does not succeed costs others a look at what is finished."""
+        with suppress(*GONE):
+            async with asyncio.timeout(LAST):
+                await self._commit(consumer)
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """The group changes: all members say how far they are before anybody is given anything."""
+        if (consumer := self._consumer) is not None:
+            await self._commit_last(consumer)
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """What this node keeps goes on where it was; what it lost is no more its business."""
+        self._own([each.partition for each in assigned])
+        for each in assigned:
+            positions = self._partitions[each.partition]
+            if positions.next is not None and self._consumer is not None:
+                self._consumer.seek(each, positions.next)
+
+    def _own(self, numbers: Collection[int]) -> None:
+        self._partitions = {number: self._partitions.get(number) or Positions() for number in numbers}
+        self._turns.keep(lambda waiting: waiting.partition in self._partitions)
+
+    def _look_for_topic(self, consumer: Consumer) -> None:
+        if consumer.partitions_for_topic(self._topic):
+            self._trouble.is_over()
+        else:
+            self._trouble.is_there(MISSING.format(self._topic))
+
+    def _tell(self, error: Exception) -> None:
+        """That Kafka is away is told by who sends; here only what concerns this topic and group."""
+        if not isinstance(error, GONE) or (isinstance(error, KafkaError) and not error.retriable):
+            self._trouble.is_there(
+                f"work for {self._system} cannot be read ({error!r}); look at what Kafka allows whom"
+            )

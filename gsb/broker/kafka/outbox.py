@@ -1,0 +1,176 @@
+"""What a node has to say and Kafka has not yet taken: said in the background, for ever, and never waited for.
+
+Each topic has its own line, so that one whose leader is away holds up no other. A line that is full takes no more: what
+it would have said is a wake, which nobody relies on, or a dispatch, which the sweeper repeats. The producer is
+idempotent and waits for all copies that are in step, so a broker that dies loses nothing that it had acknowledged. A
+crash loses what is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from aiokafka.errors import UnknownTopicOrPartitionError
+
+from gsb.broker.kafka.clients import GONE, LAST, Producer, forever
+from gsb.broker.kafka.events import Headers
+from gsb.trouble import Trouble
+
+log = logging.getLogger("gsb.broker.kafka")
+
+LIMIT = 10_000
+"""Messages that wait in one line."""
+PULSE = 2.0
+"""Seconds between two looks whether Kafka is there."""
+STALLED = 10.0
+"""Seconds without an acknowledgement after which Kafka is said not to take messages, although it answers."""
+AWAY = (
+    "Kafka {}; exchanges are accepted and wait in the store, and callers are answered 202; look at its brokers and at "
+    "what lies between; the bus goes on by itself"
+)
+MISSING = "the topic {} is not there: make it with gsb topics apply"
+
+
+def partition(key: bytes, every: Sequence[int], _available: Sequence[int]) -> int:
+    """By content, so that what is dispatched again goes to the node that has it waiting, which sees the repeat."""
+    return every[zlib.crc32(key) % len(every)]
+
+
+class _Line:
+    """What waits for one topic."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.waiting: deque[tuple[bytes, Headers]] = deque()
+        self.filled = asyncio.Event()
+        self._trouble = Trouble(log, f"the topic {topic} is written again")
+
+    def tell(self, error: Exception) -> None:
+        """What concerns this topic alone; that Kafka is away is told for all."""
+        if isinstance(error, UnknownTopicOrPartitionError):
+            self._trouble.is_there(MISSING.format(self.topic))
+        else:
+            self._trouble.is_there(f"the topic {self.topic} cannot be written ({error!r})")
+
+    def sent(self) -> None:
+        self._trouble.is_over()
+
+
+class Outbox:
+    """See the module. ``arguments`` are those of ``access``."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self._arguments = arguments
+        self._lines: dict[str, _Line] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._producer: Producer | None = None
+        self._ready = asyncio.Event()
+        self._broken = asyncio.Event()
+        """Set when the producer cannot go on: another takes its place."""
+        self._pending = 0
+        self._moved_at = 0.0
+        """When something was last acknowledged, or began to wait while nothing did."""
+        self._emptied = asyncio.Event()
+        self._away = Trouble(log, "Kafka is back")
+
+    def put(self, topic: str, key: str, headers: Headers) -> None:
+        """Never waits and never fails; ``key`` decides the partition."""
+        line = self._lines.get(topic)
+        if line is None:
+            line = self._lines[topic] = _Line(topic)
+            self._tasks.add(asyncio.create_task(forever(partial(self._say, line), line.tell)))
+        if len(line.waiting) >= LIMIT:
+            return
+        line.waiting.append((key.encode(), headers))
+        line.filled.set()
+        if not self._pending:
+            self._moved_at = asyncio.get_running_loop().time()
+            self._emptied.clear()
+        self._pending += 1
+
+    async def run(self) -> None:
+        """Until cancelled: keep a producer, and tell once when Kafka goes away and when it is back."""
+        await forever(self._keep, lambda error: self._away.is_there(AWAY.format(f"cannot be reached ({error!r})")))
+
+    async def close(self) -> None:
+        """Say what waits, if Kafka takes it within ``LAST`` seconds. ``run`` is to be cancelled after it."""
+        if self._pending:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST):
+                    await self._emptied.wait()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        """One producer, from its start until it is of no more use."""
+        producer = Producer(**self._arguments, enable_idempotence=True, acks="all", partitioner=partition)
+        try:
+            async with asyncio.timeout(STALLED):
+                await producer.start()
+            self._producer = producer
+            self._broken.clear()
+            self._ready.set()
+            await self._watch(producer)
+        finally:
+            self._ready.clear()
+            self._producer = None
+            await producer.end()
+
+    async def _watch(self, producer: Producer) -> None:
+        """Until the producer is of no more use."""
+        while not self._broken.is_set():
+            answers = await producer.client.force_metadata_update()
+            waited = asyncio.get_running_loop().time() - self._moved_at
+            if not answers:
+                self._away.is_there(AWAY.format("cannot be reached"))
+            elif self._pending and waited > STALLED:
+                self._away.is_there(AWAY.format("takes no messages"))
+            else:
+                self._away.is_over()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PULSE):
+                    await self._broken.wait()
+
+    async def _say(self, line: _Line) -> None:
+        while True:
+            await line.filled.wait()
+            await self._ready.wait()
+            if not line.waiting:
+                line.filled.clear()
+                continue
+            if (producer := self._producer) is not None:
+                await self._send(line, producer)
+
+    async def _send(self, line: _Line, producer: Producer) -> None:
+        key, headers = line.waiting.popleft()
+        try:
+            acknowledged = await producer.send(line.topic, key=key, headers=headers)
+        except UnknownTopicOrPartitionError:
+            self._settle(1 + len(line.waiting))
+            line.waiting.clear()
+            raise
+        except GONE:
+            self._settle(1)
+            self._broken.set()
+            raise
+        line.sent()
+        acknowledged.add_done_callback(self._acknowledged)
+
+    def _acknowledged(self, future: asyncio.Future[Any]) -> None:
+        if future.cancelled() or future.exception() is not None:
+            self._broken.set()
+        self._settle(1)
+
+    def _settle(self, count: int) -> None:
+        self._pending -= count
+        self._moved_at = asyncio.get_running_loop().time()
+        if not self._pending:
+            self._emptied.set()
