@@ -30,7 +30,7 @@ ROWS = """
         store.postgres.schema store.postgres.sessions store.postgres.aging store.postgres.batch store.postgres.writer
         store.postgres.reads store.postgres.log store.postgres.proving store.postgres.store store.postgres
         store.carry
-    shares.contract shares.division shares.local shares.postgres
+    shares.contract shares.division shares.local shares.postgres shares.budgets
     broker.contract broker.local broker.topics
         broker.kafka.clients broker.kafka.events broker.kafka.outbox broker.kafka.positions broker.kafka.turns
         broker.kafka.intake broker.kafka.wakes broker.kafka.broker broker.kafka.admin broker.kafka

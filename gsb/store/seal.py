@@ -34,6 +34,7 @@ _CLEAR = 128
 """Characters of a business key that may lie in an index as it is."""
 _CURSOR = re.compile("[A-Za-z0-9_-]{32}")
 _POSITION = struct.Struct(">dQ")
+_STORE = b"store"
 
 KEYCHECK, RECORD, REPLY, SECRET = (number.to_bytes(12, "big") for number in (1, 2, 3, 4))
 """The kinds of what is sealed. Each is the nonce itself, so it never changes and no two are alike."""
@@ -102,6 +103,27 @@ class Seal:
             raise ValueError(f"the store's key must be {KEY_SIZE} bytes, not {len(key)}")
         self._records = hmac.digest(key, b"gsb store: records", "sha256")
         self._hashes = hmac.digest(key, b"gsb store: hashes", "sha256")
+        self._check = _STORE
+
+    def hash_as(self, other: Seal) -> None:
+        """Hash and mask under another's key: what was hashed cannot be hashed anew when it is sealed anew."""
+        if self._hashes != other._hashes:
+            self._hashes = other._hashes
+            self._check = _STORE + other._hashes
+
+    def opens(self, other: Seal) -> bool:
+        """Whether what the other has sealed opens here."""
+        return self._records == other._records
+
+    def keycheck(self) -> bytes:
+        """What lies in a store so that no other key opens it; if need be with the key under which it hashes."""
+        return self.seal({KEYCHECK: (self._check, b"")})[0]
+
+    def recognise(self, keycheck: bytes) -> None:
+        """Raises Unreadable unless this is the key of the store in which that lies; hashes as that store does."""
+        check = self.open(keycheck, KEYCHECK, b"")
+        if len(check) > len(_STORE):
+            self._check, self._hashes = check, check[len(_STORE) :]
 
     def seal(self, parts: Mapping[bytes, tuple[bytes, bytes]]) -> list[bytes]:
         """Seals one plain text of each kind for its owner: version, salt, ciphertext, tag; 33 bytes are added.

@@ -18,7 +18,7 @@ import asyncpg
 
 from gsb.model import Effect, State
 from gsb.store.contract import StoreUnfit
-from gsb.store.seal import KEYCHECK, Seal, Unreadable
+from gsb.store.seal import Seal, Unreadable
 from gsb.store.standing import Row
 
 FIRST = """
@@ -124,11 +124,11 @@ async def prepare(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
     """
     async with db.transaction():
         await db.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"gsb store {schema}")
-        if not await _tables(db, schema):
+        if not await tables(db, schema):
             await db.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
             await _migrate(db, 0)
-            (keycheck,) = seal.seal({KEYCHECK: (b"store", b"")})
-            await db.execute("INSERT INTO layout VALUES ($1, $2, $3)", VERSION, MIGRATIONS[-1][1], keycheck)
+            oldest = MIGRATIONS[-1][1]
+            await db.execute("INSERT INTO layout VALUES ($1, $2, $3)", VERSION, oldest, seal.keycheck())
             return
         version = await _checked(db, schema, seal)
         if version < VERSION:
@@ -136,7 +136,8 @@ async def prepare(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
             await db.execute("UPDATE layout SET version = $1, oldest = $2", VERSION, MIGRATIONS[-1][1])
 
 
-async def _tables(db: asyncpg.Connection, schema: str) -> set[str]:
+async def tables(db: asyncpg.Connection, schema: str) -> set[str]:
+    """What there is in a schema."""
     found = await db.fetch("SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = $1", schema)
     return {name for (name,) in found}
 
@@ -148,13 +149,13 @@ async def _migrate(db: asyncpg.Connection, version: int) -> None:
 
 async def _checked(db: asyncpg.Connection, schema: str, seal: Seal) -> int:
     """The version of a store that is there."""
-    if "layout" not in await _tables(db, schema):
+    if "layout" not in await tables(db, schema):
         raise StoreUnfit(f"schema {schema}: this is not a store of the bus")
     version, oldest, keycheck = await db.fetchrow("SELECT version, oldest, keycheck FROM layout")
     if oldest > VERSION:
         raise StoreUnfit(f"schema {schema}: the store has version {version}, this program knows {VERSION} at most")
     try:
-        seal.open(keycheck, KEYCHECK, b"")
+        seal.recognise(keycheck)
     except Unreadable:
         raise StoreUnfit(f"schema {schema}: the store was sealed with another key") from None
     return int(version)

@@ -72,7 +72,7 @@ class Sessions:
         try:
             db = await self.connect()
             try:
-                await _refuse_forgetful(db)
+                await refuse_forgetful(db)
                 await schema.prepare(db, self.name, seal)
             finally:
                 await db.close(timeout=CONNECT)
@@ -124,7 +124,7 @@ class Sessions:
                 raise
 
 
-async def _refuse_forgetful(db: asyncpg.Connection) -> None:
+async def refuse_forgetful(db: asyncpg.Connection) -> None:
     """A server or a proxy in between that does not keep what it says is kept is no place for a store."""
     for name in ("fsync", "full_page_writes", "synchronous_commit"):
         value = await db.fetchval("SELECT current_setting($1)", name)

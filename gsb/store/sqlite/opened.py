@@ -15,7 +15,7 @@ from pathlib import Path
 from gsb.errors import StoreUnavailable
 from gsb.store import standing
 from gsb.store.contract import Ages, StoreUnfit
-from gsb.store.seal import KEYCHECK, Seal, Unreadable
+from gsb.store.seal import Seal, Unreadable
 from gsb.store.sealing import Sealing
 from gsb.store.sqlite import reads, rows
 from gsb.store.sqlite.writer import Committed, Writer
@@ -42,8 +42,9 @@ class Opened:
         self._reader: sqlite3.Connection | None = None
 
     async def open(self) -> None:
-        self._lock = _own(self._path)
+        self._lock = own(self._path)
         try:
+            refuse_moved(self._path)
             _prepare(self._path, self._seal)
             self._reader = rows.connect(self._path, writes=False)
             self._open_writer = Writer(self._path, self._leases, self._clock, self._steady, self._ages, self._committed)
@@ -90,8 +91,9 @@ class Opened:
         return None if row is None else standing.aged(row, self._ages, self._clock())
 
 
-def _own(path: Path) -> int:
-    """A lock on a file beside the database, for as long as it stays open: one process owns the store."""
+def own(path: Path) -> int:
+    """A lock on a file beside the database, for as long as it stays open: one process owns the store. Raises
+    StoreUnfit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -100,6 +102,33 @@ def _own(path: Path) -> int:
         os.close(lock)
         raise StoreUnfit(f"{path}: another process has this store open") from None
     return lock
+
+
+def moved(path: Path) -> Path:
+    """The file beside the database that says where its exchanges were carried to."""
+    return path.with_name(path.name + ".moved")
+
+
+def mark_moved(path: Path, where: str) -> None:
+    """Keep the store from being opened again, durably. Raises OSError."""
+    with moved(path).open("w", encoding="utf-8") as file:
+        file.write(f"{where}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def refuse_moved(path: Path) -> None:
+    """Raises StoreUnfit for a store that was carried elsewhere: with both at work there would be two histories."""
+    if (mark := moved(path)).exists():
+        raise StoreUnfit(
+            f"{path}: this store was carried to {mark.read_text('utf-8').strip()}; to go back to it, and lose what was "
+            f"done there, remove {mark}"
+        )
 
 
 def _prepare(path: Path, seal: Seal) -> None:
@@ -111,19 +140,20 @@ def _prepare(path: Path, seal: Seal) -> None:
     db = rows.connect(path, writes=True)
     try:
         if rows.pragma(db, "application_id") == 0 and rows.blank(db):
-            rows.create(db, *seal.seal({KEYCHECK: (b"store", b"")}))
-        _check(db, path, seal)
+            rows.create(db, seal.keycheck())
+        check(db, path, seal)
     finally:
         db.close()
 
 
-def _check(db: sqlite3.Connection, path: Path, seal: Seal) -> None:
+def check(db: sqlite3.Connection, path: Path, seal: Seal) -> None:
+    """Raises StoreUnfit for what is no store of this version and key, and sqlite3.Error."""
     version = rows.pragma(db, "user_version")
     if rows.pragma(db, "application_id") != rows.APPLICATION:
         raise StoreUnfit(f"{path}: this is not a store of the bus")
     if version != rows.VERSION:
         raise StoreUnfit(f"{path}: the store has version {version}, this program reads {rows.VERSION}")
     try:
-        seal.open(db.execute("SELECT sealed FROM keycheck").fetchone()[0], KEYCHECK, b"")
+        seal.recognise(db.execute("SELECT sealed FROM keycheck").fetchone()[0])
     except Unreadable:
         raise StoreUnfit(f"{path}: the store was sealed with another key") from None

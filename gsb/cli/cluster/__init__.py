@@ -1,0 +1,1 @@
+"""Commands for a bus beyond one machine."""
