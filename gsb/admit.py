@@ -83,7 +83,8 @@ async def accept(bus: Bus, call: Call, signed: Signed, service: ServiceInfo | No
     grant = bus.catalogue.policy.decide(  # 6 granted
         signed.issuer, service.id, signed.purpose, signed.sub, signed.case, bus.clock()
     )
-    bus.budgets.take(grant, bus.clock())  # 7 rate
+    if (drawn := bus.budgets.take(grant, bus.clock())) is not None:  # 7 rate
+        await drawn
     try:
         value = request_fits(service, signed, call.body)  # 8 request schema
         new = new_exchange(bus, call, signed, service, grant, fingerprint, value)

@@ -1,8 +1,9 @@
 """Budgets: how fast each grant may be used, and what its user is told of it.
 
 The generic cell rate algorithm (ITU-T I.371): after a pause a burst at once, then one exchange every interval, and
-never more in any stretch of time. Counted in whole parts of a nanosecond, so that nothing drifts. Each node counts for
-itself and a restart forgets: a budget protects systems from haste, it proves nothing.
+never more in any stretch of time. Counted in whole parts of a nanosecond, so that nothing drifts. A node that is alone
+counts for itself and a restart forgets: a budget protects systems from haste, it proves nothing. Gateways beside each
+other draw from what they share (``gsb.shares.budgets``), and count here what they know of it.
 
 The fields are those of draft-ietf-httpapi-ratelimit-headers-11, with one policy. ``q`` in ``w`` seconds is what the
 grant bears without end: whoever never uses more in any stretch of ``w`` seconds is never refused. ``r`` could be used
@@ -11,6 +12,7 @@ at once, and before ``t`` seconds are over there will be no more. Everything is 
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -54,37 +56,55 @@ class Budgets:
         self._next: dict[tuple[str, str, str, str, Rate], int] = {}
         """Per budget the time at which it would be unused again, in its pace's unit."""
 
-    def take(self, grant: Grant, now: float) -> None:
-        """Use the grant once at ``now`` (seconds). Raises RateExceeded with the fields and, in seconds, Retry-After."""
-        if grant.rate is None:
-            return
-        pace = _pace(grant.rate)
-        ahead, at = self._ahead(grant, grant.rate, pace, now)
+    def take(self, grant: Grant, now: float) -> Awaitable[None] | None:
+        """Use the grant once at ``now`` (seconds). Raises RateExceeded with the fields and, in seconds, Retry-After;
+        or answers what will, where other nodes have a part in it."""
+        if grant.rate is not None:
+            at, ahead = self.room(grant, grant.rate, now)
+            self._next[_key(grant, grant.rate)] = at + ahead + _pace(grant.rate).interval
+        return None
+
+    def room(self, grant: Grant, rate: Rate, now: float) -> tuple[int, int]:
+        """The time, and how far the use of the grant is ahead of it. Raises RateExceeded if that is too far."""
+        pace = _pace(rate)
+        at, ahead = self._ahead(grant, rate, pace, now)
         if ahead > pace.slack:
-            wait = str(-((pace.slack - ahead) // pace.second))
-            raise RateExceeded(
-                headers={"Retry-After": wait, **self.fields(grant, now)},
-                extra={"agreement": grant.agreement, "violated-policies": [POLICY]},
-            )
-        self._next[_key(grant, grant.rate)] = at + ahead + pace.interval
+            raise self.refusal(grant, rate, now)
+        return at, ahead
+
+    def refusal(self, grant: Grant, rate: Rate, now: float) -> RateExceeded:
+        """What is said to whom the grant has nothing left for: when to ask again, and the fields."""
+        pace = _pace(rate)
+        _, ahead = self._ahead(grant, rate, pace, now)
+        wait = max(-((pace.slack - ahead) // pace.second), 1)
+        return RateExceeded(
+            headers={"Retry-After": str(wait), **self.fields(grant, now)},
+            extra={"agreement": grant.agreement, "violated-policies": [POLICY]},
+        )
+
+    def learn(self, grant: Grant, rate: Rate, ahead: float, now: float) -> None:
+        """At ``now`` the use of the grant, by whomever, is so many seconds ahead of time."""
+        pace = _pace(rate)
+        at, most = round(now * _NANOSECONDS) * rate.per_minute, pace.slack + pace.interval
+        self._next[_key(grant, rate)] = at + min(round(ahead * pace.second), most)
 
     def fields(self, grant: Grant, now: float) -> dict[str, str]:
         """``RateLimit-Policy`` and ``RateLimit`` as they are at ``now``; none for a grant without a rate."""
         if grant.rate is None:
             return {}
         pace = _pace(grant.rate)
-        ahead, _ = self._ahead(grant, grant.rate, pace, now)
+        _, ahead = self._ahead(grant, grant.rate, pace, now)
         left = max(0, (pace.slack - ahead) // pace.interval + 1)
         more = ahead + left * pace.interval - pace.slack
         window = -(-more // pace.second)
         return {"RateLimit-Policy": pace.policy, "RateLimit": f'"{POLICY}";r={left};t={window}'}
 
     def _ahead(self, grant: Grant, rate: Rate, pace: _Pace, now: float) -> tuple[int, int]:
-        """How far the use of the grant is ahead of time, and the time."""
+        """The time, and how far the use of the grant is ahead of it."""
         at = round(now * _NANOSECONDS) * rate.per_minute
         ahead = max(self._next.get(_key(grant, rate), at) - at, 0)
         # No run of use leads further ahead than this: the clock was set back, and nobody shall wait for it to catch up.
-        return (ahead if ahead <= pace.slack + pace.interval else 0), at
+        return at, (ahead if ahead <= pace.slack + pace.interval else 0)
 
 
 def _key(grant: Grant, rate: Rate) -> tuple[str, str, str, str, Rate]:

@@ -39,3 +39,13 @@ async def test_every_exchange_comes_at_its_time_to_the_thousandth_of_an_interval
         now = 1_800_000_000 + (number - 0.002) / 7
         assert (await shares.draw(asked))["budget"].exchanges == 0
         now = 1_800_000_000 + number / 7
+
+
+async def test_a_draw_that_came_a_little_early_is_not_forgotten() -> None:
+    now = 1_800_000_000.0
+    shares = LocalShares(lambda: now)
+    asked = {"budget": Draw(5, 60.0, 120.0)}
+    assert (await shares.draw(asked))["budget"].exchanges == 3
+    now += 60 - 0.03
+    assert (await shares.draw(asked))["budget"].exchanges == 1
+    assert (await shares.draw(asked))["budget"].exchanges == 0

@@ -60,7 +60,7 @@ class LocalShares:
 
     def _drawn(self, name: str, draw: Draw, now: float) -> Drawn:
         ahead = self._full_at.get(name, now) - now
-        if not 0 <= ahead <= draw.slack + draw.interval:
+        if not 0 <= ahead <= draw.slack + 2 * draw.interval:
             ahead = 0.0  # unused for long; or the clock was set back, and nobody shall wait for it to catch up
         count = min(draw.exchanges, max(math.floor((draw.slack - ahead) / draw.interval + ROUNDING) + 1, 0))
         ahead += count * draw.interval

@@ -53,7 +53,7 @@ looked AS MATERIALIZED (
     SELECT held.*, extract(epoch FROM clock_timestamp())::double precision AS now FROM held
 ),
 stood AS (
-    SELECT *, CASE WHEN full_at - now BETWEEN 0 AND slack + apart THEN full_at - now ELSE 0 END AS ahead FROM looked
+    SELECT *, CASE WHEN full_at - now BETWEEN 0 AND slack + 2 * apart THEN full_at - now ELSE 0 END AS ahead FROM looked
 ),
 drawn AS (
     SELECT *, least(count, greatest(floor((slack - ahead) / apart + $5)::bigint + 1, 0)) AS given FROM stood
