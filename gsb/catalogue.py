@@ -19,6 +19,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gsb import config
+from gsb.jwk import PrivateKey
 from gsb.keys import BusKeys, Registry
 from gsb.lint import lint
 from gsb.load import ConfigInvalid, Finding, Tables, load
@@ -85,6 +86,14 @@ class ServiceInfo:
         return None if self.subject_path is None else _text_at(self.subject_path, body)
 
 
+@dataclass(frozen=True, slots=True)
+class CallsInfo:
+    """How a system calls other services."""
+
+    key: PrivateKey
+    url: str | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SystemInfo:
     """One core system behind its adapter."""
@@ -98,6 +107,7 @@ class SystemInfo:
     concurrency: int
     settings: Mapping[str, Any]
     services: tuple[ServiceInfo, ...]
+    calls: CallsInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +143,7 @@ def build(folder: Path) -> Catalogue:
         folder=tables.folder,
         gsb=tables.gsb,
         services=MappingProxyType(services),
-        systems=MappingProxyType({name: _system(name, tables, services) for name in tables.systems}),
+        systems=MappingProxyType({name: _system(name, tables, services, material) for name in tables.systems}),
         agencies=MappingProxyType(dict(tables.agencies)),
         operators=MappingProxyType(dict(tables.operators)),
         agreements=MappingProxyType(dict(tables.agreements)),
@@ -182,7 +192,7 @@ def _business_key(pointer: str | None, request: Schema) -> BusinessKey | None:
     return BusinessKey(_path(pointer), personal)
 
 
-def _system(name: str, tables: Tables, services: Mapping[str, ServiceInfo]) -> SystemInfo:
+def _system(name: str, tables: Tables, services: Mapping[str, ServiceInfo], material: Material) -> SystemInfo:
     table = tables.systems[name]
     return SystemInfo(
         id=name,
@@ -193,6 +203,7 @@ def _system(name: str, tables: Tables, services: Mapping[str, ServiceInfo]) -> S
         concurrency=table.concurrency,
         settings=MappingProxyType(table.settings),
         services=tuple(service for service in services.values() if service.system == name),
+        calls=None if table.calls is None else CallsInfo(material.callers[name], table.calls.url),
     )
 
 

@@ -265,6 +265,15 @@ class Operator(Table):
     """Public keys with which the person signs."""
 
 
+class CallsTable(Table):
+    """What a system that is composed of other services needs to call them, under its agency's own agreements."""
+
+    key: File
+    """Private key (JWK) of the system's agency, with which the calls are signed."""
+    url: BaseUrl | None = None
+    """At which of the bus's base URLs the node reaches the API; none: the first."""
+
+
 class System(Table):
     """``systems/<system>.toml``: a core system behind an adapter."""
 
@@ -280,6 +289,8 @@ class System(Table):
     """Calls of the adapter at once."""
     settings: dict[str, Any] = Field(default={})
     """The adapter's own settings, see its manual."""
+    calls: CallsTable | None = None
+    """Only for adapters that call other services of the bus; none: this one may not."""
 
 
 class Service(Table):

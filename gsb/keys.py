@@ -91,6 +91,11 @@ class BusKeys:
         key, _ = min(active, key=lambda each: each[1].since or 0.0)
         return key
 
+    @property
+    def public(self) -> Mapping[str, PublicKey]:
+        """All of them by kid, whatever their state."""
+        return {key.kid: key.public for key, _ in self._keys}
+
     def jwks(self, now: float) -> dict[str, Any]:
         """The public keys as a JWK Set (RFC 7517, section 5)."""
         return {"keys": [dict(key.public.jwk) for key, life in self._keys if life.published(now)]}

@@ -40,6 +40,7 @@ def lint(tables: Tables, material: Material, now: float) -> list[Finding]:
         findings += _log(tables, tables.gsb)
         findings += _adapters(tables, tables.gsb)
         findings += _schemas(tables, tables.gsb, material)
+        findings += _callers(tables, tables.gsb, material, now)
     findings += _belonging(tables)
     for name, agreement in tables.agreements.items():
         findings += _agreement(tables, material, f"agreements/{name}.toml", agreement)
@@ -179,6 +180,17 @@ def _adapters(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
         elif system.adapter not in gsb.adapters.allow:
             hint = suggest(system.adapter, gsb.adapters.allow)
             yield Finding(file, "adapter", f"the adapter {system.adapter!r} is not allowed in gsb.toml{hint}")
+
+
+def _callers(tables: Tables, gsb: Gsb, material: Material, now: float) -> Iterator[Finding]:
+    """Systems that call other services do so as their agency."""
+    for name, key in material.callers.items():
+        file, system = f"systems/{name}.toml", tables.systems[name]
+        owned = [life for owner, each, life in material.keys if (owner, each.kid) == (system.agency, key.kid)]
+        if not any(life.accepted(now) for life in owned):
+            yield Finding(file, "calls.key", f"is no key of {system.agency} that is in force")
+        if system.calls is not None and system.calls.url not in (None, *gsb.bus.base_urls):
+            yield Finding(file, "calls.url", "is none of the bus's base URLs")
 
 
 def _service_settings(tables: Tables, system: str, model: type[Any]) -> Iterator[Finding]:

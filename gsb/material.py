@@ -35,6 +35,8 @@ class Material:
     """By ``<service>/request`` and ``<service>/reply``."""
     log: Ed25519PrivateKey | None = None
     """With which checkpoints are signed."""
+    callers: Mapping[str, PrivateKey] = field(default_factory=dict)
+    """By system, with which its calls of other services are signed."""
     contents: Mapping[str, bytes] = field(default_factory=dict)
     """The public files as they were read: ``schemas/<service>/request.json`` and ``keys/<owner>/<kid>``."""
 
@@ -50,7 +52,12 @@ def read_material(tables: Tables) -> tuple[Material, list[Finding]]:
     reader.read_log()
     for service in tables.services:
         reader.read_schemas(service)
-    material = Material(tuple(reader.bus), tuple(reader.keys), reader.schemas, reader.log, reader.contents)
+    for name, system in tables.systems.items():
+        if system.calls is not None:
+            reader.read_caller(name, system.calls.key)
+    material = Material(
+        tuple(reader.bus), tuple(reader.keys), reader.schemas, reader.log, reader.callers, reader.contents
+    )
     return material, reader.findings
 
 
@@ -64,6 +71,7 @@ class _Reader:
         self.keys: list[Theirs] = []
         self.log: Ed25519PrivateKey | None = None
         self.schemas: dict[str, Schema] = {}
+        self.callers: dict[str, PrivateKey] = {}
         self.contents: dict[str, bytes] = {}
 
     def read_bus(self) -> None:
@@ -102,6 +110,16 @@ class _Reader:
         else:
             if self._is_new("gsb.toml", "log.key", key.kid):
                 self.log = signing
+
+    def read_caller(self, system: str, path: Path) -> None:
+        """Its public half stands among its agency's keys, so it is a key of nobody else."""
+        file = f"systems/{system}.toml"
+        try:
+            self.callers[system] = read_private(path.read_bytes())
+        except OSError as error:
+            self._find(file, "calls.key", f"{self._shown(path)} cannot be read: {error.strerror}")
+        except KeyUnfit as error:
+            self._find(file, "calls.key", str(error))
 
     def read_schemas(self, service: str) -> None:
         if self._tables.gsb is None:

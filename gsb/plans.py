@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gsb.calls import Identity, identity
 from gsb.catalogue import Catalogue, SystemInfo
 from gsb.installed import Loaded, installed, load_adapter, read_settings
 from gsb.load import ConfigInvalid, Finding
@@ -44,6 +45,8 @@ class Essence:
     """Where relative paths in the settings start."""
     secrets: Mapping[Path, bytes]
     """Of each secret file the SHA-256, since an adapter may have read it only when it opened."""
+    caller: Identity | None
+    """As whom its adapter calls other services."""
 
 
 def plans(catalogue: Catalogue) -> Iterator[Plan]:
@@ -66,17 +69,26 @@ def plans(catalogue: Catalogue) -> Iterator[Plan]:
             findings += wrong
         if findings:
             raise ConfigInvalid(findings)
-        yield Plan(system, loaded, settings, services, _essence(catalogue.folder, system, loaded, [settings, services]))
+        yield Plan(system, loaded, settings, services, _essence(catalogue, system, loaded, [settings, services]))
 
 
-def _essence(folder: Path, system: SystemInfo, loaded: Loaded, validated: Any) -> Essence:
+def _essence(catalogue: Catalogue, system: SystemInfo, loaded: Loaded, validated: Any) -> Essence:
     try:
         secrets = {path: hashlib.sha256(path.read_bytes()).digest() for path in secret_files(validated)}
     except OSError as error:
         message = f"the secret file {error.filename} cannot be read: {error.strerror}"
         raise ConfigInvalid([Finding(f"systems/{system.id}.toml", "settings", message)]) from error
     services = {service.id: dict(service.settings) for service in system.services}
-    return Essence(loaded, system.timeout, system.concurrency, dict(system.settings), services, folder, secrets)
+    return Essence(
+        loaded=loaded,
+        timeout=system.timeout,
+        concurrency=system.concurrency,
+        settings=dict(system.settings),
+        services=services,
+        folder=catalogue.folder,
+        secrets=secrets,
+        caller=identity(catalogue, system),
+    )
 
 
 def secret_files(value: Any) -> Iterator[Path]:

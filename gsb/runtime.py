@@ -18,13 +18,14 @@ from typing import Any, NamedTuple, TypeVar
 import orjson
 
 from gsb.breaker import Breaker, Passage
+from gsb.calls import Caller, honest
 from gsb.catalogue import Catalogue, ServiceInfo
 from gsb.deadlines import Deadlines
 from gsb.load import ConfigInvalid, Finding
 from gsb.metrics import Metrics
 from gsb.model import Reply, Request
 from gsb.plans import Plan, plans
-from gsb.sdk.adapter import Adapter, Context
+from gsb.sdk.adapter import Adapter, Context, no_calls
 from gsb.sdk.errors import Broken, Refused, Unavailable
 from gsb.sdk.http import Http
 from gsb.sdk.threads import Threads
@@ -138,7 +139,7 @@ class Runtime:
     async def call(self, service: ServiceInfo, ask: Ask) -> Answered:
         """Have the service's adapter perform the exchange. Raises Unavailable, Refused or Broken."""
         line = self._lines[service.system]
-        return _fit(await line.run(line.adapter.handle, ask))
+        return _fit(await line.run(line.handle, ask))
 
     async def find(self, service: ServiceInfo, ask: Ask) -> Answered | None:
         """Ask whether the exchange took effect; None proves nothing. Raises Unavailable, Refused or Broken."""
@@ -163,9 +164,15 @@ class Line:
     """One system with its adapter, and everything that stands between them and the bus."""
 
     def __init__(
-        self, plan: Plan, adapter: Adapter[Any, Any], http: Http, clock: Callable[[], float], metrics: Metrics
+        self,
+        plan: Plan,
+        adapter: Adapter[Any, Any],
+        clock: Callable[[], float],
+        metrics: Metrics,
+        clients: Sequence[Http | Caller],
     ) -> None:
-        self.name, self.adapter, self._http = plan.system.id, adapter, http
+        self.name, self.adapter, self._clients = plan.system.id, adapter, clients
+        self.handle = adapter.handle if plan.essence.caller is None else honest(adapter.handle)
         self._metrics = metrics
         self.essence = plan.essence
         self.down: str | None = None
@@ -210,7 +217,8 @@ class Line:
         except Exception as error:
             facts = {"system": self.name, "error": type(error).__name__}
             log.warning("adapter did not close", extra={"facts": facts})
-        await self._http.close()
+        for client in self._clients:
+            await client.close()
 
     async def run(self, work: Work[T], ask: Ask) -> T:
         """Do the work in one of the system's places, unless the breaker says that it is down."""
@@ -325,18 +333,22 @@ def _blocks(blocked: Blocked) -> None:
 async def _made(plan: Plan, clock: Callable[[], float], metrics: Metrics) -> Line:
     """The system's line, not open yet. Raises ConfigInvalid when the adapter cannot even be made."""
     name, http = plan.system.id, Http(plan.system.timeout)
+    caller = None if plan.essence.caller is None else Caller(plan.essence.caller)
+    clients: list[Http | Caller] = [http] if caller is None else [http, caller]
     context: Context[Any, Any] = Context(
         system=name,
         settings=plan.settings,
         services=plan.services,
         http=http,
         log=logging.getLogger(f"gsb.system.{name}"),
+        call=caller or no_calls,
         threads=Threads(plan.system.concurrency),
     )
     try:
-        return Line(plan, plan.loaded.kind(context), http, clock, metrics)
+        return Line(plan, plan.loaded.kind(context), clock, metrics, clients)
     except Exception as error:
-        await http.close()
+        for client in clients:
+            await client.close()
         text = f"the adapter {plan.system.adapter!r} cannot be made: {type(error).__name__}: {error}"
         raise ConfigInvalid([Finding(f"systems/{name}.toml", "adapter", text)]) from error
 
