@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +23,10 @@ from gsb.jws import LEEWAY
 from gsb.limits import Budgets
 from gsb.metrics import Metrics
 from gsb.model import Exchange, Signed, new_id
+from gsb.roles import ALL, Roles
 from gsb.runtime import Runtime
+from gsb.shares.contract import Shares
+from gsb.shares.local import LocalShares
 from gsb.store.contract import Store
 from gsb.trouble import Trouble
 
@@ -33,6 +38,8 @@ JTI_MARGIN = 10.0
 """Seconds for which a jti is remembered after its signature is refused anyway."""
 PROBE = "(readiness)"
 """Issuer of the jti that a readiness probe spends: no agency can be called so."""
+CLOCK_OFF = 5.0
+"""Seconds by which a node's clock may be off the store's: half of what signatures allow for."""
 FLOOD_WINDOW = 60.0
 """Seconds in which the same refusal is, after the first, only counted."""
 
@@ -40,6 +47,11 @@ FLOOD_WINDOW = 60.0
 def jti_lives(signed: Signed, now: float) -> float:
     """Seconds for which the jti of this call must be remembered: 80 or so, of which each costs memory."""
     return max(signed.expires_at + LEEWAY + JTI_MARGIN - now, JTI_MARGIN)
+
+
+def node_name() -> str:
+    """A name for one start of a node: the machine's, for people, and what no other start has."""
+    return f"{socket.gethostname()[:60]}-{secrets.token_hex(6)}"
 
 
 class Woken:
@@ -201,6 +213,11 @@ class Bus:
     runtime: Runtime
     budgets: Budgets = field(default_factory=Budgets)
     clock: Callable[[], float] = time.time
+    roles: Roles = ALL
+    shares: Shares = field(default_factory=LocalShares)
+    """What this node shares with the other nodes of its bus."""
+    node: str = field(default_factory=node_name)
+    """By what they know it."""
     waiters: Waiters = field(default_factory=Waiters)
     behind: bool = False
     """The evidence log is too far behind, or cannot be written: nothing new is admitted, lest it stay unproven."""
@@ -208,6 +225,8 @@ class Bus:
     """Checkpoints get as many cosignatures as are needed, or did so lately."""
     log_files: Trouble = field(default_factory=lambda: Trouble(log, "the evidence log's files can be read again"))
     """Files of the evidence log are not there, or do not prove what they should: whoever asks for them hears it."""
+    clock_offset: float = 0.0
+    """Seconds by which this node's clock is ahead of the store's."""
     draining: bool = False
     """Stopping: nothing new is admitted, what was begun is finished."""
     leaving: bool = False
@@ -219,6 +238,7 @@ class Bus:
     def __post_init__(self) -> None:
         self.gate = Gate(lambda: self.catalogue.gsb.limits)
         self.metrics = self.runtime.metrics
+        self.metrics.plays(self.roles.played)
         self.take_up(self.catalogue)
         self.refusals = Refusals(self.store, self.clock)
         self.broker.on_wake(self.waiters.wake)
@@ -246,6 +266,8 @@ class Bus:
             missing.append("recorder")
         if not self.cosigned:
             missing.append("witness")
+        if abs(self.clock_offset) > CLOCK_OFF:
+            missing.append("clock")
         try:
             self.catalogue.bus_keys.signing(self.clock())
         except SigningUnavailable:

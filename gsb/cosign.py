@@ -104,7 +104,8 @@ class Witness:
 
 
 class Witnesses:
-    """All witnesses of a bus's logs. ``clock``: seconds since 1970; ``steady``: seconds that only grow."""
+    """All witnesses of a bus's logs. ``clock``: seconds since 1970; ``steady``: seconds that only grow; ``at_work``:
+    whether nobody else may have published since."""
 
     def __init__(
         self,
@@ -112,8 +113,10 @@ class Witnesses:
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
+        at_work: Callable[[], bool] = lambda: True,
     ) -> None:
         self._table, self._metrics, self._clock, self._steady = table, metrics, clock, steady
+        self._at_work = at_work
         self._changed = asyncio.Event()
         self._all = [
             Witness(Asking(each.url, Verifier.of(each.key)), metrics, self._changed, steady) for each in table.witnesses
@@ -144,6 +147,8 @@ class Witnesses:
         try:
             await witness.run(http)
         except Contradicted as contradicted:
+            if not self._at_work():
+                return  # what this recorder knows of the log is old: another has published more since
             self.contradiction = (
                 f"the witness {witness.verifier.name} {contradicted}: the store was rolled back or is another one, and "
                 "whoever went on with it would sign a second history. Nothing more is published or admitted. Stop the "

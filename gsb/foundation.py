@@ -1,4 +1,4 @@
-"""What a node stands on, made from the tables of ``gsb.toml``: its store and its broker.
+"""What a node stands on, made from the tables of ``gsb.toml``: its store, its broker, and what it shares with others.
 
 The extras are imported here, where they are installed; ``gsb.lint_backends`` names one that is missing. Nothing
 is opened; a crash is a defect of this module.
@@ -6,19 +6,25 @@ is opened; a crash is a defect of this module.
 
 from __future__ import annotations
 
-from gsb.backends import PostgresTable
+from gsb.backends import KafkaTable, PostgresTable
 from gsb.broker.contract import Broker
 from gsb.broker.local import LocalBroker
 from gsb.catalogue import Catalogue
 from gsb.config import Retention
 from gsb.dsn import DsnUnfit, read_dsn
-from gsb.lint_backends import POSTGRES
+from gsb.lint_backends import KAFKA, POSTGRES
 from gsb.metrics import Metrics
+from gsb.roles import Role, Roles
+from gsb.shares.contract import Shares
+from gsb.shares.local import LocalShares
 from gsb.store.contract import DAY, Ages, Store, StoreUnfit
 from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore
 
+if KAFKA:
+    from gsb.broker.kafka import KafkaBroker
 if POSTGRES:
+    from gsb.shares.postgres import PostgresShares
     from gsb.store.postgres import PostgresStore
 
 
@@ -47,9 +53,18 @@ def _postgres(table: PostgresTable, key: bytes, ages: Ages, metrics: Metrics) ->
     )
 
 
-def broker_of(catalogue: Catalogue) -> Broker:
-    """The broker of a deployment, not yet open."""
+def broker_of(catalogue: Catalogue, roles: Roles) -> Broker:
+    """The broker of a deployment, not yet open. A node that neither dispatches nor performs needs none but in name.
+    Raises BrokerUnfit."""
+    table = catalogue.gsb.broker
+    if isinstance(table, KafkaTable) and roles.played != {Role.RECORDER}:
+        return KafkaBroker(table, listens=Role.GATEWAY in roles)
     return LocalBroker()
+
+
+def shares_of(store: Store) -> Shares:
+    """What the nodes of one store share; it is to be opened after the store."""
+    return PostgresShares(store.sessions) if POSTGRES and isinstance(store, PostgresStore) else LocalShares()
 
 
 def ages_of(days: Retention) -> Ages:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from gsb.backends import PostgresTable
+from gsb.backends import KafkaTable, KafkaTls, PostgresTable
 from gsb.config import Gsb
 from gsb.dsn import DsnUnfit, read_dsn
 from gsb.load import Finding, Tables
 from gsb.material import shown
 from gsb.store.seal import KeyFileUnfit, read_key
 
-POSTGRES = find_spec("asyncpg") is not None
-"""Whether the extra ``postgres`` is installed."""
+POSTGRES, KAFKA = find_spec("asyncpg") is not None, find_spec("aiokafka") is not None
+"""Whether the extras of these names are installed."""
 
 
 def lint_backends(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
@@ -26,10 +26,24 @@ def lint_backends(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
         yield from _postgres(store)
     elif not store.path.parent.is_dir():
         yield Finding("gsb.toml", "store.path", f"there is no folder {shown(store.path.parent, tables.folder)}")
+    if isinstance(gsb.broker, KafkaTable):
+        yield from _kafka(gsb.broker, tables)
     try:
         read_key(store.key)
     except KeyFileUnfit as error:
         yield Finding("gsb.toml", "store.key", f"{error}; gsb keygen --store makes one")
+
+
+def _kafka(table: KafkaTable, tables: Tables) -> Iterator[Finding]:
+    if not KAFKA:
+        yield Finding("gsb.toml", "broker", "needs the extra: pip install 'gsb[kafka]'")
+    files = {"sasl.password": table.sasl.password} if table.sasl is not None else {}
+    if isinstance(table.tls, KafkaTls):
+        given = {f"tls.{name}": getattr(table.tls, name) for name in ("ca", "certificate", "key")}
+        files |= {where: path for where, path in given.items() if path is not None}
+    for where, path in files.items():
+        if not path.is_file():
+            yield Finding("gsb.toml", f"broker.{where}", f"there is no file {shown(path, tables.folder)}")
 
 
 def _postgres(table: PostgresTable) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ reader of counters expects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from threading import Lock
@@ -32,6 +32,7 @@ RESULTS = ("answered", "refused", "unavailable", "broken", "given_up")
 """How a call on an adapter can end."""
 UNCOSIGNED = ("unreachable", "refused", "unsound", "files", "contradiction")
 """Why a witness does not cosign: no answer, a refusal, an answer that cannot be, the log's own files, another log."""
+ROLES = ("gateway", "worker", "recorder")
 STILL = (State.HELD, State.UNKNOWN)
 BREAKER = ("closed", "open", "half_open")
 STANDING = (State.WAITING, State.HELD, State.UNKNOWN)
@@ -107,6 +108,9 @@ TABLE = (
     Metric("gsb_sweeper_found_total", "counter", "Exchanges that were due and sent on by the sweeper."),
     Metric("gsb_reloads_total", "counter", "Reloads of the configuration: taken up or refused.", ("result",)),
     Metric("gsb_catalogue_info", "gauge", "1 for the digest of the catalogue in force.", ("digest",)),
+    Metric("gsb_role", "gauge", "1 for each role that this node plays, 0 for the others.", ("role",)),
+    Metric("gsb_recorder_at_work", "gauge", "1 while this node keeps the evidence log; 0 while it stands by."),
+    Metric("gsb_clock_offset_seconds", "gauge", "By how much this node's clock is ahead of the store's."),
     Metric("gsb_info", "gauge", "1 for the version of the program.", ("version",)),
 )
 """Every metric of the bus. Beside them stand the ``process_*`` metrics of prometheus_client: memory, time, files."""
@@ -167,6 +171,9 @@ class Metrics:
         self.witnesses([OTHER])
         self._found = self._number("gsb_sweeper_found_total")
         self._reloads = {each: self._number("gsb_reloads_total", each) for each in ("taken_up", "refused")}
+        self._offset = self._number("gsb_clock_offset_seconds")
+        self._at_work = self._number("gsb_recorder_at_work")
+        self.plays(())
         self._number("gsb_info", __version__).set(1)
 
     def _number(self, name: str, *labels: str) -> Number:
@@ -251,6 +258,19 @@ class Metrics:
     def cosigned(self, age: float) -> None:
         """So many seconds ago a published checkpoint had enough cosignatures."""
         self._cosigned_age.set(age)
+
+    def plays(self, roles: Collection[str]) -> None:
+        """The roles of this node, of ``ROLES``."""
+        for role in ROLES:
+            self._number("gsb_role", role).set(role in roles)
+
+    def at_work(self, now: bool) -> None:
+        """Whether this node's recorder keeps the log now."""
+        self._at_work.set(now)
+
+    def clock_off(self, seconds: float) -> None:
+        """This node's clock is so far ahead of the store's."""
+        self._offset.set(seconds)
 
     def swept(self, found: int) -> None:
         self._found.inc(found)

@@ -1,9 +1,9 @@
 """A node: everything put together, started and stopped in one order.
 
-Start: catalogue, store, broker, adapters, recorder, workers and sweeper, operations port, API: nothing is admitted
-before it can be proved and carried out. Stop: not ready, nothing new admitted, what was begun is finished and
-recorded, then everything in reverse.
-A killed node needs no clean-up: the next start finds what is due in the store.
+Start: catalogue, store, broker, adapters, recorder, workers and sweeper, operations port, API, and of these what
+belongs to the roles that the node plays: nothing is admitted before it can be proved and carried out. Stop: not ready,
+nothing new admitted, what was begun is finished and recorded, then everything in reverse.
+A killed node needs no clean-up: the next start, or another node, finds what is due in the store.
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from aiohttp import web
 
 from gsb.bus import Bus
 from gsb.catalogue import Catalogue, build
 from gsb.config import Tls
+from gsb.duty import Duty
 from gsb.errors import StoreUnavailable
-from gsb.foundation import broker_of, store_of
+from gsb.foundation import broker_of, shares_of, store_of
 from gsb.record import Recorder
 from gsb.reload import Reloader
+from gsb.roles import ALL, Role, Roles
 from gsb.runtime import Runtime
+from gsb.skew import measure, watch
 from gsb.stamp import Stamper
 from gsb.store.contract import Store, StoreUnfit
 from gsb.sweep import BATCH, INTERVAL, sweep
@@ -44,32 +48,46 @@ NO_DESCRIPTORS = (
 )
 
 
+class Ports(NamedTuple):
+    """Where this node listens instead of the ports in ``gsb.toml``, which all nodes of a deployment have in common."""
+
+    api: int | None = None
+    operations: int | None = None
+
+
+AS_CONFIGURED = Ports()
+
+
 class Node:
-    """One process of the bus, playing all roles."""
+    """One process of the bus, with the roles that it plays."""
 
     def __init__(
         self,
         folder: Path,
         *,
+        roles: Roles = ALL,
+        ports: Ports = AS_CONFIGURED,
         make_store: Callable[[Catalogue], Store] | None = None,
         reload: asyncio.Event | None = None,
     ) -> None:
-        """Set ``reload`` to have ``folder`` read again. Raises ConfigInvalid when the deployment in it is not right."""
+        """Set ``reload`` to have ``folder`` read again. Raises ConfigInvalid when the deployment in it is not right,
+        RolesUnfit, StoreUnfit."""
         catalogue = build(folder)
-        runtime = Runtime()
-        self.bus = Bus(
-            catalogue=catalogue,
-            store=make_store(catalogue) if make_store else store_of(catalogue, runtime.metrics),
-            broker=broker_of(catalogue),
-            runtime=runtime,
-        )
+        roles.check(catalogue)
+        runtime = Runtime(works_for=roles.works_for)
+        store = make_store(catalogue) if make_store else store_of(catalogue, runtime.metrics)
+        broker, shares = broker_of(catalogue, roles), shares_of(store)
+        self.bus = Bus(catalogue, store, broker, runtime, roles=roles, shares=shares)
+        self._ports = ports
         self.api = Edge(self.bus, API, guarded=True)
         self.operations = Edge(self.bus, OPERATIONS, guarded=False)
-        self.recorder = Recorder(self.bus)
+        self._duty = Duty(shares, self.bus.node)
+        self.recorder = Recorder(self.bus, fence=self._duty.fence)
         self._stack = AsyncExitStack()
         self._workers = Workers(self.bus)
         self._no_descriptors = Trouble(log, "files and connections can be opened again")
         self.reloader = Reloader(self.bus, folder, reload or asyncio.Event(), self._workers.swapped.set)
+        self._listening: dict[str, int] = {}
         self.failed = asyncio.Event()
         """Set when a part of the node ended by itself: it should be stopped and started anew."""
 
@@ -78,24 +96,43 @@ class Node:
         async with AsyncExitStack() as stack:
             await self.bus.store.open()
             stack.push_async_callback(self.bus.store.close)
+            await self.bus.shares.open()
+            stack.push_async_callback(self.bus.shares.close)
             await self.bus.broker.open()
             stack.push_async_callback(self.bus.broker.close)
             await self.bus.runtime.open(self.bus.catalogue)
             stack.push_async_callback(self.bus.runtime.close)
-            await self.recorder.open()
-            stack.push_async_callback(self.recorder.close)
-            self._background(stack, self.recorder.watch())
-            self._background(stack, self.recorder.run())
-            if (table := self.bus.catalogue.gsb.log).timestamp is not None:
-                stamper = Stamper(self.bus.store, table.path, table.timestamp, self.bus.clock)
-                self._background(stack, stamper.run())
-            self._background(stack, self._workers.run())
-            self._background(stack, self._sweep())
+            await measure(self.bus)
+            self._background(stack, watch(self.bus))
+            await self._record(stack)
+            if Role.WORKER in self.bus.roles:
+                self._background(stack, self._workers.run())
+            if Role.GATEWAY in self.bus.roles:
+                self._background(stack, self._sweep())
             await self._listen(stack)
             self._background(stack, self.reloader.run())
             self._stack = stack.pop_all()
         catalogue = self.bus.catalogue
-        log.info("started", extra={"facts": {"bus": catalogue.gsb.bus.id, "catalogue": catalogue.digest}})
+        facts = {"bus": catalogue.gsb.bus.id, "catalogue": catalogue.digest, "node": self.bus.node}
+        log.info("started", extra={"facts": facts | {"roles": sorted(self.bus.roles.played), **self._listening}})
+
+    async def _record(self, stack: AsyncExitStack) -> None:
+        """As a recorder, keep the log as long as that is this node's duty; else see whether somebody does."""
+        if Role.RECORDER not in self.bus.roles:
+            await self.recorder.examine()
+            if Role.GATEWAY in self.bus.roles:
+                self._background(stack, self.recorder.lag.watch())
+            return
+        await self._duty.take()
+        stack.push_async_callback(self._duty.leave)
+        await self.recorder.open()
+        stack.push_async_callback(self.recorder.close)
+        self._background(stack, self._duty.run())
+        self._background(stack, self.recorder.watch())
+        self._background(stack, self.recorder.run())
+        if (table := self.bus.catalogue.gsb.log).timestamp is not None:
+            stamper = Stamper(self.bus.store, table.path, table.timestamp, self.bus.clock)
+            self._background(stack, stamper.run(self._duty.held))
 
     async def stop(self) -> None:
         """Drain for at most ``limits.drain`` seconds, then let go. Exchanges not finished by then stay in the store."""
@@ -114,9 +151,10 @@ class Node:
         with suppress(StoreUnavailable):
             await self.bus.refusals.flush(every=True)
         # What is committed is published before the node goes; where that cannot be, the next start does it.
-        with suppress(TimeoutError, StoreUnfit):
-            async with asyncio.timeout(LAST_LOOK):
-                await self.recorder.look()
+        if self._duty.held():
+            with suppress(TimeoutError, StoreUnfit):
+                async with asyncio.timeout(LAST_LOOK):
+                    await self.recorder.look()
         await self._stack.aclose()
         log.info("stopped")
 
@@ -158,20 +196,26 @@ class Node:
             self._no_descriptors.is_over()
 
     async def _listen(self, stack: AsyncExitStack) -> None:
-        catalogue = self.bus.catalogue
-        listen = catalogue.gsb.listen
-        context = tls_context(catalogue.folder, listen.tls) if isinstance(listen.tls, Tls) else None
-        await self._serve(stack, self.operations, listen.operations_host, listen.operations_port, None)
-        await self._serve(stack, self.api, listen.host, listen.port, context)
+        listen = self.bus.catalogue.gsb.listen
+        port = listen.operations_port if self._ports.operations is None else self._ports.operations
+        self._listening["operations_port"] = await self._serve(
+            stack, self.operations, listen.operations_host, port, None
+        )
+        if Role.GATEWAY in self.bus.roles:
+            context = tls_context(self.bus.catalogue.folder, listen.tls) if isinstance(listen.tls, Tls) else None
+            port = listen.port if self._ports.api is None else self._ports.api
+            self._listening["port"] = await self._serve(stack, self.api, listen.host, port, context)
 
     async def _serve(
         self, stack: AsyncExitStack, edge: Edge, host: str, port: int, context: ssl.SSLContext | None
-    ) -> None:
+    ) -> int:
+        """The port, also where any free one was asked for."""
         # The handlers have had their time to drain when the runner is cleaned up, so it need not wait long.
         runner = web.ServerRunner(edge.server(), shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+        return int(runner.addresses[0][1])
 
 
 async def run(node: Node, stopped: Awaitable[object]) -> bool:

@@ -3,7 +3,15 @@
 One loop, the same from the first look after a crash to the last before the stop: what has its places is written and
 published; what has none gets them, together with the signed checkpoint, in one commit. The order is the safety: no
 checkpoint is seen before the store has it and the files under it are durable, and no file is trusted that can be made
-again. A crash anywhere leaves work for the next look. Two recorders cannot fork a log: the second loses ``sequence``.
+again. A crash anywhere leaves work for the next look.
+
+Of several recorders one is at work, for as long as its fence stands (``gsb.duty``); the others stand by. One that was
+stopped in the middle and goes on after another took over does no harm. It signs nothing that anybody sees, since
+``sequence`` compares and refuses it; whatever tile it still writes is made of entries that have their places, and so is
+the same as anybody else's. It looks at its fence when all its files lie ready under names of its own, right before they
+get theirs; if it is stopped in that very instant, all that it can do is to put an older checkpoint over a newer one:
+true, but late. The store has the newer one, which is what gateways hand out, and the recorder at work sees at its next
+look that the file is not the one that it wrote, and writes it again.
 """
 
 from __future__ import annotations
@@ -13,7 +21,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 
 from gsb.ask import Contradicted, Wanted
@@ -21,18 +29,19 @@ from gsb.bus import Bus
 from gsb.cosign import Witnesses
 from gsb.errors import StoreUnavailable
 from gsb.evidence.checkpoint import Checkpoint
-from gsb.evidence.log import CHECKPOINT, Edge, tiles_of
+from gsb.evidence.log import CHECKPOINT, Edge, Mark, tiles_of
 from gsb.evidence.merkle import EMPTY
 from gsb.evidence.tiles import WIDTH
-from gsb.resume import BATCH, Ground, checkpoint_of, has_ended, published, resume, rotate
+from gsb.lag import WATCH, Lag
+from gsb.resume import BATCH, Ground, checkpoint_of, examine, has_ended, published, resume, rotate
 from gsb.store.contract import StoreUnfit
 from gsb.store.logs import LogMoved, LogState
-from gsb.trouble import Trouble
 
 log = logging.getLogger("gsb.record")
 
-WATCH = 1.0
-"""Seconds between two looks at how far the log is behind."""
+
+class Relieved(Exception):
+    """It is not this recorder's duty any more: another may be at work, and knows better what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +55,18 @@ class Grown:
 
 
 class Recorder:
-    """The one recorder of a store. ``steady`` gives seconds that only grow."""
+    """A recorder of a store. ``steady`` gives seconds that only grow; ``fence`` the number of this recorder's time at
+    work, and None while it stands by."""
 
-    def __init__(self, bus: Bus, steady: Callable[[], float] = time.monotonic) -> None:
-        self._bus, self._steady = bus, steady
+    def __init__(
+        self,
+        bus: Bus,
+        steady: Callable[[], float] = time.monotonic,
+        fence: Callable[[], int | None] = lambda: 0,
+    ) -> None:
+        self._bus, self._steady, self._fence = bus, steady, fence
+        self._number: int | None = None
+        """The fence under which the log was taken up."""
         self._ground = Ground.of(bus.catalogue, bus.store)
         self._table = bus.catalogue.gsb.log
         self._alone = asyncio.Lock()
@@ -62,14 +79,39 @@ class Recorder:
         """Why the files could not be written at the last attempt."""
         self._stated_at: float | None = None
         """When this process has written the checkpoint of the open log; None also when something is in doubt since."""
-        self._caught_up = steady()
-        """When the last look began that left nothing: whatever is not published was committed since."""
-        self._witnesses = Witnesses(self._table, bus.metrics, bus.clock, steady)
-        self._behind = Trouble(log, "the evidence log keeps up again; new exchanges are admitted", steady)
+        self._marks: dict[str, Mark | None] = {}
+        """By the origin of the log: how its checkpoint's file was when this recorder had written it."""
+        self._witnesses = self._new_witnesses()
+        self.lag = Lag(bus, steady)
+
+    def _new_witnesses(self) -> Witnesses:
+        return Witnesses(self._table, self._bus.metrics, self._bus.clock, self._steady, self._at_work)
 
     async def open(self) -> None:
-        """Make sure that the log may be continued, begin the first, make again what is missing of the files. Raises
-        StoreUnfit, StoreUnavailable, OSError."""
+        """At work: make sure that the log may be continued, begin the first, make again what is missing of the files.
+        Else only look whether the store is behind what was published. Raises StoreUnfit, StoreUnavailable, OSError."""
+        if self._fence() is None:
+            await self.examine()
+        else:
+            await self._take_up()
+
+    async def examine(self) -> None:
+        """Raises StoreUnfit when the store is behind what was published, as far as this node can read it, OSError."""
+        await examine(self._ground)
+
+    async def _take_up(self) -> None:
+        """Begin with nothing that is remembered: another recorder may have been at work."""
+        self._doubt()
+        self._number = self._fence()
+        with ExitStack() as failed:
+            failed.callback(self._stand_by)
+            await self._resume()
+            failed.pop_all()
+
+    def _stand_by(self) -> None:
+        self._number = None
+
+    async def _resume(self) -> None:
         await resume(self._ground, self._bus.clock())
         found = await asyncio.to_thread(published, self._ground.folder)
         there = {checkpoint.origin for checkpoint in found.values()}
@@ -77,6 +119,8 @@ class Recorder:
             # Not where an operator has begun a new log instead: what was published of that one, the store cannot tell.
             if state.closed and state.origin not in there and await has_ended(self._bus.store, state):
                 await self._make_again(state, "its files are missing")
+        await self.close()
+        self._witnesses = self._new_witnesses()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.close)
             await self._witnesses.open()
@@ -87,12 +131,37 @@ class Recorder:
         """Ask nobody any more."""
         await self._witnesses.close()
 
+    def _at_work(self) -> bool:
+        """Whether the log was taken up, and nobody else may have done so since."""
+        return self._number is not None and self._fence() == self._number
+
+    def _stay(self) -> None:
+        """Raises Relieved."""
+        if not self._at_work():
+            raise Relieved
+
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Raises StoreUnfit."""
         while True:
-            await self.look()
+            await self.turn()
             # What is committed just after a look waits for the next one, and then for the writing.
             await asyncio.sleep(self._table.every / 2)
+
+    async def turn(self) -> None:
+        """One look, if it is this recorder's duty. Raises StoreUnfit."""
+        if self._fence() is None:
+            if self._number is not None:
+                self._stand_by()
+                await self.close()
+            return
+        if not self._at_work():
+            try:
+                await self._take_up()
+            except (OSError, StoreUnavailable, LogMoved, Relieved) as error:
+                facts = {"error": str(error) or type(error).__name__}
+                log.warning("the log cannot be taken up yet", extra={"facts": facts})
+                return
+        await self.look()
 
     async def watch(self) -> None:
         """Until cancelled, let the bus know whether the log keeps up; also while a look hangs at the disk."""
@@ -107,18 +176,17 @@ class Recorder:
         a few entries costs nearly as much as for many.
         """
         async with self._alone:
-            began, self._more = self._steady(), True
+            self._more = True
             try:
                 while await self._step():
                     await self.measure()
-                self._caught_up = began
             except OSError as error:
                 # Without descriptors nothing is wrong with the disk: then only the limits count.
                 self._broken = None if error.errno in (errno.EMFILE, errno.ENFILE) else error
                 self._doubt()
             except Contradicted:
                 self._doubt()
-            except (LogMoved, StoreUnavailable) as error:
+            except (LogMoved, Relieved, StoreUnavailable) as error:
                 # The store has told of itself, and whatever it did with the last call is read from it anew.
                 log.info("the log is read anew", extra={"facts": {"error": type(error).__name__}})
                 self._doubt()
@@ -127,42 +195,25 @@ class Recorder:
     def _doubt(self) -> None:
         """Trust nothing that is only remembered."""
         self._edges.clear()
+        self._marks.clear()
         self._grown = self._stated_at = None
 
     async def measure(self) -> None:
-        """See how far the log is behind, and whether too far to admit anything."""
-        table, now = self._table, self._bus.clock()
-        try:
-            backlog, logs = await self._bus.store.backlog(), await self._bus.store.logs()
-        except StoreUnavailable:
-            return  # whoever asks to be admitted hears that it is the store
-        age = 0.0
-        if backlog.oldest is not None:
-            # By the clock, but never more than can be true: it may have been set.
-            age = min(max(now - backlog.oldest, 0.0), self._steady() - self._caught_up)
-        sizes = (logs[-1].size, logs[-1].published) if logs else (0, 0)
-        self._bus.metrics.recorded(*sizes, backlog.entries, age)
-        self._bus.cosigned = self._witnesses.cosigning()
-        if self._witnesses.contradiction is not None:
+        """See how far the log is behind, and whether too far to admit anything. Raises StoreUnfit."""
+        self._bus.metrics.at_work(self._at_work())
+        self._bus.cosigned = not self._at_work() or self._witnesses.cosigning()
+        broken = None
+        if self._at_work() and self._broken is not None:
+            broken = f"cannot be written ({self._broken}): make room for {self._table.path} or mend its file system"
+        await self.lag.measure(broken)
+        if self._at_work() and self._witnesses.contradiction is not None:
             self._bus.behind = True  # for good; the witnesses have told why
-        elif self._broken is not None:
-            self._is_behind(f"cannot be written ({self._broken}): make room for {table.path} or mend its file system")
-        elif backlog.entries > table.behind_entries or age > table.behind_seconds:
-            self._is_behind(f"is behind: {backlog.entries} entries are not published, the oldest for {age:.0f} s")
-        else:
-            self._bus.behind = False
-            self._behind.is_over()
-
-    def _is_behind(self, why: str) -> None:
-        self._bus.behind = True
-        self._behind.is_there(
-            f"the evidence log {why}; new exchanges are answered 503 recorder_behind, and service resumes by itself"
-        )
 
     # --- one step
 
     async def _step(self) -> bool:
-        """The next thing to do, if there is one."""
+        """The next thing to do, if there is one. Raises Relieved."""
+        self._stay()
         if self._witnesses.contradiction is not None:
             return False
         logs = await self._bus.store.logs()
@@ -176,6 +227,7 @@ class Recorder:
         if self._more and await self._sequence(logs):
             return True
         await self._add_cosignatures(logs)
+        await self._mend(logs)
         await self._restate(logs[-1])
         return False
 
@@ -195,6 +247,7 @@ class Recorder:
         # From here on the edge is ahead of what is published, and stands for nothing unless the store agrees.
         del self._edges[state.origin]
         files = await asyncio.to_thread(edge.extend, given.contents)
+        self._stay()
         text = Checkpoint(given.origin, edge.size, edge.root()).text()
         await self._bus.store.sequence(given, self._ground.signer(given.origin).sign(text))
         self._grown = Grown(given.origin, given.size, edge, files)
@@ -206,7 +259,7 @@ class Recorder:
         if grown is None or (grown.origin, grown.since, grown.edge.size) != (state.origin, state.published, state.size):
             grown = await self._grow(state)
         agrees(grown.edge, state.checkpoint)
-        await asyncio.to_thread(self._ground.folder.files(state.origin).write, grown.files)
+        await self._write(state.origin, grown.files)
         await self._publish_with(state, state.size, await self._witnesses.gather(self._wanted(state, state.checkpoint)))
         self._stated_at = self._steady()
         # Only now, when nobody is told of a checkpoint under which a partial file is the right one.
@@ -216,10 +269,24 @@ class Recorder:
 
     async def _publish_with(self, state: LogState, size: int, note: bytes) -> None:
         """Let everybody read this note, for which the files of this size are there."""
-        await asyncio.to_thread(self._ground.folder.files(state.origin).write, {CHECKPOINT: note})
+        await self._write(state.origin, {CHECKPOINT: note})
+        self._marks[state.origin] = self._ground.folder.files(state.origin).mark(CHECKPOINT)
         self._broken = None
+        self._stay()
         await self._bus.store.publish(state.origin, size, note)
         self._witnesses.published(note)
+
+    async def _write(self, origin: str, contents: Mapping[str, bytes]) -> None:
+        """Raises Relieved, and then no file has changed."""
+        await asyncio.to_thread(self._ground.folder.files(origin).write, contents, self._stay)
+
+    async def _mend(self, logs: Sequence[LogState]) -> None:
+        """Write every published checkpoint again whose file is not the one that was written here."""
+        for state in logs:
+            mark = self._marks.get(state.origin)
+            if mark is not None and mark != self._ground.folder.files(state.origin).mark(CHECKPOINT):
+                log.warning("the checkpoint's file was another", extra={"facts": {"log": state.origin}})
+                await self._publish_with(state, state.published, state.published_note)
 
     async def _add_cosignatures(self, logs: Sequence[LogState]) -> None:
         """Publish checkpoints again that were cosigned after they were published; also the last one of a closed log."""
@@ -290,15 +357,15 @@ class Recorder:
     async def _make_again(self, state: LogState, why: str) -> Edge:
         """Write every file of a log again, from the store. Raises StoreUnfit when the entries are not those signed."""
         log.warning("the files of a log are made again", extra={"facts": {"log": state.origin, "why": why}})
-        edge, files = Edge(), self._ground.folder.files(state.origin)
+        edge = Edge()
         while edge.size < state.published:
             wanted = min(BATCH, state.published - edge.size)
             contents = await self._bus.store.entries(state.origin, edge.size, wanted)
             if not contents:
                 break
-            await asyncio.to_thread(files.write, await asyncio.to_thread(edge.extend, contents))
+            await self._write(state.origin, await asyncio.to_thread(edge.extend, contents))
         agrees(edge, state.published_note)
-        await asyncio.to_thread(files.write, {CHECKPOINT: state.published_note})
+        await self._write(state.origin, {CHECKPOINT: state.published_note})
         return edge
 
 

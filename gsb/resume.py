@@ -51,12 +51,18 @@ class Ground:
 async def resume(ground: Ground, now: float) -> None:
     """Make sure that the open log may be continued, or begin the first one. Raises StoreUnfit, OSError."""
     await asyncio.to_thread(ground.folder.make)
-    logs, found = await ground.store.logs(), await asyncio.to_thread(published, ground.folder)
-    async for fault in _faults(ground, logs, found):
-        raise StoreUnfit(fault)
-    if not logs:
+    await examine(ground)
+    if not await ground.store.logs():
         origin = _free(ground, now, ())
         await ground.store.begin_log(origin, _begun(origin, now))
+
+
+async def examine(ground: Ground) -> None:
+    """Make sure that the store knows what was published. Raises StoreUnfit, OSError."""
+    # The files first: a recorder at work publishes more meanwhile, of which the store then knows.
+    found = await asyncio.to_thread(published, ground.folder)
+    async for fault in _faults(ground, await ground.store.logs(), found):
+        raise StoreUnfit(fault)
 
 
 async def open_log(ground: Ground) -> str | None:

@@ -91,10 +91,11 @@ class Stamper:
         self._not_before = steady()
         self._failing = Trouble(log, "checkpoints are time-stamped again", steady)
 
-    async def run(self) -> None:
-        """Until cancelled."""
+    async def run(self, held: Callable[[], bool] = lambda: True) -> None:
+        """Until cancelled; nothing is done while ``held`` says that it is another node's duty."""
         while True:
-            await self.look()
+            if held():
+                await self.look()
             await asyncio.sleep(LOOK)
 
     async def look(self) -> None:

@@ -47,10 +47,10 @@ class Workers:
             async with asyncio.TaskGroup() as group:
                 while True:
                     self.swapped.clear()
-                    systems = self._bus.catalogue.systems
-                    for gone in takers.keys() - systems.keys():
+                    systems = set(filter(self._bus.roles.works_for, self._bus.catalogue.systems))
+                    for gone in takers.keys() - systems:
                         takers.pop(gone).cancel()
-                    for new in systems.keys() - takers.keys():
+                    for new in systems - takers.keys():
                         takers[new] = group.create_task(self._take_for(new))
                     await self.swapped.wait()
         finally:

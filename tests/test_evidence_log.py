@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def test_a_file_that_could_not_be_made_durable_never_has_a_name(
             files.write({CHECKPOINT: b"new"})
     assert files.read(CHECKPOINT) == b"old"
     # Whatever became of the bytes of the first attempt, the second is another file.
-    held = (tmp_path / f".{CHECKPOINT}.new").open("rb")
+    (unfinished,) = tmp_path.glob(f".{CHECKPOINT}.*.new")
+    held = unfinished.open("rb")
     files.write({CHECKPOINT: b"new"})
     assert files.read(CHECKPOINT) == b"new"
     with held:
@@ -112,7 +114,8 @@ def test_every_name_is_synchronised_before_write_returns(tmp_path: Path, monkeyp
     fsync = os.fsync
 
     def telling(descriptor: int) -> None:
-        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()).removeprefix(str(tmp_path)))
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink()).removeprefix(str(tmp_path))
+        synced.append(re.sub(r"\.[0-9a-f]{8}\.new$", ".new", name))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", telling)
@@ -122,6 +125,34 @@ def test_every_name_is_synchronised_before_write_returns(tmp_path: Path, monkeyp
     synced.clear()
     files.write({"tile/0/001": b"y"})
     assert synced == ["/log/tile/0/.001.new", "/log/tile/0"]
+
+
+def test_nothing_gets_its_name_when_it_may_not(tmp_path: Path) -> None:
+    """Two processes write the same log: who is relieved when its files lie ready changes none, and no other's."""
+
+    class Relieved(Exception):
+        pass
+
+    def relieved() -> None:
+        new.write({"a/one": b"new", CHECKPOINT: b"new"})
+        raise Relieved
+
+    old, new = Files(tmp_path), Files(tmp_path)
+    with pytest.raises(Relieved):
+        old.write({"a/one": b"old", "a/two": b"old", CHECKPOINT: b"old"}, relieved)
+    assert [path for path in files_of(tmp_path) if not path.endswith(".new")] == ["a/one", CHECKPOINT]
+    assert new.read("a/one") == new.read(CHECKPOINT) == b"new"
+
+
+def test_a_mark_tells_whether_another_file_has_taken_the_place(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    assert files.mark(CHECKPOINT) is None
+    files.write({CHECKPOINT: b"same"})
+    mark = files.mark(CHECKPOINT)
+    assert mark is not None
+    assert files.mark(CHECKPOINT) == mark
+    Files(tmp_path).write({CHECKPOINT: b"same"})
+    assert files.mark(CHECKPOINT) != mark
 
 
 def test_the_folder_of_logs_tells_what_was_published(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import logging
 import resource
 import shutil
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
@@ -325,10 +325,10 @@ async def test_without_descriptors_the_limits_count_and_not_the_disk(
         least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         write = Files.write
 
-        def scarce(files: Files, contents: Mapping[str, bytes]) -> None:
+        def scarce(files: Files, contents: Mapping[str, bytes], ready: Callable[[], None]) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
             try:
-                write(files, contents)
+                write(files, contents, ready)
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
 

@@ -211,14 +211,14 @@ class Steps:
             raise error
 
 
-def failing_files(steps: Steps) -> Callable[[Files, Mapping[str, bytes]], None]:
+def failing_files(steps: Steps) -> Callable[[Files, Mapping[str, bytes], Callable[[], None]], None]:
     """``Files.write`` file by file."""
     write = Files.write
 
-    def step(files: Files, contents: Mapping[str, bytes]) -> None:
+    def step(files: Files, contents: Mapping[str, bytes], ready: Callable[[], None]) -> None:
         for path, data in contents.items():
             steps.before(path, OSError(errno.EIO, "the disk"))
-            write(files, {path: data})
+            write(files, {path: data}, ready)
             steps.after(path, OSError(errno.EIO, "the disk"))
 
     return step

@@ -8,11 +8,12 @@ with names that nobody reads (``.*.new``) and, since checkpoints are written las
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gsb.evidence.merkle import ReadTile, Tree, leaf_hash
 from gsb.evidence.tiles import HASH, HEIGHT, WIDTH, Bundle, growth, hashes, pack, tile_path
@@ -20,11 +21,22 @@ from gsb.evidence.tiles import HASH, HEIGHT, WIDTH, Bundle, growth, hashes, pack
 CHECKPOINT = "checkpoint"
 
 
+class Mark(NamedTuple):
+    """Which file stands under a name."""
+
+    inode: int
+    changed_at: int
+    size: int
+
+
 class Files:
-    """The files of one log, by their path in its folder. One process writes them, from one thread at a time."""
+    """The files of one log, by their path in its folder. One process writes them, from one thread at a time; if another
+    does too, each file is of one of them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._suffix = secrets.token_hex(4)
+        """What unfinished files of this process are called, so that no other writes to them."""
         self._durable: set[Path] = set()
         """Folders whose names are on the disk for certain, those above them too."""
 
@@ -35,14 +47,23 @@ class Files:
         except FileNotFoundError:
             return None
 
-    def write(self, contents: Mapping[str, bytes]) -> None:
-        """Write the files, each under its name only when it is whole, and all of them durable on return.
+    def mark(self, path: str) -> Mark | None:
+        """What differs as soon as another file stands in its place; None when there is none. Opens nothing."""
+        try:
+            status = (self._folder / path).stat()
+        except FileNotFoundError:
+            return None
+        return Mark(status.st_ino, status.st_mtime_ns, status.st_size)
+
+    def write(self, contents: Mapping[str, bytes], ready: Callable[[], None] = lambda: None) -> None:
+        """Write the files, each under its name only when it is whole, and all of them durable on return. ``ready`` is
+        called right before they get their names, and may raise what keeps them from it.
 
         Raises OSError; then each file is either the new one or the one before it, and all are to be written again: a
         file whose fsync failed is never trusted, since a second fsync of it may succeed although its bytes are lost.
         """
         try:
-            self._write({self._folder / path: data for path, data in contents.items()})
+            self._write({self._folder / path: data for path, data in contents.items()}, ready)
         except OSError:
             # A folder may have gone, or lie on another disk now: the next attempt makes what is not there.
             self._durable.clear()
@@ -53,15 +74,19 @@ class Files:
         for path in paths:
             shutil.rmtree(self._folder / f"{path}.p", ignore_errors=True)
 
-    def _write(self, targets: Mapping[Path, bytes]) -> None:
+    def _write(self, targets: Mapping[Path, bytes], ready: Callable[[], None]) -> None:
         for folder in {target.parent for target in targets}:
             self._make(folder)
         for target, data in targets.items():
-            _write_new(_unfinished(target), data)
+            _write_new(self._unfinished(target), data)
+        ready()
         for target in targets:
-            _unfinished(target).rename(target)
+            self._unfinished(target).rename(target)
         for folder in {target.parent for target in targets}:
             _sync_folder(folder)
+
+    def _unfinished(self, target: Path) -> Path:
+        return target.with_name(f".{target.name}.{self._suffix}.new")
 
     def _make(self, folder: Path) -> None:
         """Let there be this folder, its name durable in the one above it, also when a crash came in between."""
@@ -74,10 +99,6 @@ class Files:
         if folder != self._folder.parent:
             _sync_folder(folder.parent)
         self._durable.add(folder)
-
-
-def _unfinished(target: Path) -> Path:
-    return target.with_name(f".{target.name}.new")
 
 
 def _write_new(path: Path, data: bytes) -> None:
