@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from contextlib import suppress
 
 from gsb.backends import KafkaTable
 from gsb.broker.contract import Delivery
@@ -91,7 +90,8 @@ class KafkaBroker:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _end(self, task: asyncio.Task[None]) -> None:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
+    @staticmethod
+    async def _end(task: asyncio.Task[None]) -> None:
+        if not task.cancelling():  # a second time would break off how it ends
+            task.cancel()
+        await asyncio.wait([task])
