@@ -20,7 +20,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from gsb.bus import Bus
-from gsb.catalogue import Catalogue, build
+from gsb.catalogue import Catalogue, SystemInfo, build
 from gsb.config import Tls
 from gsb.duty import Duty
 from gsb.errors import StoreUnavailable
@@ -29,6 +29,8 @@ from gsb.record import Recorder
 from gsb.reload import Reloader
 from gsb.roles import ALL, Role, Roles
 from gsb.runtime import Runtime
+from gsb.shares.budgets import SharedBudgets
+from gsb.shares.places import Dealer
 from gsb.skew import measure, watch
 from gsb.stamp import Stamper
 from gsb.store.contract import Store, StoreUnfit
@@ -85,6 +87,11 @@ class Node:
         self.recorder = Recorder(self.bus, fence=self._duty.fence)
         self._stack = AsyncExitStack()
         self._workers = Workers(self.bus)
+        self._dealer: Dealer | None = None
+        if not shares.alone:
+            self.bus.budgets = SharedBudgets(shares, self.bus.clock)
+            self._dealer = Dealer(shares, self.bus.node, self._systems, self._workers.look_again)
+            runtime.places = self._dealer.places
         self._no_descriptors = Trouble(log, "files and connections can be opened again")
         self.reloader = Reloader(self.bus, folder, reload or asyncio.Event(), self._workers.swapped.set)
         self._listening: dict[str, int] = {}
@@ -106,6 +113,8 @@ class Node:
             self._background(stack, watch(self.bus))
             await self._record(stack)
             if Role.WORKER in self.bus.roles:
+                if self._dealer is not None:
+                    self._background(stack, self._dealer.run())
                 self._background(stack, self._workers.run())
             if Role.GATEWAY in self.bus.roles:
                 self._background(stack, self._sweep())
@@ -115,6 +124,10 @@ class Node:
         catalogue = self.bus.catalogue
         facts = {"bus": catalogue.gsb.bus.id, "catalogue": catalogue.digest, "node": self.bus.node}
         log.info("started", extra={"facts": facts | {"roles": sorted(self.bus.roles.played), **self._listening}})
+
+    def _systems(self) -> list[SystemInfo]:
+        """Those that this node works for by now."""
+        return [system for system in self.bus.catalogue.systems.values() if self.bus.roles.works_for(system.id)]
 
     async def _record(self, stack: AsyncExitStack) -> None:
         """As a recorder, keep the log as long as that is this node's duty; else see whether somebody does."""

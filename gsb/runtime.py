@@ -19,7 +19,7 @@ import orjson
 
 from gsb.breaker import Breaker, Passage
 from gsb.calls import Caller, honest
-from gsb.catalogue import Catalogue, ServiceInfo
+from gsb.catalogue import Catalogue, ServiceInfo, SystemInfo
 from gsb.deadlines import Deadlines
 from gsb.load import ConfigInvalid, Finding
 from gsb.metrics import Metrics
@@ -29,15 +29,11 @@ from gsb.sdk.adapter import Adapter, Context, no_calls
 from gsb.sdk.errors import Broken, Refused, Unavailable
 from gsb.sdk.http import Http
 from gsb.sdk.threads import Threads
+from gsb.shares.places import PREPARE, Places, SharedPlaces
 from gsb.watchdog import Blocked, Watchdog
 
 log = logging.getLogger("gsb.runtime")
 
-PREPARE = 4.0
-"""Seconds that a call waits for a place, and again for the probe of a system that was down.
-
-Both come before the adapter's own time and are known to send nothing, but the exchange's lease is running already.
-"""
 RESULTS = {Refused: "refused", Unavailable: "unavailable", Broken: "broken"}
 """How a call that raises this is counted."""
 FAREWELL = 5.0
@@ -78,6 +74,8 @@ class Runtime:
         self._clock, self._works_for = clock, works_for
         self.metrics = Metrics()
         """The node's. It is the runtime's because adapters are measured here, and nothing of a node comes before it."""
+        self.places: Callable[[SystemInfo], Places | SharedPlaces] = lambda system: Places(system.concurrency)
+        """Where a system's calls get their places; set before the first adapter is opened."""
         self._lines: Mapping[str, Line] = {}
         self._codes: Mapping[str, Mapping[str, str]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -101,7 +99,7 @@ class Runtime:
                     continue
                 line = self._lines.get(plan.system.id)
                 if line is None or line.essence != plan.essence:
-                    opened.append(line := await _made(plan, self._clock, self.metrics))
+                    opened.append(line := await _made(plan, self._clock, self.metrics, self.places))
                 lines[line.name] = line
             found = await asyncio.gather(*(line.open() for line in opened))
             if findings := [finding for finding in found if finding is not None]:
@@ -147,6 +145,11 @@ class Runtime:
         reply = await line.run(line.adapter.find, ask)
         return None if reply is None else _fit(reply)
 
+    def room(self, system: str, busy: int) -> bool:
+        """Whether one more call of the system may begin beside so many; if not, it is wanted."""
+        line = self._lines.get(system)
+        return not busy if line is None else line.places.room(busy)
+
     def health(self) -> Mapping[str, str | None]:
         """Of each system why it counts as down, or None."""
         return {name: line.down for name, line in self._lines.items()}
@@ -170,6 +173,7 @@ class Line:
         clock: Callable[[], float],
         metrics: Metrics,
         clients: Sequence[Http | Caller],
+        places: Places | SharedPlaces,
     ) -> None:
         self.name, self.adapter, self._clients = plan.system.id, adapter, clients
         self.handle = adapter.handle if plan.essence.caller is None else honest(adapter.handle)
@@ -181,7 +185,7 @@ class Line:
         self._timeout = plan.system.timeout
         self._deadlines = Deadlines(plan.system.timeout)
         self.codes = plan.loaded.manifest.errors
-        self._places = asyncio.Semaphore(plan.system.concurrency)
+        self.places = places
         self._breaker = Breaker(clock)
 
     @property
@@ -233,19 +237,19 @@ class Line:
                     await self._probe(passage)
                 return await self._measured(work, ask, passage)
             finally:
-                self._places.release()
+                self.places.release()
         finally:
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
 
     async def _take_place(self) -> None:
-        if not self._places.locked():
-            await self._places.acquire()  # at once, and so without the cost of a time-out
+        if not self.places.locked():
+            await self.places.acquire()  # at once, and so without the cost of a time-out
             return
         try:
             async with asyncio.timeout(PREPARE):
-                await self._places.acquire()
+                await self.places.acquire()
         except TimeoutError:
             raise Unavailable("every place is taken", sent=False, after=1.0) from None
 
@@ -330,7 +334,12 @@ def _blocks(blocked: Blocked) -> None:
     log.warning("adapter blocks the event loop", extra={"facts": {"adapter": blocked.adapter, "place": blocked.place}})
 
 
-async def _made(plan: Plan, clock: Callable[[], float], metrics: Metrics) -> Line:
+async def _made(
+    plan: Plan,
+    clock: Callable[[], float],
+    metrics: Metrics,
+    places: Callable[[SystemInfo], Places | SharedPlaces],
+) -> Line:
     """The system's line, not open yet. Raises ConfigInvalid when the adapter cannot even be made."""
     name, http = plan.system.id, Http(plan.system.timeout)
     caller = None if plan.essence.caller is None else Caller(plan.essence.caller)
@@ -345,7 +354,7 @@ async def _made(plan: Plan, clock: Callable[[], float], metrics: Metrics) -> Lin
         threads=Threads(plan.system.concurrency),
     )
     try:
-        return Line(plan, plan.loaded.kind(context), clock, metrics, clients)
+        return Line(plan, plan.loaded.kind(context), clock, metrics, clients, places(plan.system))
     except Exception as error:
         for client in clients:
             await client.close()

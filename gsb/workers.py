@@ -67,15 +67,15 @@ class Workers:
     async def _take_for(self, system: str) -> None:
         """Begin what is delivered, in as many places as the system has by now. Ending it ends nothing that began."""
         async for delivery in self._bus.broker.deliveries([system]):
-            while self._busy[system] >= self._places(system):
+            while not self._bus.runtime.room(system, self._busy[system]):
                 self._freed.clear()
                 await self._freed.wait()
             if self._may_begin(system):  # else the store has it, and whoever sweeps next
                 self._give(delivery)
 
-    def _places(self, system: str) -> int:
-        info = self._bus.catalogue.systems.get(system)
-        return info.concurrency if info else 1
+    def look_again(self) -> None:
+        """There may be more places than before."""
+        self._freed.set()
 
     def _may_begin(self, system: str) -> bool:
         """Whether a call that begins now would end before it is broken off, which leaves a write unknown."""

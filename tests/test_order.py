@@ -36,7 +36,7 @@ ROWS = """
         broker.kafka.intake broker.kafka.wakes broker.kafka.broker broker.kafka.admin broker.kafka
     stamp
     material lint_backends lint catalogue check
-    breaker watchdog calls plans runtime roles foundation
+    breaker watchdog calls plans shares.places runtime roles foundation
     bus skew lag duty
     handout verdict
     admit perform workers sweep reload resume ask cosign record

@@ -7,7 +7,7 @@ crashed node held comes back by itself. Every verb may be repeated; each is one 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 ROUNDING = 0.001
 """Part of an interval by which a draw may come early: seconds since the epoch are only so exact."""
@@ -63,6 +63,9 @@ class Slots(NamedTuple):
 
 class Shares(Protocol):
     """Errors of every verb: StoreUnavailable. ``node`` names one process, one start of it: no two may share it."""
+
+    alone: ClassVar[bool]
+    """Whether no other process can share this: who is alone need not ask."""
 
     async def open(self) -> None:
         """Make what must be there. The store must be open. Raises StoreUnfit."""

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from gsb.shares.contract import ROUNDING, Draw, Drawn, Fence, Need, Slots
 from gsb.shares.division import Held, divide
@@ -23,6 +24,8 @@ class _Lease:
 
 class LocalShares:
     """See ``gsb.shares.contract.Shares``. ``clock`` gives seconds since the epoch."""
+
+    alone: ClassVar[bool] = True
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import ClassVar
 
 import asyncpg
 import orjson
@@ -84,6 +85,8 @@ TRIES = 20
 
 class PostgresShares:
     """See ``gsb.shares.contract.Shares``. ``sessions`` are the store's, and are open as long as it is."""
+
+    alone: ClassVar[bool] = False
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions

@@ -1,0 +1,151 @@
+"""Places at core systems: how many calls of each this node may have at once.
+
+A node that is alone has as many as the system bears. Workers beside each other divide them (``gsb.shares.division``):
+each says what it needs, a few times a second, and at once when it wants the first one more. What it has, it has for a
+time that outlasts any call that begins in it. So a node that was killed or cut off calls no more by the time others
+have its places, and one that was stopped and goes on begins nothing before it has places again; the calls that it had
+begun end by their time-out. A crash leaves places that run out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from gsb.catalogue import SystemInfo
+from gsb.errors import StoreUnavailable
+from gsb.shares.contract import Need, Shares, Slots
+
+PREPARE = 4.0
+"""Seconds that a call waits for a place, and again for the probe of a system that was down.
+
+Both come before the adapter's own time and are known to send nothing, but the exchange's lease is running already.
+"""
+BEAT, REST = 0.4, 0.05
+"""Seconds between two looks for places, and at least that many when one is wanted at once."""
+SPARE = 12.0
+"""Seconds for which a node may begin calls although it could not ask again."""
+
+
+class Places(asyncio.Semaphore):
+    """The places of one system, all of them this node's."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._limit = limit
+
+    def room(self, busy: int) -> bool:
+        """Whether one more may begin beside so many; if not, it is wanted."""
+        return busy < self._limit
+
+
+class SharedPlaces:
+    """The places that this node has at one system, used like ``Places``. ``soon`` is called when the
+    first one more is wanted."""
+
+    def __init__(self, steady: Callable[[], float], soon: Callable[[], None]) -> None:
+        self._steady, self._soon = steady, soon
+        self._busy = 0
+        self._had = 0
+        self._until = float("-inf")
+        """When nothing begins any more in what is had."""
+        self._wanted = False
+        self._told = Need(0, 0, hungry=False, seconds=0.0)
+        self._waiting: dict[asyncio.Future[None], None] = {}
+
+    @property
+    def limit(self) -> int:
+        return self._had if self._steady() < self._until else 0
+
+    def locked(self) -> bool:
+        return self._busy >= self.limit
+
+    def room(self, busy: int) -> bool:
+        if busy < self.limit:
+            return True
+        self._want()
+        return False
+
+    async def acquire(self) -> None:
+        while self.locked():
+            self._want()
+            self._waiting[freed := asyncio.get_running_loop().create_future()] = None
+            try:
+                await freed
+            finally:
+                del self._waiting[freed]
+        self._busy += 1
+
+    def release(self) -> None:
+        self._busy -= 1
+        self._wake()
+
+    def _want(self) -> None:
+        self._wanted = True
+        if not self._told.hungry:
+            self._soon()
+
+    def _wake(self) -> None:
+        for freed in self._waiting:
+            if not freed.done():
+                freed.set_result(None)
+
+    def need(self, system: SystemInfo) -> Need:
+        """What is needed now."""
+        seconds = system.timeout + PREPARE + SPARE
+        self._told = Need(system.concurrency, self._busy, self._wanted or bool(self._waiting), seconds)
+        self._wanted = False
+        return self._told
+
+    def have(self, slots: Slots, asked: float) -> None:
+        """What was given when it was asked for at that time."""
+        self._had = slots.calls
+        self._until = asked + slots.seconds - self._told.seconds + SPARE
+        self._wake()
+
+
+class Dealer:
+    """The places of one worker node among several."""
+
+    def __init__(
+        self,
+        shares: Shares,
+        node: str,
+        systems: Callable[[], Iterable[SystemInfo]],
+        changed: Callable[[], None],
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``systems`` are those that the node works for by now; ``changed`` is called when there may be more room."""
+        self._shares, self._node, self._systems, self._changed = shares, node, systems, changed
+        self._steady = steady
+        self._places: dict[str, SharedPlaces] = {}
+        self._wanted = asyncio.Event()
+
+    def places(self, system: SystemInfo) -> SharedPlaces:
+        """The system's places, the same ones however often its adapter is opened anew."""
+        return self._places.setdefault(system.id, SharedPlaces(self._steady, self._wanted.set))
+
+    async def run(self) -> None:
+        """Until cancelled; then every place is given back."""
+        try:
+            while True:
+                with suppress(StoreUnavailable):  # which the store has told; places run out
+                    await self.look()
+                await asyncio.sleep(REST)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(BEAT - REST):
+                        await self._wanted.wait()
+        finally:
+            with suppress(StoreUnavailable):
+                await self._shares.leave(self._node, frozenset(self._places))
+
+    async def look(self) -> None:
+        """Say what is needed, and take what is given."""
+        self._wanted.clear()
+        asked, systems = self._steady(), list(self._systems())
+        needs = {system.id: self.places(system).need(system) for system in systems}
+        for system, slots in (await self._shares.slots(self._node, needs)).items():
+            self._places[system].have(slots, asked)
+        self._changed()
