@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.battle import battle
+from tests.cluster.battle import WIDTH, Battle, battle
 from tests.cluster.faults import POSTGRES, drawn
 
 pytestmark = pytest.mark.slow
@@ -39,3 +40,55 @@ async def test_one_node_over_postgres(tmp_path: Path, tell: Callable[[object], N
             assert it.findings == []
         await it.conclude()
         assert it.findings == []
+
+
+async def repeated(it: Battle) -> None:
+    """A node dies, and its callers repeat."""
+    await it.load.full()
+    await it.members[0].kill()
+    await it.watch("twice", within=60.0)
+
+
+async def watched(it: Battle) -> None:
+    """Nothing needs to go wrong."""
+    await it.watch("twice", within=60.0)
+
+
+async def forgotten(it: Battle) -> None:
+    """The server dies before it has written by itself what nobody waited for, and nobody can make up for it."""
+    await it.load.full()
+    it.postgres.halt("walwriter")
+    since = len(it.load.ops)
+    await it.load.until(lambda: sum(op.ended is not None for op in it.load.ops[since:]) >= WIDTH)
+    for member in it.members:
+        await member.kill()
+    await asyncio.to_thread(it.postgres.kill)
+    await asyncio.to_thread(it.postgres.start)
+    await it.examine(ended=False)
+
+
+async def passed_over(it: Battle) -> None:
+    """Nodes commit beside each other."""
+    await it.load.until(lambda: sum(op.ended is not None for op in it.load.ops) > 3 * WIDTH)
+    await it.conclude()
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "happens", "found"),
+    [
+        ("reservation", repeated, "twice"),
+        ("lease", watched, "twice"),
+        ("retry", watched, "twice"),
+        ("durability", forgotten, "lost"),
+        ("order", passed_over, "unrecorded"),
+    ],
+)
+async def test_the_suite_notices_a_cluster_without(
+    tmp_path: Path, sabotage: str, happens: Callable[[Battle], Awaitable[None]], found: str
+) -> None:
+    async with battle(tmp_path, plan={"all": 2}, with_kafka=False) as it:
+        for member in it.members:
+            member.spoil(sabotage)
+        await it.start()
+        await happens(it)
+        assert found in it.kinds

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import random
 import shutil
-import signal
 import socket
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -36,15 +36,14 @@ class Member(RunningNode):
     def __init__(self, name: str, role: str, deployment: Deployment, wires: Mapping[str, Sequence[Wire]]) -> None:
         super().__init__(deployment)
         self.name, self.role, self.wires = name, role, wires
-        self.command()
+        self._command = [str(GSB), "serve", *self._arguments()]
 
-    def command(self, *sabotage: str) -> None:
-        """What its next life is run by: ``gsb serve``, or, with a sabotage, a node that is built wrongly."""
-        role = [] if self.role == ALL else ["--role", self.role]
-        self._command = [str(GSB), "serve", str(self.deployment.folder), *role]
+    def spoil(self, sabotage: str) -> None:
+        """Let its next lives be those of a node that was built wrongly."""
+        self._command = [sys.executable, "-m", "tests.cluster.node", sabotage, *self._arguments()]
 
-    def signal(self, how: signal.Signals) -> None:
-        self.process.send_signal(how)
+    def _arguments(self) -> list[str]:
+        return [str(self.deployment.folder), *([] if self.role == ALL else ["--role", self.role])]
 
     @property
     def running(self) -> bool:

@@ -95,6 +95,15 @@ class Server:
             self._process.wait(START)
             self._process = None
 
+    def halt(self, part: str) -> None:
+        """SIGSTOP to the process of this name; it is killed with the others."""
+        assert self._process is not None
+        for pid in _children(self._process.pid):
+            if part in Path(f"/proc/{pid}/cmdline").read_text("utf-8"):
+                os.kill(int(pid), signal.SIGSTOP)
+                return
+        raise AssertionError(f"no {part} runs")
+
     def kill(self) -> None:
         """SIGKILL to all its processes at once: nothing that is only in its memory is written any more."""
         assert self._process is not None
