@@ -1,0 +1,242 @@
+"""One recorder at a time: who is stopped in the middle and goes on, or dies, never forks the log or leaves it torn."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gsb.catalogue import build
+from gsb.duty import LEASE, Duty
+from gsb.errors import StoreUnavailable
+from gsb.evidence.log import CHECKPOINT, Files
+from gsb.evidence.merkle import Tree, leaf_hash
+from gsb.evidence.verify import verify_log
+from gsb.foundation import store_of
+from gsb.metrics import Metrics
+from gsb.resume import Ground, checkpoint_of
+from gsb.shares.contract import Fence
+from gsb.shares.local import LocalShares
+from gsb.store.contract import Store
+from tests.support.cluster import Member, cluster
+from tests.support.pausing import STEPS
+from tests.support.postgres import some_server
+from tests.support.recording import Clock, numbered
+
+WITHIN = 60.0
+"""Seconds for whatever must happen, on a machine that is busy with other things."""
+NO_KAFKA = "127.0.0.1:9"
+"""Recorders need none."""
+
+
+@pytest.fixture(scope="module")
+def dsn() -> Iterator[str]:
+    with some_server() as found:
+        yield found
+
+
+# --- the lease
+
+
+class Flaky(LocalShares):
+    """Fails when it is told to."""
+
+    fails = False
+
+    async def lease(self, name: str, node: str, seconds: float) -> Fence | None:
+        if self.fails:
+            raise StoreUnavailable
+        return await super().lease(name, node, seconds)
+
+
+async def test_one_node_has_the_duty_and_another_takes_over_when_it_is_silent() -> None:
+    clock = Clock()
+    shares = Flaky(clock)
+    first, second = (Duty(shares, name, clock.steady) for name in ("first", "second"))
+    await first.take()
+    await second.take()
+    assert (first.held(), second.held()) == (True, False)
+    number = first.fence()
+    clock.pass_(LEASE - 0.1)
+    await first.take()
+    await second.take()
+    assert (first.fence(), second.fence()) == (number, None)
+    clock.pass_(LEASE)
+    assert not first.held(), "it knows by its own clock, and asks nobody"
+    await second.take()
+    await first.take()
+    assert (first.held(), second.held()) == (False, True)
+    assert (second.fence() or 0) > (number or 0)
+
+
+async def test_what_is_held_ends_in_time_when_the_store_cannot_be_asked() -> None:
+    clock = Clock()
+    shares = Flaky(clock)
+    node = Duty(shares, "node", clock.steady)
+    await node.take()
+    shares.fails = True
+    clock.pass_(LEASE / 2)
+    with pytest.raises(StoreUnavailable):
+        await node.take()
+    assert node.held()
+    clock.pass_(LEASE / 2)
+    assert not node.held()
+    await node.leave()
+
+
+async def test_who_leaves_is_followed_at_once_and_who_returns_has_another_fence() -> None:
+    clock = Clock()
+    shares = LocalShares(clock)
+    first, second = (Duty(shares, name, clock.steady) for name in ("first", "second"))
+    await first.take()
+    number = first.fence()
+    await first.leave()
+    assert not first.held()
+    await second.take()
+    assert second.held()
+    await second.leave()
+    await first.take()
+    assert first.fence() not in (None, number)
+
+
+# --- real recorders
+
+
+@dataclass
+class Watched:
+    """Two recorders over one store, and every checkpoint that either of them has let anybody see."""
+
+    nodes: list[Member]
+    order: Path
+    store: Store
+    ground: Ground
+    seen: dict[int, set[bytes]] = field(default_factory=dict)
+    entered: int = 0
+
+    async def enter(self, count: int) -> None:
+        numbers = range(self.entered, self.entered + count)
+        self.entered += count
+        await asyncio.gather(*(self.store.note(numbered(number, 1_700_000_000.0)) for number in numbers))
+
+    async def look(self) -> None:
+        """Remember what stands in the store and in the log's folder."""
+        for state in await self.store.logs():
+            file = self.files(state.origin).read(CHECKPOINT) or b""
+            for note in filter(None, (state.checkpoint, state.published_note, file)):
+                checkpoint = checkpoint_of(note)
+                assert checkpoint is not None
+                self.seen.setdefault(checkpoint.size, set()).add(checkpoint.root)
+
+    def files(self, origin: str) -> Files:
+        return self.ground.folder.files(origin)
+
+    async def until(self, there: Callable[[], Awaitable[bool]], what: str) -> None:
+        try:
+            async with asyncio.timeout(WITHIN):
+                while True:
+                    await self.look()
+                    if await there():
+                        return
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(what + "\n" + "\n".join(line for node in self.nodes for line in node.log)) from None
+
+    async def published(self) -> bool:
+        """Whether everything is, and the folder says the same as the store."""
+        (state,) = await self.store.logs()
+        done = (await self.store.backlog()).entries == 0 and state.size == state.published
+        return done and self.files(state.origin).read(CHECKPOINT) == state.published_note
+
+    async def at_work(self) -> tuple[Member, Member]:
+        """Who is, and who stands by."""
+        found: list[Member] = []
+
+        async def one() -> bool:
+            found[:] = [node for node in self.nodes if (await node.numbers())["gsb_recorder_at_work"]]
+            return len(found) == 1
+
+        await self.until(one, "nobody is at work")
+        (other,) = (node for node in self.nodes if node is not found[0])
+        return found[0], other
+
+    async def verify(self) -> None:
+        """The log as it lies there, and every checkpoint that anybody saw: of one history."""
+        (state,) = await self.store.logs()
+        verified = verify_log(self.files(state.origin).read, self.ground.signer(state.origin).verifier)
+        assert verified.checkpoint.size == state.published
+        leaves = [leaf_hash(each) for each in await self.store.entries(state.origin, 0, state.size)]
+        tree = Tree()
+        for size, leaf in enumerate([b"", *leaves]):
+            if size:
+                tree.extend([leaf])
+            assert self.seen.get(size, {tree.root()}) == {tree.root()}, f"two histories of {size} entries"
+
+
+@asynccontextmanager
+async def watched(tmp_path: Path, dsn: str) -> AsyncIterator[Watched]:
+    order = tmp_path / "order"
+    serve: list[str | Path] = [sys.executable, "-m", "tests.support.pausing", order]
+    async with cluster(tmp_path, dsn, ["recorder"] * 2, brokers=NO_KAFKA, serve=serve) as nodes:
+        catalogue = build(nodes[0].deployment.folder)
+        store = store_of(catalogue, Metrics())
+        await store.open()
+        try:
+            yield Watched(nodes, order, store, Ground.of(catalogue, store))
+        finally:
+            await store.close()
+
+
+def stopped(node: Member) -> bool:
+    stat = Path(f"/proc/{node.pid}/stat").read_text("ascii")
+    return stat.rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.slow
+async def test_a_recorder_that_stops_anywhere_and_goes_on_later_harms_nothing(tmp_path: Path, dsn: str) -> None:
+    async with watched(tmp_path, dsn) as it:
+        for step in STEPS:
+            first, second = await it.at_work()
+            it.order.write_text(f"{first.pid} {step} SIGSTOP", "utf-8")
+            await it.enter(3)
+
+            async def is_stopped(node: Member = first) -> bool:
+                return stopped(node)
+
+            await it.until(is_stopped, f"nobody stopped at {step}")
+            await it.enter(2)
+            await it.until(it.published, f"nobody took over from who stopped at {step}")
+            await it.enter(300)
+            await it.until(it.published, f"who took over from who stopped at {step} did not go on")
+            os.kill(first.pid, signal.SIGCONT)
+            assert (await it.at_work())[0] is second, step
+            if step == "checkpoint":
+
+                async def is_mended(node: Member = second) -> bool:
+                    return any("the checkpoint's file was another" in line for line in node.log)
+
+                await it.until(is_mended, "an older checkpoint stays over a newer one")
+            await it.enter(2)
+            await it.until(it.published, f"who stopped at {step} is in the way")
+            await it.verify()
+
+
+@pytest.mark.slow
+async def test_a_recorder_that_dies_anywhere_is_followed_by_the_other(tmp_path: Path, dsn: str) -> None:
+    async with watched(tmp_path, dsn) as it:
+        for step in STEPS:
+            first, second = await it.at_work()
+            it.order.write_text(f"{first.pid} {step} SIGKILL", "utf-8")
+            await it.enter(3)
+            assert await first.ended() == -signal.SIGKILL, step
+            await it.enter(2)
+            await it.until(it.published, f"nobody took over from who died at {step}")
+            await first.start()
+            assert (await it.at_work())[0] is second, step
+            await it.verify()
