@@ -63,7 +63,7 @@ class BrokerContract(ABC):
             slow = broker.deliveries(["slow"])
             await broker.dispatch("slow", "s-1", "payroll")
             await broker.dispatch("slow", "s-2", "payroll")
-            assert (await anext(aiter(slow))).exchange == "s-1"
+            assert (await anext(aiter(slow))).exchange in ("s-1", "s-2")
             await broker.dispatch("quick", "q-1", "payroll")
             assert await take(broker, ["quick"], 1) == [("quick", "q-1")]
             await slow.aclose()  # type: ignore[attr-defined]

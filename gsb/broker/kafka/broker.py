@@ -49,8 +49,7 @@ class KafkaBroker:
         for changed in self._consumers:
             changed.set()
         await self._outbox.close()
-        for task in list(self._tasks):
-            await self._end(task)
+        await _end(*self._tasks)
 
     async def dispatch(self, system: str, exchange: str, agency: str) -> None:
         self._outbox.put(work_topic(self._table, system), exchange, self._speaker.dispatch(exchange, agency))
@@ -70,8 +69,7 @@ class KafkaBroker:
                 await changed.wait()
         finally:
             self._consumers.remove(changed)
-            for task in tasks:
-                await self._end(task)
+            await _end(*tasks)
 
     async def wake(self, exchange: str) -> None:
         self._heard(exchange)
@@ -90,8 +88,10 @@ class KafkaBroker:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    @staticmethod
-    async def _end(task: asyncio.Task[None]) -> None:
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
         if not task.cancelling():  # a second time would break off how it ends
             task.cancel()
-        await asyncio.wait([task])
+    if tasks:
+        await asyncio.wait(tasks)

@@ -10,10 +10,11 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaError
 
 from gsb.backends import KafkaTable, KafkaTls
 from gsb.broker.contract import BrokerUnfit
@@ -45,14 +46,18 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
     """One that ends: an idempotent one otherwise never gives up what it has to send, not even to stop."""
 
     async def end(self) -> None:
-        """Send what is under way, within ``LAST`` seconds, and close."""
+        """Send what is under way, within ``LAST`` seconds, or give it up; and close."""
         try:
             async with asyncio.timeout(LAST):
                 await self.flush()
         except TimeoutError:
-            self._message_accumulator.fail_all(KafkaConnectionError("given up"))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST):
+                    await self._sender.close()
             await self.client.close()
-        await self.stop()
+            self._closed = True
+        else:
+            await self.stop()
 
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
@@ -64,6 +69,9 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
             async with asyncio.timeout(LAST):
                 await self.stop()
         except TimeoutError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST):
+                    await self._fetcher.close()
             await self._client.close()
 
 

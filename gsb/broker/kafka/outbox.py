@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
 from gsb.broker.kafka.clients import GONE, LAST, Producer, forever
 from gsb.broker.kafka.events import Headers
@@ -27,6 +27,8 @@ log = logging.getLogger("gsb.broker.kafka")
 
 LIMIT = 10_000
 """Messages that wait in one line."""
+AT_ONCE = 100
+"""Messages of a line that are handed to the producer before others have their turn."""
 PULSE = 2.0
 """Seconds between two looks whether Kafka is there."""
 STALLED = 10.0
@@ -56,10 +58,12 @@ class _Line:
         """What concerns this topic alone; that Kafka is away is told for all."""
         if isinstance(error, UnknownTopicOrPartitionError):
             self._trouble.is_there(MISSING.format(self.topic))
-        else:
-            self._trouble.is_there(f"the topic {self.topic} cannot be written ({error!r})")
+        elif isinstance(error, TopicAuthorizationFailedError) or not isinstance(error, GONE):
+            self._trouble.is_there(
+                f"the topic {self.topic} cannot be written ({error!r}); look at what Kafka allows whom"
+            )
 
-    def sent(self) -> None:
+    def written(self) -> None:
         self._trouble.is_over()
 
 
@@ -74,7 +78,8 @@ class Outbox:
         self._ready = asyncio.Event()
         self._broken = asyncio.Event()
         """Set when the producer cannot go on: another takes its place."""
-        self._pending = 0
+        self._sent: set[asyncio.Future[Any]] = set()
+        """What the producer has and Kafka has not acknowledged."""
         self._moved_at = 0.0
         """When something was last acknowledged, or began to wait while nothing did."""
         self._emptied = asyncio.Event()
@@ -88,12 +93,11 @@ class Outbox:
             self._tasks.add(asyncio.create_task(forever(partial(self._say, line), line.tell)))
         if len(line.waiting) >= LIMIT:
             return
+        if not self._pending():
+            self._moved()
         line.waiting.append((key.encode(), headers))
         line.filled.set()
-        if not self._pending:
-            self._moved_at = asyncio.get_running_loop().time()
-            self._emptied.clear()
-        self._pending += 1
+        self._emptied.clear()
 
     async def run(self) -> None:
         """Until cancelled: keep a producer, and tell once when Kafka goes away and when it is back."""
@@ -101,7 +105,7 @@ class Outbox:
 
     async def close(self) -> None:
         """Say what waits, if Kafka takes it within ``LAST`` seconds. ``run`` is to be cancelled after it."""
-        if self._pending:
+        if self._pending():
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST):
                     await self._emptied.wait()
@@ -123,6 +127,7 @@ class Outbox:
             self._ready.clear()
             self._producer = None
             await producer.end()
+            self._sent.clear()
 
     async def _watch(self, producer: Producer) -> None:
         """Until the producer is of no more use."""
@@ -131,7 +136,7 @@ class Outbox:
             waited = asyncio.get_running_loop().time() - self._moved_at
             if not answers:
                 self._away.is_there(AWAY.format("cannot be reached"))
-            elif self._pending and waited > STALLED:
+            elif self._pending() and waited > STALLED:
                 self._away.is_there(AWAY.format("takes no messages"))
             else:
                 self._away.is_over()
@@ -143,34 +148,50 @@ class Outbox:
         while True:
             await line.filled.wait()
             await self._ready.wait()
+            if (producer := self._producer) is None:
+                continue
+            for _ in range(min(AT_ONCE, len(line.waiting))):
+                await self._send(line, producer)
             if not line.waiting:
                 line.filled.clear()
-                continue
-            if (producer := self._producer) is not None:
-                await self._send(line, producer)
+            await asyncio.sleep(0)  # what can be sent at once suspends nothing
 
     async def _send(self, line: _Line, producer: Producer) -> None:
         key, headers = line.waiting.popleft()
         try:
             acknowledged = await producer.send(line.topic, key=key, headers=headers)
+        except KafkaTimeoutError:
+            line.waiting.appendleft((key, headers))  # the producer is full and goes on trying
         except UnknownTopicOrPartitionError:
-            self._settle(1 + len(line.waiting))
             line.waiting.clear()
+            self._look_whether_empty()
             raise
         except GONE:
-            self._settle(1)
             self._broken.set()
             raise
-        line.sent()
-        acknowledged.add_done_callback(self._acknowledged)
+        else:
+            self._sent.add(acknowledged)
+            acknowledged.add_done_callback(partial(self._acknowledged, line))
 
-    def _acknowledged(self, future: asyncio.Future[Any]) -> None:
-        if future.cancelled() or future.exception() is not None:
+    def _acknowledged(self, line: _Line, future: asyncio.Future[Any]) -> None:
+        self._sent.discard(future)
+        if future.cancelled():
+            return
+        if (error := future.exception()) is None:
+            line.written()
+            self._moved()
+        elif isinstance(error, TopicAuthorizationFailedError):
+            line.tell(error)
+        else:
             self._broken.set()
-        self._settle(1)
+        self._look_whether_empty()
 
-    def _settle(self, count: int) -> None:
-        self._pending -= count
+    def _pending(self) -> bool:
+        return bool(self._sent) or any(line.waiting for line in self._lines.values())
+
+    def _moved(self) -> None:
         self._moved_at = asyncio.get_running_loop().time()
-        if not self._pending:
+
+    def _look_whether_empty(self) -> None:
+        if not self._sent and not self._pending():
             self._emptied.set()

@@ -1,0 +1,102 @@
+"""What the broker does when Kafka goes away, is not there yet, or lacks a topic: nobody waits, and it flows again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from gsb.backends import KafkaTable
+from gsb.broker.kafka import KafkaBroker
+from gsb.broker.kafka.admin import Topics
+from gsb.broker.topics import topics, wake_topic
+from tests.support.kafka import Cluster, own_cluster
+from tests.test_broker_kafka import SOON, SYSTEMS, Worker, eventually, made, names, opened
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with own_cluster() as found:
+        yield found
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+async def back(cluster: Cluster) -> None:
+    cluster.nodes[0].start()
+    await asyncio.to_thread(cluster.wait)
+
+
+async def test_kafka_goes_away_and_comes_back(cluster: Cluster, told: pytest.LogCaptureFixture) -> None:
+    table = await made(cluster.brokers, 2)
+    async with opened(table) as broker:
+        worker = Worker(broker)
+        await broker.dispatch("tax", "before", "payroll")
+        await worker.until_given("before")
+        cluster.nodes[0].kill()
+        for exchange in names(2_000):
+            await broker.dispatch("tax", exchange, "payroll")
+            await broker.wake(exchange)
+        worker.deliveries[0].done()
+        await eventually(lambda: bool(told.messages))
+        await back(cluster)
+        await worker.until_given(*names(2_000))
+        await eventually(lambda: len(told.messages) == 2)
+        await broker.dispatch("tax", "after", "payroll")
+        await worker.until_given("after")
+    gone, again = told.messages
+    assert gone.startswith("Kafka cannot be reached")
+    assert again == "Kafka is back"
+
+
+async def test_a_node_starts_before_kafka_does(cluster: Cluster) -> None:
+    table = await made(cluster.brokers, 2)
+    cluster.nodes[0].kill()
+    async with opened(table) as broker:
+        worker = Worker(broker)
+        await broker.dispatch("tax", "early", "payroll")
+        await back(cluster)
+        await worker.until_given("early")
+
+
+async def test_a_node_stops_although_kafka_is_away(cluster: Cluster) -> None:
+    table = await made(cluster.brokers, 2)
+    broker = KafkaBroker(table)
+    await broker.open()
+    worker = Worker(broker)
+    await broker.dispatch("tax", "before", "payroll")
+    await worker.until_given("before")
+    cluster.nodes[0].kill()
+    await broker.dispatch("tax", "lost", "payroll")
+    async with asyncio.timeout(SOON):
+        await broker.close()
+        await worker.ended()
+    await back(cluster)
+
+
+async def test_a_missing_topic_is_told_once_and_used_once_it_is_there(
+    cluster: Cluster, told: pytest.LogCaptureFixture
+) -> None:
+    table = KafkaTable(
+        kind="kafka", brokers=cluster.brokers.split(","), topic_prefix="missing", partitions=1, replication=1
+    )
+    async with opened(table) as broker:
+        worker = Worker(broker)
+        await broker.dispatch("tax", "e-0", "payroll")
+        await broker.dispatch("hrmis", "h-0", "payroll")
+        await eventually(lambda: any("missing.work.hrmis is not there" in each for each in told.messages))
+        await eventually(lambda: any("missing.work.tax is not there" in each for each in told.messages))
+        async with Topics(table) as admin:
+            await admin.apply(topics(table, SYSTEMS))
+        await broker.dispatch("tax", "e-1", "payroll")
+        await worker.until_given("e-1")
+        await broker.wake("e-1")
+    about = [each for each in told.messages if "is not there" in each]
+    assert len(about) <= 4, wake_topic(table)
+    assert not [each for each in told.messages if each.startswith("Kafka")]
