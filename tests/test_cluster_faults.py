@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.battle import WIDTH, Battle, battle
-from tests.cluster.faults import POSTGRES, drawn
+from tests.cluster.faults import FAULTS, drawn
 
 pytestmark = pytest.mark.slow
 
@@ -30,16 +31,18 @@ def tell(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> 
     return tell
 
 
-async def test_one_node_over_postgres(tmp_path: Path, tell: Callable[[object], None]) -> None:
-    async with battle(tmp_path, plan={"all": 1}, with_kafka=False) as it:
+async def test_a_cluster_keeps_every_promise(tmp_path: Path, tell: Callable[[object], None]) -> None:
+    async with battle(tmp_path) as it:
         await it.start()
-        faults = drawn(POSTGRES, TIMES, SEED)
+        faults = drawn(FAULTS, TIMES, SEED)
         for number, kind in enumerate(faults, start=1):
-            await it.survive(POSTGRES[kind](it))
-            tell(f"{number:3}/{len(faults)}  {kind:30} {len(it.load.ops):6} calls")
-            assert it.findings == []
+            await it.survive(FAULTS[kind](it))
+            tell(f"{number:4}/{len(faults)}  {kind:30} {len(it.load.ops):6} calls")
+            assert it.findings == [], kind
         await it.conclude()
         assert it.findings == []
+        states = Counter(op.ended.state for op in it.load.ops if op.ended)
+        tell(f"{len(it.load.ops)} calls: {dict(states)}; the operator: {dict(it.operator.acts)}")
 
 
 async def repeated(it: Battle) -> None:

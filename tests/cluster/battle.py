@@ -20,9 +20,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from gsb.backends import KafkaTable
+from gsb.broker.kafka.admin import Topics
+from gsb.broker.topics import topics
 from gsb.store.postgres import PostgresStore
 from gsb.store.seal import read_key
-from tests.cluster.members import ALL, Member, Ways, deployment_of, one_name, only_folder, session
+from tests.cluster.members import ALL, PARTITIONS, Member, Ways, deployment_of, one_name, only_folder, session
 from tests.cluster.proxy import network
 from tests.histories import checker
 from tests.histories.deployment import ledger
@@ -235,6 +238,8 @@ async def battle(
             through = brokers.through(_door(name)) if brokers is not None else None
             its = deployment_of(whole, name, way, postgres_port, through)
             it.members.append(Member(name, name.partition("-")[0], its, way.wires))
+        if brokers is not None:
+            await _topics(brokers)
         await _callers(it, stack, seed)
         yield it
 
@@ -246,6 +251,13 @@ def _door(name: str) -> str:
 def _doors(ways: Mapping[str, Ways]) -> dict[str, kafka.Door]:
     """Every member has its own way to each node of Kafka."""
     return {_door(name): partial(way.to, "kafka") for name, way in ways.items()}
+
+
+async def _topics(brokers: kafka.Cluster) -> None:
+    """What ``gsb topics apply`` makes."""
+    table = KafkaTable(kind="kafka", brokers=brokers.brokers.split(","), partitions=PARTITIONS)
+    async with Topics(table) as there:
+        await there.apply(topics(table, ["ledger"]))
 
 
 async def _callers(it: Battle, stack: AsyncExitStack, seed: int) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from tests.cluster.battle import Battle
-from tests.cluster.members import Member
+from tests.cluster.members import PARTITIONS, Member
 from tests.cluster.proxy import Wire
 
 Fault = Callable[[Battle], Awaitable[None]]
@@ -25,6 +25,8 @@ BRIEF = (0.2, 1.5)
 """Seconds, from and to, for which something lasts that is not to be noticed by everybody."""
 LONG = (4.0, 8.0)
 """Seconds after which connections, memberships and waits have run out."""
+WORK = "gsb.work.ledger"
+"""The topic on which the system's work is."""
 OFTEN = 0.8
 """How often a fault is a brief one."""
 SLOW = (0.02, 0.3)
@@ -106,21 +108,50 @@ async def crashed(it: Battle) -> None:
     await asyncio.to_thread(it.postgres.start)
 
 
+# --- Kafka
+
+
+async def broker_killed(it: Battle, *, leader: bool) -> None:
+    """Of the partitions of the system's work this one leads some, or those of the controllers, or none."""
+    assert it.kafka is not None
+    partition = it.random.randrange(PARTITIONS)
+    led = await asyncio.to_thread(it.kafka.leader, WORK, partition)
+    node = led if leader else it.random.choice([each for each in it.kafka.nodes if each is not led])
+    await asyncio.to_thread(node.kill)
+    await lasting(it)
+    node.start()
+    await asyncio.to_thread(it.kafka.wait)
+
+
 # --- all of them
 
 MEMBERS: dict[str, Fault] = {
     **{f"{role} killed": partial(killed, role=role) for role in ROLES},
     **{f"{role} halted": partial(halted, role=role) for role in ROLES},
 }
+
+
+def network(role: str, server: str) -> dict[str, Fault]:
+    return {
+        f"{role} - {server} {how.__name__}": partial(disturbed, role=role, server=server, disturb=how)
+        for how in (cut, silent, slow)
+    }
+
+
 POSTGRES: dict[str, Fault] = {
     "postgres restarted": restarted,
     "postgres killed": crashed,
-    **{
-        f"{role} - postgres {disturb.__name__}": partial(disturbed, role=role, server="postgres", disturb=disturb)
-        for role in ROLES
-        for disturb in (cut, silent, slow)
-    },
+    **network("gateway", "postgres"),
+    **network("worker", "postgres"),
+    **network("recorder", "postgres"),
 }
+KAFKA: dict[str, Fault] = {
+    "broker killed": partial(broker_killed, leader=False),
+    "leader killed": partial(broker_killed, leader=True),
+    **network("gateway", "kafka"),
+    **network("worker", "kafka"),
+}
+FAULTS = MEMBERS | POSTGRES | KAFKA
 
 
 def drawn(faults: Iterable[str], times: int, seed: int) -> list[str]:

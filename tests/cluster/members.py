@@ -22,6 +22,8 @@ from tests.support.deployment import Deployment, free_ports
 from tests.support.node import GSB, RunningNode
 from tests.support.postgres import Server
 
+PARTITIONS = 4
+"""Of the topic on which the system's work is."""
 ALL = "all"
 """The role of a member that plays every one."""
 BUS_URL = "http://localhost:1"
@@ -76,7 +78,7 @@ def deployment_of(whole: Deployment, name: str, ways: Ways, postgres: int, broke
     (made.folder / "dsn").write_text(Server.over(ways.to("postgres", postgres)) + "\n", "utf-8")
     made.gsb["store"] = {"kind": "postgres", "dsn": "dsn", "key": "store.key"}
     if brokers is not None:
-        made.gsb["broker"] = {"kind": "kafka", "brokers": brokers.split(","), "partitions": 4}
+        made.gsb["broker"] = {"kind": "kafka", "brokers": brokers.split(","), "partitions": PARTITIONS}
     made.write()
     return made
 

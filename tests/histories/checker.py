@@ -206,7 +206,7 @@ def published(folder: Path, verifier: Verifier, before: Sequence[bytes]) -> tupl
     """The entries of the log in this folder; they begin with those that it had ``before``."""
     try:
         contents = contents_of(folder, verifier)
-    except LogWrong as error:
+    except (LogWrong, FileNotFoundError) as error:
         return list(before), [Finding("forged", "?", str(error))]
     if contents[: len(before)] != list(before):
         return contents, [Finding("forged", "?", f"the log of {len(contents)} entries does not extend {len(before)}")]
