@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
+from typing import cast
 
 from gsb.config import Limits
 from gsb.errors import Busy
@@ -39,20 +40,33 @@ class _Member:
     waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
 
+class _AtOnce:
+    """To be awaited where there is nothing to wait for: nearly every turn begins at once, and each one ends so."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        return _NO_STEPS
+
+
+_NO_STEPS = cast(Generator[None, None, None], iter(()))
+_AT_ONCE = _AtOnce()
+
+
 class Turn:
-    """One turn of an agency, taken and given back."""
+    """The turns of an agency, taken and given back; each ``async with`` is one."""
 
     __slots__ = ("_agency", "_gate")
 
     def __init__(self, gate: Gate, agency: str) -> None:
         self._gate, self._agency = gate, agency
 
-    async def __aenter__(self) -> None:
-        if not self._gate.enter(self._agency):
-            await self._gate.wait(self._agency)
+    def __aenter__(self) -> Awaitable[None]:
+        return _AT_ONCE if self._gate.enter(self._agency) else self._gate.wait(self._agency)
 
-    async def __aexit__(self, *exc: object) -> None:
+    def __aexit__(self, *exc: object) -> Awaitable[None]:
         self._gate.leave(self._agency)
+        return _AT_ONCE
 
 
 class Counted:

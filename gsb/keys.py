@@ -6,6 +6,8 @@ Agencies and operators share one space of ids, so an owner is one string.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -79,17 +81,29 @@ class BusKeys:
 
     def __init__(self, keys: Iterable[tuple[PrivateKey, Life]]) -> None:
         self._keys = tuple(keys)
+        self._turns = sorted({at for _, life in self._keys for at in (life.since, life.until) if at is not None})
+        """When there may be another key to sign with."""
+        self._chosen: PrivateKey | None = None
+        self._from, self._to = math.inf, -math.inf
+        """Between which of them the choice was made."""
 
     def signing(self, now: float) -> PrivateKey:
         """The active key that has been in force longest. Raises SigningUnavailable.
 
         The oldest, so that a new key is known to every caller before it signs anything.
         """
-        active = [(key, life) for key, life in self._keys if life.state == "active" and life.accepted(now)]
-        if not active:
+        if not self._from <= now < self._to:
+            self._choose(now)
+        if self._chosen is None:
             raise SigningUnavailable
-        key, _ = min(active, key=lambda each: each[1].since or 0.0)
-        return key
+        return self._chosen
+
+    def _choose(self, now: float) -> None:
+        active = [(key, life) for key, life in self._keys if life.state == "active" and life.accepted(now)]
+        self._chosen = min(active, key=lambda each: each[1].since or 0.0)[0] if active else None
+        later = bisect_right(self._turns, now)
+        self._from = self._turns[later - 1] if later else -math.inf
+        self._to = self._turns[later] if later < len(self._turns) else math.inf
 
     @property
     def public(self) -> Mapping[str, PublicKey]:

@@ -147,8 +147,17 @@ def cut(value: Any, fields: Sequence[str]) -> Any:
     ``*`` means every item where the value is an array, and only there; elsewhere it is an ordinary name. What is not
     granted is left out, from arrays too; a value of which nothing at all is granted becomes None.
     """
+    if isinstance(value, dict) and value.keys() <= _whole(tuple(fields)):
+        return value  # as most replies are: nothing in it is to be left out
     kept = _cut(value, field_tree(tuple(fields)))
     return None if kept is _NOTHING else kept
+
+
+@lru_cache(maxsize=4096)
+def _whole(fields: tuple[str, ...]) -> frozenset[str]:
+    """The members of an object that are granted with everything below them, each by its name."""
+    tree = field_tree(fields)
+    return frozenset() if tree is EVERYTHING else frozenset(name for name, below in tree.items() if below is EVERYTHING)
 
 
 def _cut(value: Any, tree: FieldTree | None) -> Any:

@@ -84,6 +84,20 @@ def test_the_bus_signs_with_the_active_key_that_has_been_in_force_longest() -> N
         keys.signing(SINCE - 1)
 
 
+def test_the_choice_follows_the_clock_both_ways() -> None:
+    first, second, _ = PRIVATE
+    keys = BusKeys([(first, Life("active", until=UNTIL)), (second, Life("active", since=SINCE))])
+    times = (UNTIL - 1, UNTIL, UNTIL + 1, UNTIL - 1, SINCE - 1, UNTIL, SINCE)
+    assert [keys.signing(now) is first for now in times] == [True, False, False, True, True, False, True]
+    alone = BusKeys([(first, Life("active", since=SINCE, until=UNTIL))])
+    for now, there in ((SINCE - 1, False), (SINCE, True), (UNTIL, False), (SINCE, True), (SINCE - 1, False)):
+        if there:
+            assert alone.signing(now) is first
+        else:
+            with pytest.raises(SigningUnavailable):
+                alone.signing(now)
+
+
 def test_a_key_without_a_beginning_is_the_oldest() -> None:
     old, newer, _ = PRIVATE
     keys = BusKeys([(newer, Life("active", since=SINCE)), (old, Life("active", until=UNTIL))])

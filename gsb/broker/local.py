@@ -49,12 +49,12 @@ class LocalBroker:
         self._consumers.append(consumer)
         try:
             while not self._closed:
-                consumer[1].clear()
-                for system in systems:
-                    if delivery := self._take(system):
-                        consumer[1].set()
-                        yield delivery
-                await consumer[1].wait()
+                found = [delivery for system in systems if (delivery := self._take(system))]
+                for delivery in found:
+                    yield delivery
+                if not found:
+                    consumer[1].clear()
+                    await consumer[1].wait()
         finally:
             self._consumers.remove(consumer)
 

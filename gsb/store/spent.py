@@ -60,8 +60,8 @@ class Spent:
 
         About, because the same signature runs out a moment earlier or later each time that it is looked at.
         """
-        place = int(expires) // BUCKET
-        return any(near in self._gone for near in (place - 1, place, place + 1))
+        place, gone = int(expires) // BUCKET, self._gone
+        return place in gone or place - 1 in gone or place + 1 in gone
 
     def forget(self, now: float) -> float:
         """Forget what is over. Returns the time before which nothing runs out that is still remembered."""

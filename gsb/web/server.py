@@ -21,6 +21,7 @@ from typing import TypeVar
 from aiohttp import HttpVersion10, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDictProxy
 
 from gsb.config import Limits, Tls
 from gsb.errors import (
@@ -277,8 +278,10 @@ async def read_call(request: web.BaseRequest, limit: int, within: float) -> Call
     headers = request.headers
     if request.version < HttpVersion10:
         raise BadRequest  # the parser takes a request line without a version, and no other reader would
-    signature, key, content_type, prefer = [once(request, name) for name in ONCE]
-    if any(coding.lower() != "identity" for coding in headers.getall("Content-Encoding", ())):
+    signature, key, content_type, prefer = [once(headers, name) for name in ONCE]
+    if "Content-Encoding" in headers and any(
+        coding.lower() != "identity" for coding in headers.getall("Content-Encoding")
+    ):
         raise ContentCodingRefused
     body = await read_body(request, limit, within)
     if body and request.method == "GET":
@@ -298,11 +301,13 @@ async def read_call(request: web.BaseRequest, limit: int, within: float) -> Call
     )
 
 
-def once(request: web.BaseRequest, name: str) -> str | None:
-    values = request.headers.getall(name, ())
+def once(headers: CIMultiDictProxy[str], name: str) -> str | None:
+    values = headers.getall(name, None)
+    if values is None:
+        return None
     if len(values) > 1:
         raise HeaderRepeated(f"{name} stands more than once")
-    return values[0] if values else None
+    return values[0]
 
 
 async def read_body(request: web.BaseRequest, limit: int, within: float) -> bytes:
