@@ -2,33 +2,38 @@
 
 A bare aiohttp handler with the same cryptography (it verifies the request's JWS, compares digests, seals both bodies,
 commits to the evidence of both entries, signs the reply), the same reading and validation of JSON, and the same durable
-commits: the same rows in the same tables, in groups, each awaited. It decides nothing: no agreement, replay, rate,
-adapter, broker, time-out, minimisation, log or answer to anything but the good case. Run as a module it serves until
-SIGTERM; a crash leaves its file behind.
+commits: the same rows in the same tables, in groups, each awaited. Signatures are PyJWT's, as whoever writes a handler
+takes the library that there is. It decides nothing: no agreement, replay, rate, adapter, broker, time-out,
+minimisation, log or answer to anything but the good case. Run as a module it serves until SIGTERM; a crash leaves its
+file behind.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
+import hmac
+import secrets
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jwt
 import orjson
 import uvloop
 from aiohttp import web
 
-from gsb import jws, strictjson
+from gsb import strictjson
 from gsb.bench.place import BUS, CONSUMER, PURPOSE, READ, SCHEMA, WRITE
 from gsb.evidence.entry import make_entry
-from gsb.jwk import PrivateKey, PublicKey, read_private, read_public, to_base64url
-from gsb.model import JSON_TYPE, Call, Effect, Entry, Signed, State, new_id
+from gsb.jwk import read_private, to_base64url
+from gsb.jws import REPLY_TYPE, content_digest, request_hash
+from gsb.model import JSON_TYPE, Effect, Entry, State, new_id
 from gsb.schema import Schema
 from gsb.store.seal import RECORD, REPLY, SECRET, Seal, read_key
 from gsb.store.sqlite import rows
@@ -118,6 +123,13 @@ class Commits:
             group.durable.set()
 
 
+class Signed(NamedTuple):
+    """A request's signature, verified."""
+
+    token: str
+    claims: dict[str, Any]
+
+
 class Floor:
     """The handler and what it needs."""
 
@@ -126,28 +138,48 @@ class Floor:
         self._commits = commits
         self._schema = Schema.compile(SCHEMA, "floor")
         self._seal = Seal(read_key(folder / "keys/store.key"))
-        self._key: PrivateKey = read_private((folder / "keys/bus.jwk").read_bytes())
-        public = read_public((folder / "keys/consumer.jwk").read_bytes())
-        self._keys: Mapping[tuple[str, str], PublicKey] = {(CONSUMER, public.kid): public}
+        self._private, self._public = (
+            jwt.PyJWK(strictjson.loads((folder / "keys" / name).read_bytes())) for name in ("bus.jwk", "consumer.jwk")
+        )
+        self._head = {"kid": read_private((folder / "keys/bus.jwk").read_bytes()).kid, "typ": REPLY_TYPE}
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Any path; the write has one commit more, in the place of ``begin``."""
         body, headers, now = await request.read(), request.headers, time.time()
-        token = headers.get("GSB-Signature")
-        signed = jws.verify_request(token, lambda *name: self._keys[name], BUS, now)
-        key, kind = signed.idempotency_key, headers.get("Content-Type")
-        call = Call(request.method, request.raw_path, body, now, content_type=kind, idempotency_key=key)
-        jws.bind(signed, call, (self._url,))
+        signed = Signed(headers["GSB-Signature"], self._verified(request, body))
         asked = self._fit(strictjson.loads(body))
         row = await self._accept(signed, body, now)
         if row.effect is Effect.ONCE:
             await self._commits.begin(row)
         answer = orjson.dumps(self._fit(asked))
         entry = await self._finish(row, answer)
-        facts = jws.ReplyFacts(200, answer, JSON_TYPE, row.id, "done", "done", to_base64url(entry.leaf))
-        return web.Response(
-            body=answer, headers={"Content-Type": JSON_TYPE, "GSB-Signature": self._sign(signed, facts)}
+        signature = self._sign(signed, row, entry, answer)
+        return web.Response(body=answer, headers={"Content-Type": JSON_TYPE, "GSB-Signature": signature})
+
+    def _verified(self, request: web.BaseRequest, body: bytes) -> dict[str, Any]:
+        """The claims, once they are those of this request."""
+        headers = request.headers
+        claims: dict[str, Any] = jwt.decode(
+            headers["GSB-Signature"],
+            self._public,
+            algorithms=["ES256"],
+            audience=BUS,
+            issuer=CONSUMER,
+            leeway=10,
+            options={"require": ["iss", "aud", "iat", "exp", "jti"]},
         )
+        key = headers.get("Idempotency-Key")
+        told = {
+            "method": request.method,
+            "target_uri": self._url + request.raw_path,
+            "content_type": headers.get("Content-Type"),
+            "idempotency_key": None if key is None else key.strip('"'),
+        }
+        if any(claims.get(name) != value for name, value in told.items()):
+            raise ValueError("another request was signed")
+        if not hmac.compare_digest(claims["content_digest"], content_digest(body)):
+            raise ValueError("another body was signed")
+        return claims
 
     def _fit(self, value: Any) -> Any:
         if self._schema.faults(value):
@@ -155,15 +187,20 @@ class Floor:
         return value
 
     async def _accept(self, signed: Signed, body: bytes, now: float) -> Row:
-        id_, key = new_id(now), signed.idempotency_key
+        id_, claims = new_id(now), signed.claims
+        key = claims.get("idempotency_key")
         service, effect = (READ, Effect.NONE) if key is None else (WRITE, Effect.ONCE)
-        jti = self._seal.hash(CONSUMER, signed.jti, b"jti")
-        reserved = None if key is None else self._seal.hash(CONSUMER, key, b"key")
+        jti = self._seal.hash(CONSUMER, claims["jti"], b"jti")
+        reserved, fingerprint = None, b""
+        if key is not None:
+            reserved = self._seal.hash(CONSUMER, key, b"key")
+            content = (claims["method"], claims["target_uri"], PURPOSE, None, None, claims["content_digest"])
+            fingerprint = self._seal.mask(hashlib.sha256(orjson.dumps(content)).digest(), id_)
         row = Row(
-            0, id_, CONSUMER, service, effect, PURPOSE, "all", jti + jti, now, None, None, None, reserved,
+            0, id_, CONSUMER, service, effect, PURPOSE, "all", fingerprint, now, None, None, None, reserved,
             State.ACCEPTED, now + 3_600, now + 2,
         )  # fmt: skip
-        entry = make_entry("accepted", now, self._facts(row) | {"key": signed.key_id}, {"request": signed.jws})
+        entry = make_entry("accepted", now, self._facts(row) | {"key": self._head["kid"]}, {"request": signed.token})
         parts = {RECORD: (body, id_.encode()), SECRET: (entry.secret, entry.leaf)}
         record, secret = self._seal.seal(parts)
         await self._commits.accept(row, jti, record, entry, secret)
@@ -171,7 +208,7 @@ class Floor:
 
     async def _finish(self, row: Row, answer: bytes) -> Entry:
         facts = self._facts(row) | {"state": "done", "effect": "done", "attempt": 1}
-        entry = make_entry("outcome", time.time(), facts, {"reply": jws.content_digest(answer)})
+        entry = make_entry("outcome", time.time(), facts, {"reply": content_digest(answer)})
         reply, secret = self._seal.seal({REPLY: (answer, row.id.encode()), SECRET: (entry.secret, entry.leaf)})
         await self._commits.finish(row, reply, entry, secret)
         return entry
@@ -187,16 +224,23 @@ class Floor:
             "fields": FIELDS,
         }
 
-    def _sign(self, signed: Signed, facts: jws.ReplyFacts) -> str:
-        return jws.sign_reply(
-            self._key,
-            issuer=BUS,
-            audience=signed.issuer,
-            request_jti=signed.jti,
-            request_hash=signed.request_hash,
-            facts=facts,
-            now=time.time(),
-        )
+    def _sign(self, signed: Signed, row: Row, entry: Entry, answer: bytes) -> str:
+        claims = {
+            "iss": BUS,
+            "aud": CONSUMER,
+            "iat": int(time.time()),
+            "jti": secrets.token_urlsafe(16),
+            "req_jti": signed.claims["jti"],
+            "req_hash": request_hash(signed.token),
+            "status": 200,
+            "content_digest": content_digest(answer),
+            "content_type": JSON_TYPE,
+            "exchange": row.id,
+            "state": "done",
+            "effect": "done",
+            "entry": to_base64url(entry.leaf),
+        }
+        return jwt.encode(claims, self._private, algorithm="ES256", headers=self._head)
 
 
 async def serve(folder: Path, port: int) -> None:

@@ -6,8 +6,10 @@ the pairs are compared, so that what else the machine does falls on both.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -56,8 +58,8 @@ class Compared:
 
 
 async def main(folder: Path | None, plan: Plan) -> int:
-    """Compare and print. 0: good; 1: a ratio is under 0.8; 2: the folder is not on a disk."""
-    if (place := on_disk(folder)) is None:
+    """Compare and print. 0: good; 1: a ratio is under 0.8; 2: it cannot be measured here."""
+    if (place := on_disk(folder)) is None or not has_a_floor():
         return 2
     async with servers(place) as ours:
         node, floor = await ours.node(), await ours.floor()
@@ -83,9 +85,17 @@ async def compare(place: Place, service: str, node: Server, floor: Server, plan:
     return Compared(service, bus, bare)
 
 
+def has_a_floor() -> bool:
+    """Whether the floor can run; says what it lacks."""
+    if find_spec("jwt") is None:
+        print("the floor signs with PyJWT, which is not installed: pip install 'gsb[bench]'", file=sys.stderr)
+        return False
+    return True
+
+
 async def floor_alone(folder: Path | None, plan: Plan) -> int:
-    """Print what the floor does. 0, or 2 when the folder is not on a disk."""
-    if (place := on_disk(folder)) is None:
+    """Print what the floor does. 0, or 2 when it cannot be measured here."""
+    if (place := on_disk(folder)) is None or not has_a_floor():
         return 2
     async with servers(place) as ours:
         floor = await ours.floor()
