@@ -14,15 +14,21 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from gsb.backends import KafkaTable
+from gsb.broker.kafka.admin import Topics
+from gsb.broker.topics import topics
+from gsb.catalogue import Catalogue, build
 from tests.support.deployment import Deployment, free_ports, standard
 from tests.support.node import GSB, STARTED, RunningNode
+
+NOTHING: Mapping[str, Sequence[str]] = {}
 
 
 class Member(RunningNode):
@@ -82,6 +88,13 @@ def protected(dsn: str) -> str:
     return dsn if "sslmode=" in dsn else f"{dsn}{'&' if '?' in dsn else '?'}sslmode=disable"
 
 
+async def make_topics(catalogue: Catalogue) -> None:
+    """What ``gsb topics apply`` does, where there is a Kafka."""
+    if isinstance(table := catalogue.gsb.broker, KafkaTable):
+        async with Topics(table) as kafka:
+            await kafka.apply(topics(table, catalogue.systems))
+
+
 @asynccontextmanager
 async def cluster(
     tmp_path: Path,
@@ -90,15 +103,17 @@ async def cluster(
     *,
     brokers: str | None = None,
     deployment: Deployment | None = None,
-    more: Sequence[str] = (),
+    more: Mapping[str, Sequence[str]] = NOTHING,
     serve: Sequence[str | Path] = (GSB, "serve"),
 ) -> AsyncIterator[list[Member]]:
-    """The nodes, started and ready, the first before the others; topics must be there. Killed when the body raises.
-    ``more``: options of every node; ``serve``: the command that runs one."""
+    """The nodes, started and ready, the first before the others. Killed when the body raises. ``more``: options of the
+    nodes with these roles; ``serve``: the command that runs one."""
     ports = free_ports(len(roles))
     deployment = spread(deployment or standard(tmp_path), dsn, ports, brokers)
-    deployment.write()
-    nodes = [Member(deployment, each, port, more, serve) for each, port in zip(roles, ports, strict=True)]
+    folder = deployment.write()
+    if set(roles) != {"recorder"}:
+        await make_topics(build(folder))
+    nodes = [Member(deployment, each, port, more.get(each, ()), serve) for each, port in zip(roles, ports, strict=True)]
     async with AsyncExitStack() as stack:
         for node in nodes:
             stack.push_async_callback(_end, node)
