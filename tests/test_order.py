@@ -27,6 +27,7 @@ ROWS = """
     store.logs store.contract store.seal store.spent store.reserved store.standing store.asks store.sealing
         store.sqlite.rows store.sqlite.reads store.sqlite.batch store.sqlite.writer
         store.sqlite.opened store.sqlite.log store.sqlite.erase store.sqlite.proving store.sqlite.store store.sqlite
+        store.postgres.layout.tables store.postgres.layout.migrations store.postgres.layout.portions
         store.postgres.schema store.postgres.sessions store.postgres.aging store.postgres.batch store.postgres.writer
         store.postgres.reads store.postgres.log store.postgres.proving store.postgres.store store.postgres
         store.carry
@@ -49,7 +50,7 @@ ROWS = """
         bench.evidence.made bench.evidence.pace bench.evidence.verifying bench.evidence.receipts bench.evidence.measure
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
-        cli.evidence.witness cli.cluster.migrate cli.main
+        cli.evidence.witness cli.cluster.migrate cli.cluster.topics cli.main
     manual.markdown manual.profile manual.deployment manual.commands manual.pages manual.__main__
 """
 """A module imports only from rows above its own, or from its left in its own row."""
