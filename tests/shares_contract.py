@@ -21,9 +21,9 @@ NODES = ("node-a", "node-b", "node-c")
 RECORDER = "recorder 2026"
 
 
-async def eventually(look: Callable[[], Awaitable[T]]) -> T:
-    """What a look finds, as soon as it finds something."""
-    async with asyncio.timeout(30):
+async def eventually(look: Callable[[], Awaitable[T]], within: float = 30.0) -> T:
+    """What a look finds, as soon as it finds something, which must be within so many seconds."""
+    async with asyncio.timeout(within):
         while True:
             if found := await look():
                 return found
