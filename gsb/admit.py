@@ -7,7 +7,6 @@ fail raises its own problem; a refusal after authentication is itself proved by 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from typing import Any, NamedTuple
 
@@ -222,7 +221,7 @@ def preference_applied(call: Call, wait: float) -> dict[str, str]:
 
 async def settled(bus: Bus, exchange: str, woken: Woken, wait: float) -> Exchange:
     """The exchange once it is final, held or unknown, or after ``wait`` seconds however it stands."""
-    loop = asyncio.get_running_loop()
+    loop = bus.waiters.looks.loop
     end = loop.time() + wait
     while True:
         left = max(end - loop.time(), 0)

@@ -57,16 +57,16 @@ def node_name() -> str:
 class Woken:
     """Set when the exchange may have changed, as long as the body of its ``with`` runs. One task waits for it."""
 
-    __slots__ = ("_exchange", "_set", "_waiting", "ended")
+    __slots__ = ("_exchange", "_loop", "_set", "_waiting", "ended")
 
-    def __init__(self, exchange: str, waiting: dict[str, set[Woken]]) -> None:
-        self._exchange, self._waiting = exchange, waiting
+    def __init__(self, exchange: str, waiting: dict[str, set[Woken]], loop: asyncio.AbstractEventLoop) -> None:
+        self._exchange, self._waiting, self._loop = exchange, waiting, loop
         self.clear()
         self.ended: Exchange | None = None
         """The exchange as it was committed, when the worker that ended it is in this process; else the store knows."""
 
     def clear(self) -> None:
-        self._set: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._set: asyncio.Future[None] = self._loop.create_future()
 
     def set(self) -> None:
         if not self._set.done():
@@ -95,7 +95,7 @@ class Waiters:
         """When to look whether an exchange has ended although nobody was woken."""
 
     def waiting(self, exchange: str) -> Woken:
-        return Woken(exchange, self._waiting)
+        return Woken(exchange, self._waiting, self.looks.loop)
 
     def wake(self, exchange: str) -> None:
         for woken in self._waiting.get(exchange, ()):

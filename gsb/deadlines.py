@@ -32,6 +32,14 @@ class Deadlines:
         self._waits: dict[Due, None] = {}
         """The first that is due in front."""
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Looked up once: to ask which loop is running costs a system call."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def begin(self) -> Limit:
         """For one stretch of work of the running task, which begins now."""
@@ -39,7 +47,7 @@ class Deadlines:
 
     def call(self, act: Callable[[], object]) -> Due:
         """Have it done when the time is over, unless that is cancelled before."""
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         due = Due(self._waits, act, loop.time() + self._seconds)
         if self._timer is None:
             self._timer = loop.call_at(due.at, self._look, loop)
@@ -63,7 +71,7 @@ class Limit:
     __slots__ = ("_cancelling", "_due", "_task", "expired")
 
     def __init__(self, deadlines: Deadlines) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(deadlines.loop)
         if task is None:
             raise RuntimeError("only a task can be cancelled")
         self._task, self._cancelling = task, task.cancelling()

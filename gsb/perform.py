@@ -21,6 +21,7 @@ from gsb.model import Entry, Exchange, Outcome, Record, Request, State
 from gsb.sdk.errors import AdapterError
 from gsb.store.contract import Begun
 from gsb.telemetry import child_trace, trace
+from gsb.telemetry import tell as tell_line
 from gsb.verdict import Finish, Hold, Postpone, Verdict, after_error, after_reply, ended_early, later
 
 log = logging.getLogger("gsb.exchange")
@@ -204,7 +205,7 @@ def tell(bus: Bus, begun: Begun, verdict: Verdict) -> None:
         case Finish(outcome=outcome):
             meter.ended(outcome.state, seconds)
             facts |= {"state": outcome.state, "effect": outcome.effect, "code": outcome.code}
-            log.info("exchange ended", extra={"facts": facts})
+            tell_line(log, logging.INFO, "exchange ended", facts)
         case Hold(state=state, reason=reason):
             meter.stalled(state)
             log.warning("exchange stands still", extra={"facts": facts | {"state": state, "reason": reason}})

@@ -59,6 +59,15 @@ class Brief(logging.LogRecord):
         self.lineno, self.created = lineno, time.time()
 
 
+def tell(logger: logging.Logger, level: int, message: str, facts: dict[str, object]) -> None:
+    """What ``logger.log(level, message, extra={"facts": facts})`` does, for the line that there is of each exchange:
+    without looking for names in ``extra`` that a record has of its own."""
+    if logger.isEnabledFor(level):
+        record = Brief(logger.name, level, "", 0, message, (), None)
+        vars(record)["facts"] = facts
+        logger.handle(record)
+
+
 class JsonLines(logging.Formatter):
     """A record as one line of JSON: ``at``, ``level``, ``logger``, ``message`` and its facts."""
 

@@ -66,21 +66,22 @@ class Workers:
 
     async def _take_for(self, system: str) -> None:
         """Begin what is delivered, in as many places as the system has by now. Ending it ends nothing that began."""
+        clock = asyncio.get_running_loop().time
         async for delivery in self._bus.broker.deliveries([system]):
             while not self._bus.runtime.room(system, self._busy[system]):
                 self._freed.clear()
                 await self._freed.wait()
-            if self._may_begin(system):  # else the store has it, and whoever sweeps next
+            if self._may_begin(system, clock()):  # else the store has it, and whoever sweeps next
                 self._give(delivery)
 
     def look_again(self) -> None:
         """There may be more places than before."""
         self._freed.set()
 
-    def _may_begin(self, system: str) -> bool:
+    def _may_begin(self, system: str, now: float) -> bool:
         """Whether a call that begins now would end before it is broken off, which leaves a write unknown."""
         info = self._bus.catalogue.systems.get(system)
-        return asyncio.get_running_loop().time() + (info.timeout if info else 0.0) < self.let_go_at
+        return now + (info.timeout if info else 0.0) < self.let_go_at
 
     def _give(self, delivery: Delivery) -> None:
         self._busy[delivery.system] += 1

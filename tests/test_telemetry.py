@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from gsb.telemetry import TRACEPARENT, JsonLines, Lines, child_trace
+from gsb.telemetry import TRACEPARENT, JsonLines, Lines, child_trace, tell
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -120,6 +120,16 @@ def lines_of(name: str) -> Iterator[tuple[logging.Logger, Callable[[], list[str]
         logger.removeHandler(handler)
         stream.close()
         os.close(reading)
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
+def test_a_line_told_quickly_is_the_line_that_is_logged(level: int, caplog: pytest.LogCaptureFixture) -> None:
+    logger, facts = logging.getLogger("gsb.quick"), {"exchange": "1", "code": None}
+    with caplog.at_level(logging.INFO, "gsb.quick"):
+        logger.log(level, "exchange ended", extra={"facts": facts})
+        tell(logger, level, "exchange ended", facts)
+    lines = [json.loads(JsonLines().format(record)) | {"at": ""} for record in caplog.records]
+    assert lines == [lines[0], lines[0]] if level == logging.INFO else lines == []
 
 
 async def test_lines_of_one_turn_are_written_together_when_it_ends_and_others_at_once() -> None:
