@@ -56,7 +56,7 @@ class Brief(logging.LogRecord):
         self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
         self.msg, self.args, self.exc_info, self.exc_text = msg, args, exc_info, None
         self.pathname = self.filename = pathname
-        self.lineno, self.created = lineno, time.time()
+        self.lineno, self.created, self.stack_info = lineno, time.time(), sinfo
 
 
 def tell(logger: logging.Logger, level: int, message: str, facts: dict[str, object]) -> None:

@@ -124,7 +124,8 @@ def lines_of(name: str) -> Iterator[tuple[logging.Logger, Callable[[], list[str]
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO])
 def test_a_line_told_quickly_is_the_line_that_is_logged(level: int, caplog: pytest.LogCaptureFixture) -> None:
-    logger, facts = logging.getLogger("gsb.quick"), {"exchange": "1", "code": None}
+    logger = logging.getLogger("gsb.quick")
+    facts: dict[str, object] = {"exchange": "1", "code": None}
     with caplog.at_level(logging.INFO, "gsb.quick"):
         logger.log(level, "exchange ended", extra={"facts": facts})
         tell(logger, level, "exchange ended", facts)
