@@ -77,6 +77,26 @@ class BrokerContract(ABC):
             first = {exchange for _, exchange in await take(broker, ["tax"], 6)}
             assert {f"calm-{number}" for number in range(3)} < first
 
+    async def test_work_may_be_finished_in_any_order_and_more_than_once(self) -> None:
+        async with self.opened() as broker:
+            for number in range(10):
+                await broker.dispatch("tax", f"e-{number}", "payroll")
+            deliveries = broker.deliveries(["tax"])
+            async with asyncio.timeout(10):
+                begun = [await anext(aiter(deliveries)) for _ in range(10)]
+            for delivery in (*reversed(begun), *begun):
+                delivery.done()
+            await broker.dispatch("tax", "late", "payroll")
+            async with asyncio.timeout(10):
+                assert (await anext(aiter(deliveries))).exchange == "late"
+            await deliveries.aclose()  # type: ignore[attr-defined]
+
+    async def test_the_same_exchange_may_be_dispatched_again_once_it_is_finished(self) -> None:
+        async with self.opened() as broker:
+            for _ in range(3):
+                await broker.dispatch("tax", "e-1", "payroll")
+                assert await take(broker, ["tax"], 1) == [("tax", "e-1")]
+
     async def test_a_delivery_names_whose_exchange_it_is(self) -> None:
         async with self.opened() as broker:
             await broker.dispatch("tax", "e-1", "payroll")
@@ -102,6 +122,18 @@ class BrokerContract(ABC):
         await broker.close()
         async with asyncio.timeout(10):
             assert await waiting == []
+
+    async def test_closing_waits_for_no_work_and_what_is_finished_later_does_no_harm(self) -> None:
+        broker = self.make()
+        await broker.open()
+        for number in range(2):
+            await broker.dispatch("tax", f"e-{number}", "payroll")
+        deliveries = broker.deliveries(["tax"])
+        async with asyncio.timeout(10):
+            begun = await anext(aiter(deliveries))
+            await broker.close()
+            assert [each async for each in deliveries] == []
+        begun.done()
 
 
 async def take(broker: Broker, systems: list[str], count: int) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,18 +21,11 @@ from gsb.broker.kafka.admin import Topics
 from gsb.broker.topics import topics, wake_topic, work_topic
 from gsb.telemetry import trace
 from tests.broker_contract import BrokerContract, take
-from tests.support.kafka import some_cluster
 
 SYSTEMS = ("tax", "hrmis", "nobody", "slow", "quick")
 HEADERS = {f"ce_{name}" for name in ("specversion", "id", "source", "type", "subject", "agency", "traceparent")}
 SOON = 30.0
 """Seconds within which whatever must happen happens, on a busy machine too."""
-
-
-@pytest.fixture(scope="module")
-def brokers() -> Iterator[str]:
-    with some_cluster() as found:
-        yield found
 
 
 async def made(brokers: str, partitions: int) -> KafkaTable:
@@ -47,14 +40,14 @@ async def made(brokers: str, partitions: int) -> KafkaTable:
 
 
 @pytest.fixture
-async def table(brokers: str) -> KafkaTable:
-    return await made(brokers, 4)
+async def table(kafka: str) -> KafkaTable:
+    return await made(kafka, 4)
 
 
 @pytest.fixture
-async def single(brokers: str) -> KafkaTable:
+async def single(kafka: str) -> KafkaTable:
     """With one partition for each system, so that there is an order to break."""
-    return await made(brokers, 1)
+    return await made(kafka, 1)
 
 
 @asynccontextmanager
@@ -221,6 +214,7 @@ async def test_messages_that_are_none_of_ours_are_passed_over(single: KafkaTable
         [*good[:2], ("ce_subject", b"e\n1"), good[3]],
         good[:3],
         [*good[:3], ("ce_agency", None)],
+        [("ce_" * 10_000, b"long"), *good[1:]],
         [*good[:3], ("ce_agency", b"\xff")],
     ]
     async with opened(single) as broker, AIOKafkaProducer(bootstrap_servers=single.brokers) as stranger:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +17,17 @@ from typer.testing import CliRunner
 
 from gsb.cli.cluster.topics import topics
 from tests.support.deployment import Deployment, standard
-from tests.support.kafka import some_cluster
 
 Run = tuple[int, str, str]
 
 
-@pytest.fixture(scope="module")
-def brokers() -> Iterator[str]:
-    with some_cluster() as found:
-        yield found
-
-
 @pytest.fixture
-def deployment(tmp_path: Path, brokers: str) -> Deployment:
+def deployment(tmp_path: Path, kafka: str) -> Deployment:
     made = standard(tmp_path)
     prefix = f"t{uuid.uuid4().hex[:12]}"
     made.gsb["broker"] = {
         "kind": "kafka",
-        "brokers": brokers.split(","),
+        "brokers": kafka.split(","),
         "topic_prefix": prefix,
         "partitions": 3,
         "replication": 1,

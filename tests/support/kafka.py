@@ -87,6 +87,11 @@ class Node:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def extra_address(self) -> str:
+        """Of the further listener; see ``own_cluster``."""
+        return f"localhost:{self.extra_port}"
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -281,7 +286,7 @@ def _make(nodes: Sequence[Node], extra: dict[str, str], scram: Sequence[str]) ->
     formats = []
     for node in nodes:
         node.folder.mkdir()
-        public = f"PLAINTEXT://{node.address}" + (f",EXTRA://localhost:{node.extra_port}" if extra else "")
+        public = f"PLAINTEXT://{node.address}" + (f",EXTRA://{node.extra_address}" if extra else "")
         listeners = {
             "listeners": f"{public}{_at(node, 0)},CONTROLLER://127.0.0.1:{node.controller_port}",
             "advertised.listeners": public + _at(node, 1),
