@@ -101,12 +101,13 @@ class Recorder:
 
     async def _take_up(self) -> None:
         """Begin with nothing that is remembered: another recorder may have been at work."""
-        self._doubt()
-        self._number = self._fence()
-        with ExitStack() as failed:
-            failed.callback(self._stand_by)
-            await self._resume()
-            failed.pop_all()
+        async with self._alone:
+            self._doubt()
+            self._number = self._fence()
+            with ExitStack() as failed:
+                failed.callback(self._stand_by)
+                await self._resume()
+                failed.pop_all()
 
     def _stand_by(self) -> None:
         self._number = None

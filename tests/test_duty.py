@@ -26,6 +26,8 @@ from gsb.shares.contract import Fence
 from gsb.shares.local import LocalShares
 from gsb.store.contract import Store
 from tests.support.cluster import Member, cluster
+from tests.support.deployment import SITE
+from tests.support.node import GSB
 from tests.support.pausing import STEPS
 from tests.support.postgres import some_server
 from tests.support.recording import Clock, numbered
@@ -225,6 +227,21 @@ async def test_a_recorder_that_stops_anywhere_and_goes_on_later_harms_nothing(tm
             await it.enter(2)
             await it.until(it.published, f"who stopped at {step} is in the way")
             await it.verify()
+
+
+async def test_no_log_is_begun_beside_a_recorder_at_work(tmp_path: Path, dsn: str) -> None:
+    async with watched(tmp_path, dsn) as it:
+        await it.at_work()
+        folder, environment = it.nodes[0].deployment.folder, {**os.environ, "PYTHONPATH": str(SITE)}
+        begin = await asyncio.create_subprocess_exec(
+            GSB, "log", "begin", folder, "--reason", "a restore", stderr=asyncio.subprocess.PIPE, env=environment
+        )
+        _, said = await begin.communicate()
+        assert (begin.returncode, said.decode()) == (
+            2,
+            "gsb: no log was begun: a recorder is at work; stop every node first\n",
+        )
+        assert len(await it.store.logs()) == 1
 
 
 @pytest.mark.slow

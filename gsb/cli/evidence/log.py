@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +13,14 @@ from typing import Annotated
 import typer
 
 from gsb.ask import seen_of
+from gsb.bus import node_name
 from gsb.catalogue import Catalogue, ConfigInvalid, build
 from gsb.cli.shared import fail
+from gsb.duty import Duty
 from gsb.errors import StoreUnavailable
 from gsb.evidence.checkpoint import NoteWrong, Signer, open_checkpoint
 from gsb.evidence.log import Folder
-from gsb.foundation import store_of
+from gsb.foundation import shares_of, store_of
 from gsb.metrics import Metrics
 from gsb.resume import Ground, begin_anew, open_log
 from gsb.store.contract import StoreUnfit
@@ -77,15 +80,22 @@ def begin(
 
 async def _begin(catalogue: Catalogue, reason: str) -> str:
     store = store_of(catalogue, Metrics())
-    await store.open()
-    try:
+    shares = shares_of(store)
+    duty = Duty(shares, node_name())
+    async with AsyncExitStack() as stack:
+        await store.open()
+        stack.push_async_callback(store.close)
+        await shares.open()
+        stack.push_async_callback(shares.close)
+        await duty.take()
+        stack.push_async_callback(duty.leave)
+        if not duty.held():
+            raise StoreUnfit("a recorder is at work; stop every node first")
         ground = Ground.of(catalogue, store)
         origin = await open_log(ground)
         # What they have cosigned may be all that is left of what was published: both are named, or neither can be.
         seen = await seen_of(ground.signer(origin).verifier, catalogue.gsb.log.witnesses) if origin is not None else ()
         return await begin_anew(ground, time.time(), reason, seen)
-    finally:
-        await store.close()
 
 
 def _catalogue(folder: Path) -> Catalogue:
