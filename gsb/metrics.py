@@ -83,6 +83,12 @@ TABLE = (
     Metric("gsb_adapter_calls_total", "counter", "Calls on adapters, by how they ended.", ("system", "result")),
     Metric("gsb_adapter_call_seconds", "histogram", "Duration of calls on adapters.", ("system",), DURATIONS),
     Metric(
+        "gsb_system_places",
+        "gauge",
+        "Calls of the system that this node may have at once, of those that all workers together may have.",
+        ("system",),
+    ),
+    Metric(
         "gsb_breaker_state",
         "gauge",
         "1 for the state in which the system's circuit breaker is; half_open: the next call is its probe.",
@@ -155,6 +161,7 @@ class Metrics:
     def __init__(self, routes: Iterable[str] = ()) -> None:
         self._series: dict[str, dict[tuple[str, ...], Number | Spread]] = {metric.name: {} for metric in TABLE}
         self._in_flight: list[tuple[Number, Callable[[], int]]] = []
+        self._places: Callable[[], Mapping[str, int]] = dict
         self._lock = Lock()
         self._process = ProcessCollector(registry=None)
         self._services: dict[str, ServiceMeter] = {OTHER: self._service(OTHER)}
@@ -218,6 +225,10 @@ class Metrics:
         for route in routes:
             self._routes[route] = self._classes("gsb_calls_total", route)
         self._in_flight.append((self._number("gsb_calls_in_flight", port), in_flight))
+
+    def call(self, places: Callable[[], Mapping[str, int]]) -> None:
+        """How to learn how many calls of each system this node may have at once."""
+        self._places = places
 
     # --- counting
 
@@ -290,6 +301,7 @@ class Metrics:
             self._set(
                 "gsb_breaker_state", {(of, each): each == now for of, now in breakers.items() for each in BREAKER}
             )
+            self._set("gsb_system_places", {(of,): now for of, now in self._places().items()})
             self._set("gsb_exchanges_standing", known)
             for number, now in self._in_flight:
                 number.set(now())

@@ -77,6 +77,7 @@ class Runtime:
         self.places: Callable[[SystemInfo], Places | SharedPlaces] = lambda system: Places(system.concurrency)
         """Where a system's calls get their places; set before the first adapter is opened."""
         self._lines: Mapping[str, Line] = {}
+        self.metrics.call(lambda: {name: line.places.limit for name, line in self._lines.items()})
         self._codes: Mapping[str, Mapping[str, str]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._watchdog = Watchdog(_blocks)

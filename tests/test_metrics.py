@@ -68,6 +68,7 @@ def small() -> Metrics:
     metrics = Metrics()
     metrics.known("d1", services=[READ], systems=["registry"], agencies=["payroll"])
     metrics.serve("api", ["POST /services/{service}"], lambda: 3)
+    metrics.call(lambda: {"registry": 8})
     return metrics
 
 
@@ -228,6 +229,8 @@ async def test_an_exchange_is_counted_at_each_of_its_steps(node: InProcess) -> N
     assert value(found, "gsb_agency_calls_total", agency="payroll", status="2xx") == 3
     assert value(found, "gsb_exchanges_performing", service=READ) == 0
     assert value(found, "gsb_breaker_state", system="registry", state="closed") == 1
+    registry = node.node.bus.catalogue.systems["registry"]
+    assert value(found, "gsb_system_places", system="registry") == registry.concurrency
     assert value(found, "gsb_store_commit_calls_sum") >= 6
     assert value(found, "gsb_store_commit_seconds_count") >= 6
     assert sum(found["gsb_problems_total"].values()) == 0

@@ -34,11 +34,11 @@ class Places(asyncio.Semaphore):
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
-        self._limit = limit
+        self.limit = limit
 
     def room(self, busy: int) -> bool:
         """Whether one more may begin beside so many; if not, it is wanted."""
-        return busy < self._limit
+        return busy < self.limit
 
 
 class SharedPlaces:
