@@ -286,7 +286,7 @@ class System(Table):
     timeout: float = Field(default=10.0, gt=0, le=300)
     """Seconds for one call of the adapter."""
     concurrency: int = Field(default=16, ge=1, le=1_000)
-    """Calls of the adapter at once."""
+    """Calls of the adapter at once, of all workers together."""
     settings: dict[str, Any] = Field(default={})
     """The adapter's own settings, see its manual."""
     calls: CallsTable | None = None
@@ -316,7 +316,7 @@ class Service(Table):
 
 
 class Rate(Table):
-    """How fast a grant may be used."""
+    """How fast a grant may be used, at all gateways together."""
 
     per_minute: int = Field(ge=1)
     """Exchanges a minute, in the long run."""
