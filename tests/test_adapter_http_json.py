@@ -258,16 +258,6 @@ async def test_a_pause_without_end_is_not_believed() -> None:
         await adapter.handle(ASK)
 
 
-async def test_the_proxy_of_the_settings_is_on_the_way() -> None:
-    url = "http://registry.example"
-    async with (
-        answering(http(b"{}")) as proxy,
-        opened(HttpJson, {"url": url, "proxy": proxy.url}, GET) as adapter,
-    ):
-        await adapter.handle(ASK)
-    assert proxy.requests[0].split(b" ")[1].startswith(url.encode())
-
-
 @pytest.mark.parametrize("auth", ["basic", "bearer", "header"])
 async def test_credentials_come_from_files(tmp_path: Path, auth: str) -> None:
     (tmp_path / "secret").write_text("s3cret-ö\n" if auth == "basic" else "s3cret\n")

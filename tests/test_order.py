@@ -39,6 +39,7 @@ ROWS = """
     material lint_backends lint catalogue check
     breaker watchdog calls plans shares.places runtime roles foundation
     bus skew lag duty
+    testing.cassette testing.peer testing.subject testing.still testing.faults testing.conduct testing.contract testing
     handout verdict
     admit perform workers sweep reload resume ask cosign record
     web.server web.callers web.services web.reference.shapes web.reference.openapi web.reference.docs
@@ -50,7 +51,8 @@ ROWS = """
         bench.evidence.made bench.evidence.pace bench.evidence.verifying bench.evidence.receipts bench.evidence.measure
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
-        cli.evidence.witness cli.cluster.migrate cli.cluster.topics cli.main
+        cli.evidence.witness cli.cluster.migrate cli.cluster.topics
+        cli.adapter.new cli.adapter.grade cli.adapter.group cli.main
     manual.markdown manual.profile manual.deployment manual.commands manual.pages manual.__main__
 """
 """A module imports only from rows above its own, or from its left in its own row."""
@@ -61,6 +63,7 @@ BLIND = {
     "gsb/broker/kafka/clients.py": "running a foreign client for ever",
     "gsb/installed.py": "importing foreign code",
     "gsb/runtime.py": "running foreign code",
+    "gsb/testing/contract.py": "running foreign code, whose every error is a broken rule",
     "gsb/sdk/threads.py": "running foreign code in a thread, which hands every error to whoever waits",
     "gsb/store/postgres/writer.py": "the task that writes, which hands every error to those who wait",
     "gsb/store/sqlite/writer.py": "the writer thread, which hands every error to those who wait",

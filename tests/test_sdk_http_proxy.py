@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from gsb.sdk import Http, Unavailable
+from gsb_adapters.http_json import HttpJson
+from tests.support.adapters import opened, request
 from tests.support.deployment import free_ports
 from tests.support.sockets import answering, http, listening, read_request
 
@@ -48,3 +50,13 @@ async def test_a_proxy_that_breaks_off_after_the_request_may_have_sent_it() -> N
             await client.request("POST", "http://registry.example/", json={})
     assert raised.value.sent is True
     assert len(proxy.requests) == 1
+
+
+async def test_an_adapter_by_configuration_takes_the_proxy_of_its_settings() -> None:
+    url, service = "http://registry.example", "registry/business/v1"
+    async with (
+        answering(http(b"{}")) as proxy,
+        opened(HttpJson, {"url": url, "proxy": proxy.url}, {service: {"path": "/a"}}) as adapter,
+    ):
+        await adapter.handle(request(service, {}))
+    assert proxy.requests[0].startswith(f"GET {url}/a ".encode())

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gsb import __version__
+from gsb.cli.adapter.group import adapter
 from gsb.cli.bench import bench
 from gsb.cli.call import call
 from gsb.cli.check import check
@@ -40,6 +41,7 @@ app.add_typer(receipt, name="receipt")
 app.add_typer(witness, name="witness")
 app.command()(migrate)
 app.add_typer(topics, name="topics")
+app.add_typer(adapter, name="adapter")
 app.add_typer(bench, name="bench")
 
 

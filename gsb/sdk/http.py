@@ -24,7 +24,7 @@ import orjson
 from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
-from gsb.sdk.errors import Broken, Unavailable
+from gsb.sdk.errors import AdapterError, Broken, Unavailable
 from gsb.telemetry import child_trace, trace
 
 RESPONSE_LIMIT = 10 * 1024 * 1024
@@ -145,18 +145,8 @@ class Http:
         try:
             async with session.request(method, _url(url, params), **asked) as response:
                 return await self._read(response)
-        except aiohttp.ClientConnectionError as error:  # some of these are ValueErrors too
-            raise Unavailable(type(error).__name__, sent=flight.connected) from error
-        except aiohttp.ClientHttpProxyError as error:  # it made no tunnel, so nothing went through
-            raise Unavailable(f"the proxy answered {error.status}", sent=False) from error
-        except (aiohttp.ClientResponseError, ValueError) as error:
-            raise Broken(f"no HTTP exchange was possible: {type(error).__name__}") from error
-        except aiohttp.ClientPayloadError as error:
-            if isinstance(error.__cause__, ContentEncodingError):
-                raise Broken("the answer's compression is broken") from error
-            raise Unavailable("the answer broke off", sent=True) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise Unavailable(type(error).__name__, sent=flight.connected) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _told(error, connected=flight.connected) from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> HttpReply:
         if response.status < 200 or (300 <= response.status < 400 and response.status != 304):
@@ -167,6 +157,23 @@ class Http:
             if len(body) > self._limit:
                 raise Broken(f"the answer is larger than {self._limit} bytes")
         return HttpReply(response.status, response.headers, bytes(body))
+
+
+def _told(error: Exception, *, connected: bool) -> AdapterError:
+    """Which of the errors it is. The order counts: some of these classes are others, too."""
+    match error:
+        case aiohttp.ClientConnectionError():
+            return Unavailable(type(error).__name__, sent=connected)
+        case aiohttp.ClientHttpProxyError():  # it made no tunnel, so nothing went through
+            return Unavailable(f"the proxy answered {error.status}", sent=False)
+        case aiohttp.ClientResponseError() | ValueError():
+            return Broken(f"no HTTP exchange was possible: {type(error).__name__}")
+        case aiohttp.ClientPayloadError() if isinstance(error.__cause__, ContentEncodingError):
+            return Broken("the answer's compression is broken")
+        case aiohttp.ClientPayloadError():
+            return Unavailable("the answer broke off", sent=True)
+        case _:
+            return Unavailable(type(error).__name__, sent=connected)
 
 
 def _session(timeout: float, *, keep: bool) -> aiohttp.ClientSession:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+NAME = r"^[a-z][a-z0-9_]{1,39}$"
 GROUP = "gsb.adapters"
 """The entry-point group in which adapters are found: name -> class."""
 
@@ -23,7 +24,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{1,39}$")
+    name: str = Field(pattern=NAME)
     """The adapter's name: that of its folder and of its entry point."""
     title: str = Field(min_length=1)
     """What it connects to, in a few words."""

@@ -21,6 +21,7 @@ class Basic(Settings):
     """User name and password (RFC 7617)."""
 
     kind: Literal["basic"]
+    """Which of the three this is."""
     user: str = Field(min_length=1, pattern=r"^[^:]+$")
     """The user name."""
     password: SecretFile
@@ -31,6 +32,7 @@ class Bearer(Settings):
     """A bearer token (RFC 6750)."""
 
     kind: Literal["bearer"]
+    """Which of the three this is."""
     token: SecretFile
     """File with the token."""
 
@@ -39,6 +41,7 @@ class HeaderSecret(Settings):
     """A secret in a header of the system's own, such as an API key."""
 
     kind: Literal["header"]
+    """Which of the three this is."""
     name: str = Field(pattern=HEADER)
     """The header's name."""
     value: SecretFile

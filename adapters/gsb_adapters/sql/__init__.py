@@ -23,6 +23,8 @@ from gsb.sdk import Adapter, Broken, Context, Refused, Reply, Request, Unavailab
 from gsb_adapters.sql.settings import SqlSettings, Statement, parameter_names
 
 WRITES = "gsb_writes"
+LAST_WAIT = 2.0
+"""Seconds that calls which were given up have to end before their connections are closed."""
 Answer = dict[str, Any]
 
 
@@ -68,7 +70,13 @@ class Sql(Adapter[SqlSettings, Statement]):
         await self._run(Job("SELECT count(*) FROM sqlite_master" if sqlite else "SELECT 1", {}))
 
     async def close(self) -> None:
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._running:
+            # A driver may wait a minute for a server that says nothing. What a connection was doing does not matter
+            # any more when it is thrown away, unless it was committing: that gets the time there is.
+            _, late = await asyncio.wait(self._running, timeout=LAST_WAIT)
+            for running in late:
+                running.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         if self._engine is not None:
             await self._engine.dispose()
 

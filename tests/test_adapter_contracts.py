@@ -1,0 +1,17 @@
+"""The adapters that come with the bus keep the contract that every adapter keeps."""
+
+from __future__ import annotations
+
+from gsb.testing import AdapterContract
+
+
+class TestHttpJson(AdapterContract):
+    adapter = "http_json"
+
+
+class TestSql(AdapterContract):
+    adapter = "sql"
+
+
+class TestTax(AdapterContract):
+    adapter = "tax"
