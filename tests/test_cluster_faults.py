@@ -12,6 +12,8 @@ import pytest
 
 from tests.cluster.battle import WIDTH, Battle, battle
 from tests.cluster.faults import FAULTS, drawn
+from tests.cluster.members import only_folder
+from tests.support.logs import by_go, go_verifier
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +34,7 @@ def tell(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> 
 
 
 async def test_a_cluster_keeps_every_promise(tmp_path: Path, tell: Callable[[object], None]) -> None:
+    go_verifier()
     async with battle(tmp_path) as it:
         await it.start()
         faults = drawn(FAULTS, TIMES, SEED)
@@ -41,6 +44,9 @@ async def test_a_cluster_keeps_every_promise(tmp_path: Path, tell: Callable[[obj
             assert it.findings == [], kind
         await it.conclude()
         assert it.findings == []
+        folder = only_folder(it.deployment.log_folder)
+        judged = await asyncio.to_thread(by_go, folder, it.deployment.log_verifier(folder.name).vkey, None)
+        assert judged.verified, judged.said
         states = Counter(op.ended.state for op in it.load.ops if op.ended)
         tell(f"{len(it.load.ops)} calls: {dict(states)}; the operator: {dict(it.operator.acts)}")
 

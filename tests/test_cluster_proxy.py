@@ -107,6 +107,31 @@ async def test_a_silent_wire_refuses_nothing_and_delivers_when_it_is_restored(wi
     other.writer.close()
 
 
+async def test_a_deaf_wire_lets_questions_pass_and_no_answers(net: Network) -> None:
+    heard = asyncio.Event()
+
+    async def hearing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+            if line == b"two\n":
+                heard.set()
+
+    async with listening(hearing) as server:
+        wire = net.wire(("127.0.0.1", server.port))
+        caller = await call(wire)
+        assert await caller.says(b"one\n") == b"one\n"
+        wire.deafen()
+        caller.send(b"two\n")
+        async with asyncio.timeout(10):
+            await heard.wait()
+        answer = asyncio.create_task(caller.hear())
+        done, _ = await asyncio.wait([answer], timeout=DELAY)
+        assert not done
+        wire.cut()
+        with pytest.raises(ConnectionResetError):
+            await answer
+
+
 async def test_a_slow_wire_delays_every_piece_and_keeps_their_order(wire: Wire, caller: Caller) -> None:
     wire.slow(DELAY)
     began = time.monotonic()

@@ -32,7 +32,7 @@ def entry(kind: str, **more: Any) -> Entry:
     return make_entry(kind, 0.0, {"exchange": ID, **more}, {})
 
 
-ACCEPTED, OUTCOME = entry("accepted"), entry("outcome", state="done")
+ACCEPTED, OUTCOME = entry("accepted"), entry("outcome", state="done", attempt=1)
 UNKNOWN, ACT = entry("unknown", state="unknown"), entry("act", state="done")
 
 
@@ -148,6 +148,8 @@ def test_what_was_told_lies_in_the_store(known: Op, held: list[Exchange], found:
         (exchange(ACCEPTED, OUTCOME, OUTCOME), {"unproven"}),
         (exchange(ACCEPTED, OUTCOME, state=State.REFUSED), {"unproven"}),
         (exchange(ACCEPTED, ACT), {"unproven"}),
+        (exchange(ACCEPTED, OUTCOME, entry("late", state="done", attempt=2)), set()),
+        (exchange(ACCEPTED, OUTCOME, entry("late", state="done", attempt=1)), {"unproven"}),
         (exchange(ACCEPTED, OUTCOME, name="0190-2"), {"stranger"}),
     ],
 )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -54,6 +55,8 @@ RECORDED_WITHIN = 20.0
 """Seconds after the last end within which every entry must be published."""
 LOOK = 0.2
 """Seconds between two looks at what another process writes."""
+ON_DUTY = 0.8
+"""How often a fault of a recorder is that of the one at work."""
 SAMPLE = 16
 """Calls that are repeated after each fault; the others are compared with the store in the end."""
 LOOKS = 3
@@ -74,15 +77,30 @@ class Battle:
         self.operator: Operator
         self._effects = effects
         self._published: list[bytes] = []
+        self._halted: dict[str, asyncio.Task[None]] = {}
+        """Members that go on later."""
         self._unchecked: list[Op] = []
 
     # --- members
 
     def of(self, role: str) -> list[Member]:
-        return [member for member in self.members if member.role in (role, ALL)]
+        """Those that are not halted."""
+        return [each for each in self.members if each.role in (role, ALL) and each.name not in self._halted]
 
     def one_of(self, role: str) -> Member:
-        return self.random.choice(self.of(role))
+        """Of the recorders mostly the one whose duty it is."""
+        there = self.of(role)
+        on_duty = [each for each in there if role == "recorder" and each.on_duty]
+        return self.random.choice(on_duty if on_duty and self.random.random() < ON_DUTY else there)
+
+    def go_on(self, member: Member, seconds: float) -> None:
+        """Let a halted member go on after so many seconds, whatever happens meanwhile."""
+        self._halted[member.name] = asyncio.create_task(self._go_on(member, seconds))
+
+    async def _go_on(self, member: Member, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        member.process.send_signal(signal.SIGCONT)
+        del self._halted[member.name]
 
     async def start(self) -> None:
         """Everybody up, and the load on."""
@@ -99,12 +117,11 @@ class Battle:
         await self._within(self.load.full(), "the load is not full")
         self._unchecked = [op for op in self.load.ops if op.life == self.load.life]
         await fault
-        await self.flows()
-        await self.check()
+        self.load.new_life()
+        await asyncio.gather(self.flows(), self.check())
 
     async def flows(self) -> None:
-        """Wait until calls that are begun from now on are carried out."""
-        self.load.new_life()
+        """Wait until calls that were begun since the fault are carried out."""
         life = self.load.life
 
         def enough() -> bool:
@@ -125,6 +142,7 @@ class Battle:
 
     async def conclude(self) -> None:
         """Let everything end, stop every member, and hold all of it to every promise."""
+        await asyncio.gather(*self._halted.values())
         self.load.stop()
         await self._within(self.load.settled(), "not every call came to its end", ENDS_WITHIN)
         self._unchecked = self.load.ops
@@ -209,6 +227,8 @@ class Battle:
 
     async def close(self) -> None:
         await self.load.close()
+        for task in self._halted.values():
+            task.cancel()
         for member in self.members:
             if member.running:
                 await member.kill()

@@ -21,21 +21,25 @@ from tests.cluster.proxy import Wire
 
 Fault = Callable[[Battle], Awaitable[None]]
 ROLES = ("gateway", "worker", "recorder")
-BRIEF = (0.2, 1.5)
-"""Seconds, from and to, for which something lasts that is not to be noticed by everybody."""
-LONG = (4.0, 8.0)
-"""Seconds after which connections, memberships and waits have run out."""
+BRIEF = (0.2, 1.0)
+"""Seconds, from and to, for which most faults last."""
+LONG = (5.5, 7.5)
+"""Seconds for which some last: memberships, connections and the recorder's lease run out."""
+FOR_GOOD = 32.0
+"""Seconds for which a few nodes are halted while others go on failing: the leases of what they perform run out."""
+RARELY = 0.15
+"""How often a fault is a long one."""
+SILENT, DEAF = 0.3, 0.7
+"""How often a way is not cut at once: up to the first it is only silent, up to the second answers are lost first."""
 WORK = "gsb.work.ledger"
 """The topic on which the system's work is."""
-OFTEN = 0.8
-"""How often a fault is a brief one."""
 SLOW = (0.02, 0.3)
 """Seconds by which each piece of a slow stream arrives later."""
 
 
-async def lasting(it: Battle) -> None:
+async def lasting(it: Battle, rarely: float = RARELY) -> None:
     """Let it last."""
-    least, most = BRIEF if it.random.random() < OFTEN else LONG
+    least, most = LONG if it.random.random() < rarely else BRIEF
     await asyncio.sleep(it.random.uniform(least, most))
 
 
@@ -52,8 +56,11 @@ async def killed(it: Battle, role: str) -> None:
 async def halted(it: Battle, role: str) -> None:
     member = it.one_of(role)
     member.process.send_signal(signal.SIGSTOP)
+    if len(it.of(role)) > 1 and it.random.random() < RARELY:
+        it.go_on(member, FOR_GOOD)
+        return
     try:
-        await lasting(it)
+        await lasting(it, 0.5)
     finally:
         member.process.send_signal(signal.SIGCONT)
 
@@ -61,30 +68,38 @@ async def halted(it: Battle, role: str) -> None:
 # --- the network
 
 
-async def disturbed(it: Battle, role: str, server: str, disturb: Callable[[Battle, list[Wire]], None]) -> None:
+async def disturbed(
+    it: Battle, role: str, server: str, disturb: Callable[[Battle, list[Wire]], Awaitable[None]]
+) -> None:
     """What leads from one member of the role, or from all, to the server."""
     members: Iterable[Member] = it.of(role) if it.random.random() < 0.5 else [it.one_of(role)]
     wires = [wire for member in members for wire in member.wires[server]]
     assert any(wire.connections for wire in wires), f"no {role} is connected to {server}"
-    disturb(it, wires)
     try:
+        await disturb(it, wires)
         await lasting(it)
     finally:
         for wire in wires:
             wire.restore()
 
 
-def cut(it: Battle, wires: Iterable[Wire]) -> None:
+async def cut(it: Battle, wires: Iterable[Wire]) -> None:
+    """Reset and refused; or silent, as if packets were lost; or cut after questions have arrived, not their answers."""
+    chance = it.random.random()
     for wire in wires:
-        wire.cut()
+        if chance < SILENT:
+            wire.hang()
+        elif chance < DEAF:
+            wire.deafen()
+        else:
+            wire.cut()
+    if SILENT <= chance < DEAF:
+        await asyncio.sleep(it.random.uniform(*BRIEF))
+        for wire in wires:
+            wire.cut()
 
 
-def silent(it: Battle, wires: Iterable[Wire]) -> None:
-    for wire in wires:
-        wire.hang()
-
-
-def slow(it: Battle, wires: Iterable[Wire]) -> None:
+async def slow(it: Battle, wires: Iterable[Wire]) -> None:
     delay = it.random.uniform(*SLOW)
     for wire in wires:
         wire.slow(delay)
@@ -134,7 +149,7 @@ MEMBERS: dict[str, Fault] = {
 def network(role: str, server: str) -> dict[str, Fault]:
     return {
         f"{role} - {server} {how.__name__}": partial(disturbed, role=role, server=server, disturb=how)
-        for how in (cut, silent, slow)
+        for how in (cut, slow)
     }
 
 

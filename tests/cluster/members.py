@@ -22,6 +22,8 @@ from tests.support.deployment import Deployment, free_ports
 from tests.support.node import GSB, RunningNode
 from tests.support.postgres import Server
 
+DUTY, NO_DUTY = "this node is the recorder now", "this node stands by as a recorder"
+"""What a recorder says when it takes its duty, and when another has it."""
 PARTITIONS = 4
 """Of the topic on which the system's work is."""
 ALL = "all"
@@ -46,6 +48,12 @@ class Member(RunningNode):
 
     def _arguments(self) -> list[str]:
         return [str(self.deployment.folder), *([] if self.role == ALL else ["--role", self.role])]
+
+    @property
+    def on_duty(self) -> bool:
+        """Whether it is the recorder, as it said last."""
+        said = [DUTY in line for line in self.log if DUTY in line or NO_DUTY in line]
+        return bool(said) and said[-1]
 
     @property
     def running(self) -> bool:

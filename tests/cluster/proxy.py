@@ -4,6 +4,7 @@
         wire = net.wire(("127.0.0.1", 5432))      # whoever connects to wire.port is connected to 5432
         wire.cut()                                # open connections are reset, new ones refused
         wire.hang()                               # nothing is refused, nothing arrives
+        wire.deafen()                             # what is asked arrives, no answer does
         wire.slow(0.1)                            # every piece of a stream arrives so many seconds later
         wire.restore()
 
@@ -41,8 +42,9 @@ class Wire:
         self._loop = loop
         self._to = to
         self._delay = 0.0
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._there, self._back = asyncio.Event(), asyncio.Event()
+        """Whether anything passes: from whoever connected, and to them."""
+        self._flow(there=True, back=True)
         self._server: asyncio.Server | None = None
         self._refusing: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -57,7 +59,10 @@ class Wire:
         self._told(self._cut())
 
     def hang(self) -> None:
-        self._told(self._set(flowing=False))
+        self._told(self._set(there=False, back=False))
+
+    def deafen(self) -> None:
+        self._told(self._set(back=False))
 
     def slow(self, delay: float) -> None:
         self._told(self._set(delay=delay))
@@ -81,14 +86,18 @@ class Wire:
         if self._refusing is not None:
             self._refusing.close()
 
-    async def _set(self, *, flowing: bool = True, delay: float = 0.0) -> None:
+    async def _set(self, *, there: bool = True, back: bool = True, delay: float = 0.0) -> None:
         self._delay = delay
-        if flowing:
-            self._flowing.set()
-        else:
-            self._flowing.clear()
+        self._flow(there=there, back=back)
         if self._server is None:
             await self.listen()
+
+    def _flow(self, *, there: bool, back: bool) -> None:
+        for way, flows in ((self._there, there), (self._back, back)):
+            if flows:
+                way.set()
+            else:
+                way.clear()
 
     async def _cut(self) -> None:
         if self._server is not None:
@@ -101,7 +110,7 @@ class Wire:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._flowing.set()
+        self._flow(there=True, back=True)
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -116,7 +125,7 @@ class Wire:
         self._tasks.discard(task)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._flowing.wait()
+        await self._there.wait()
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._to)
         except OSError:
@@ -125,33 +134,33 @@ class Wire:
         self._open.add(far_writer)
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(self._pump(reader, far_writer, writer))
-                both.create_task(self._pump(far_reader, writer, far_writer))
+                both.create_task(self._pump(reader, far_writer, writer, self._there))
+                both.create_task(self._pump(far_reader, writer, far_writer, self._back))
         finally:
             self._open.discard(far_writer)
             far_writer.close()
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter, way: asyncio.Event
     ) -> None:
         """One direction, to its end; a connection that breaks on one side is reset on both."""
         try:
             while piece := await reader.read(PIECE):
-                await self._passage()
+                await self._passage(way)
                 writer.write(piece)
                 await writer.drain()
                 self.carried += len(piece)
-            await self._passage()
+            await self._passage(way)
             writer.write_eof()
         except OSError:
             _reset(writer)
             _reset(back)
 
-    async def _passage(self) -> None:
+    async def _passage(self, way: asyncio.Event) -> None:
         """The one place where a piece waits."""
         if self._delay:
             await asyncio.sleep(self._delay)
-        await self._flowing.wait()
+        await way.wait()
 
 
 class Network:

@@ -233,6 +233,8 @@ def _unproven(exchange: Exchange) -> list[str]:
         wrong.append(f"{kinds['accepted']} entries of its acceptance")
     if exchange.state in FINAL and [entry["state"] for entry in ends] != [exchange.state]:
         wrong.append(f"it is {exchange.state}, its ends are {ends}")
+    if any(entry["attempt"] == end.get("attempt") for entry in entries if entry["kind"] == "late" for end in ends):
+        wrong.append("the attempt that ended it is also said to have come late")
     if kinds["act"] and not kinds[State.UNKNOWN] + kinds[State.HELD]:
         wrong.append("an operator acted on what did not stand still")
     return wrong
