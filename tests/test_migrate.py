@@ -285,7 +285,7 @@ async def test_a_death_in_the_middle_leaves_the_source_untouched_and_the_target_
     assert (await move.carry()).exit_code == 0
 
 
-_COPYING = "SELECT FROM pg_stat_activity WHERE application_name = 'gsb' AND state = 'idle in transaction'"
+_COPYING = "SELECT FROM pg_stat_activity WHERE application_name ~ '^gsb/' AND state = 'idle in transaction'"
 
 DIES = """
 import os, signal, sys

@@ -95,7 +95,7 @@ async def test_what_has_reached_its_age_is_deleted_in_pieces_until_nothing_is_le
     await store.spend("(test)", new().id, 1)
     await _until(maker, "SELECT 1 WHERE (SELECT count(*) FROM exchange) = 1")
     assert [tuple(each) for each in await maker.rows("SELECT id FROM exchange")] == [(kept.id,)]
-    assert [len(await maker.rows(f"SELECT FROM {table}")) for table in ("sealed", "reservation")] == [1, 1]
+    assert len(await maker.rows("SELECT FROM reservation")) == 1
 
 
 async def test_a_jti_of_another_node_is_forgotten_by_who_has_watched_it_for_long_enough(maker: PostgresMaker) -> None:
@@ -167,7 +167,8 @@ async def test_stored_columns_are_those_of_the_threat_model(maker: PostgresMaker
     await maker.open()
     found = await maker.rows(
         "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = $1 AND table_name IN "
-        "(SELECT tablename FROM pg_tables WHERE schemaname = $1)",
+        "(SELECT relname FROM pg_class WHERE relnamespace = $1::regnamespace AND NOT relispartition AND relkind IN "
+        "('r', 'p'))",
         maker.schema,
     )
     shared = {(name, column) for name, column, _ in table(["table", "column", "form"])}

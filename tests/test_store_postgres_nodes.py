@@ -15,7 +15,7 @@ import pytest
 from gsb.errors import Replayed, StoreUnavailable
 from gsb.model import Effect, State
 from gsb.store.contract import Begun, Query, StoreUnfit
-from gsb.store.postgres import PostgresStore, schema, sessions
+from gsb.store.postgres import PostgresStore, sessions
 from gsb.store.postgres.batch import ENTER
 from gsb.store.postgres.sessions import database_clock
 from tests.store_contract_log import FIRST, SECOND, opened, placed
@@ -299,28 +299,3 @@ async def test_what_is_not_a_store_is_refused(maker: PostgresMaker) -> None:
         await PostgresStore("postgresql:///?host=/nowhere", KEY).open()
     with pytest.raises(ValueError, match="not the name"):
         PostgresStore(maker.dsn, KEY, schema="gsb; drop")
-
-
-async def test_a_newer_layout_is_used_as_long_as_it_allows_it(maker: PostgresMaker) -> None:
-    store = await maker.open()
-    await maker.rows("UPDATE layout SET version = $1, oldest = $2", schema.VERSION + 1, schema.VERSION)
-    await accepted(await maker.open())
-    await maker.rows("UPDATE layout SET oldest = $1", schema.VERSION + 1)
-    with pytest.raises(StoreUnfit, match="version"):
-        await maker.open()
-    await accepted(store)  # whoever is at work goes on
-
-
-async def test_an_older_layout_is_brought_up_to_date_while_others_work(
-    maker: PostgresMaker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = await maker.open()
-    newer = (*schema.MIGRATIONS, ("ALTER TABLE exchange ADD COLUMN novelty text", schema.VERSION))
-    monkeypatch.setattr(schema, "MIGRATIONS", newer)
-    monkeypatch.setattr(schema, "VERSION", len(newer))
-    stores = [maker.make() for _ in range(NODES)]
-    await asyncio.gather(*(store.open() for store in stores), accepted(old))
-    made = await accepted(stores[0])
-    assert await state_of(old, made.id) is State.ACCEPTED
-    monkeypatch.undo()
-    assert await state_of(await maker.open(), made.id) is State.ACCEPTED

@@ -22,6 +22,7 @@ from gsb.store.contract import StoreUnfit
 from gsb.store.postgres import log as places
 from gsb.store.postgres import schema
 from gsb.store.postgres.aging import bucket_of
+from gsb.store.postgres.layout import migrations
 from gsb.store.seal import RECORD, REPLY, SECRET, Seal, Unreadable
 from gsb.store.sqlite import log as ranges
 from gsb.store.sqlite import rows
@@ -80,12 +81,13 @@ async def carry(
 
     Raises StoreUnfit when there is anything in the schema, and when what has arrived is not what there was.
     """
-    if await schema.tables(db, name):
+    await migrations.alone(db, name)
+    if await migrations.tables(db, name):
         raise StoreUnfit(
             f"schema {name}: it is not empty; name another one, or drop it first: DROP SCHEMA {name} CASCADE"
         )
     new.hash_as(old)
-    await schema.prepare(db, name, new)
+    await migrations.create(db, name, new)
     move = _Move(source, old, db, new, tell)
     await move.everything()
     states = await _same(source, db, "state, count(*)", "exchange GROUP BY state", "exchange GROUP BY state")

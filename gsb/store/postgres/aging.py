@@ -2,7 +2,8 @@
 
 Deleting goes in small pieces, beside other nodes that do the same: what another has locked is passed over. Nobody waits
 for the disk: what a crash of the server brings back is deleted again. Deleted rows leave the table's files when
-PostgreSQL vacuums them, which it does by itself.
+PostgreSQL vacuums them, which it does by itself. Of bodies only what refers to them is deleted here: they leave with
+their portion (``gsb.store.postgres.layout.portions``), little more than a day after their age.
 
 jtis lie in the database in buckets by the second at which they run out, and are forgotten by the bucket. As on SQLite
 (``gsb.store.spent``) a bucket goes only when the clock has passed it and a steady one says that nothing came into it
@@ -35,9 +36,10 @@ UPDATE exchange SET key = NULL FROM old WHERE exchange.number = old.number
 _BODIES = """
 WITH old AS (SELECT number, request, reply FROM exchange WHERE finished_at <= $1 AND request IS NOT NULL
         ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED),
-    gone AS (DELETE FROM sealed USING old WHERE sealed.number IN (old.request, old.reply))
+    gone AS (DELETE FROM sealed_rest USING old WHERE sealed_rest.number IN (old.request, old.reply))
 UPDATE exchange SET request = NULL, reply = NULL FROM old WHERE exchange.number = old.number
 """
+"""What lies in a portion leaves with it."""
 _EXCHANGES = """
 WITH old AS (SELECT number FROM exchange WHERE finished_at <= $1 AND key IS NULL AND request IS NULL
         ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED),

@@ -16,7 +16,7 @@ import asyncpg
 
 from gsb.errors import StoreUnavailable
 from gsb.store.contract import StoreUnfit
-from gsb.store.postgres import schema
+from gsb.store.postgres.layout import migrations
 from gsb.store.seal import Seal
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Sessions:
 
     def _settings(self) -> dict[str, Any]:
         session = {"synchronous_commit": "on", "default_transaction_isolation": "read committed", **_BOUNDS}
-        session |= {"search_path": self.name, "application_name": "gsb", "jit": "off"}
+        session |= {"search_path": self.name, "application_name": migrations.application(self.name), "jit": "off"}
         session |= {"statement_timeout": f"{round(self._statement * 1000)}ms"}
         return {
             "dsn": self._dsn,
@@ -73,7 +73,7 @@ class Sessions:
             db = await self.connect()
             try:
                 await refuse_forgetful(db)
-                await schema.prepare(db, self.name, seal)
+                await migrations.prepare(db, self.name, seal)
             finally:
                 await db.close(timeout=CONNECT)
             self._pool = await asyncpg.create_pool(min_size=1, max_size=self._readers, **self._settings())

@@ -154,9 +154,15 @@ class PostgresStore(Proving):
                     return None
                 return row, None if row.reply is None else known[1], await reads.entries(db, row.row)
 
-        if (told := await self._sessions.read(found)) is None:
-            return None
-        row, sealed, entries = told
+        # Twice: in the moment in which it is carried out of its portion it is seen at neither place.
+        for _ in range(2):
+            if (told := await self._sessions.read(found)) is None:
+                return None
+            row, sealed, entries = told
+            if row.reply is None or sealed is not None:
+                break
+        else:
+            row.request = row.reply = None  # it has gone with its portion
         return standing.told(row, self._seal.body(sealed, exchange), entries)
 
     async def record(self, exchange: str) -> Record | None:

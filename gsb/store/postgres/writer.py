@@ -22,6 +22,7 @@ from gsb.errors import Problem, StoreUnavailable
 from gsb.store.contract import Ages
 from gsb.store.postgres.aging import Jtis, purge
 from gsb.store.postgres.batch import Ask, Batch
+from gsb.store.postgres.layout.portions import Portions
 from gsb.store.postgres.sessions import CONNECT, LOST, OF_THE_DATABASE, Sessions
 from gsb.trouble import Trouble
 
@@ -58,7 +59,7 @@ class Writer:
     ) -> None:
         self._sessions, self._ages, self._clock, self._steady = sessions, ages, clock, steady
         self._committed = committed
-        self.jtis = Jtis(steady)
+        self.jtis, self._portions = Jtis(steady), Portions(steady)
         self._asked: list[Asked] = []
         self._wake = asyncio.Event()
         self._open = True
@@ -191,7 +192,10 @@ class Writer:
             return
         self._purged_at = steady
         try:
-            self._more = await purge(self._db, self.jtis, self._ages, await self._clock(self._db))
+            now = await self._clock(self._db)
+            self._more = await purge(self._db, self.jtis, self._ages, now)
+            if not self._more:
+                await self._portions.tend(self._db, self._ages, now)
             self._not_tidied.is_over()
         except Exception as error:
             self._more = False

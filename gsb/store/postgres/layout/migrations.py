@@ -1,0 +1,176 @@
+"""Makes the tables of the PostgreSQL store, and brings an older layout up to date while older programs work on it.
+
+First the layout is expanded: what older programs need stays, so they go on beside newer ones. It is contracted at the
+next start at which none of them is connected any more. Each step is tried until its lock is free, and waits for that so
+shortly that nobody queues behind it for long; what takes long takes no lock that calls need. Each step does nothing
+when it was done before, so a death anywhere leaves work for the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import asyncpg
+
+from gsb.store.contract import StoreUnfit
+from gsb.store.postgres.layout.tables import LAYOUT, VERSION
+from gsb.store.seal import Seal, Unreadable
+
+LOCK_WAIT, LOCK_PAUSE, LOCK_TRIES = "200ms", 0.5, 240
+"""How long a step waits for its lock, seconds between two tries, and how many there are."""
+LONG = 86_400.0
+"""Seconds for a step that keeps nobody waiting."""
+
+
+class Step(NamedTuple):
+    sql: str
+    done: str = "SELECT WHERE false"
+    """Finds something when there is nothing left to do."""
+    alone: bool = False
+    """PostgreSQL does it beside everybody else and outside of a transaction."""
+
+
+class Migration(NamedTuple):
+    """What leads from the layout before to this one."""
+
+    expand: tuple[Step, ...]
+    contract: tuple[Step, ...]
+
+
+_CUT = "SELECT FROM pg_class WHERE oid = to_regclass('sealed') AND relkind = 'p'"
+_INDEXED = "SELECT FROM pg_index WHERE indexrelid = to_regclass('exchange_slow') AND indisvalid"
+_BOUNDED = "SELECT FROM pg_constraint WHERE conname = 'sealed_before' AND connamespace = current_schema()::regnamespace"
+
+MIGRATIONS = {
+    2: Migration(
+        expand=(
+            Step("CREATE TABLE IF NOT EXISTS portion(number bigint PRIMARY KEY, began_at double precision)"),
+            # One that was not finished is there and worth nothing.
+            Step("DROP INDEX CONCURRENTLY IF EXISTS exchange_slow", _INDEXED, alone=True),
+            Step(
+                "CREATE INDEX CONCURRENTLY exchange_slow ON exchange(request) "
+                "WHERE finished_at > accepted_at + 3600 AND request IS NOT NULL",
+                _INDEXED,
+                alone=True,
+            ),
+            # So that making the table a part of another one need not look at its rows.
+            Step(
+                "ALTER TABLE sealed ADD CONSTRAINT sealed_before CHECK (number < 4294967296) NOT VALID",
+                f"{_BOUNDED} UNION ALL {_CUT}",
+            ),
+            Step("ALTER TABLE sealed VALIDATE CONSTRAINT sealed_before", _CUT, alone=True),
+            Step(
+                """
+                ALTER TABLE sealed RENAME TO sealed_0;
+                ALTER INDEX sealed_pkey RENAME TO sealed_0_pkey;
+                CREATE TABLE sealed(number bigint PRIMARY KEY, bytes bytea NOT NULL) PARTITION BY RANGE (number);
+                ALTER TABLE sealed ALTER bytes SET STORAGE EXTERNAL;
+                ALTER TABLE sealed ATTACH PARTITION sealed_0 FOR VALUES FROM (MINVALUE) TO (4294967296);
+                CREATE TABLE sealed_rest PARTITION OF sealed DEFAULT;
+                INSERT INTO portion VALUES (0);
+                """,
+                _CUT,
+            ),
+        ),
+        contract=(Step("ALTER TABLE IF EXISTS sealed_0 DROP CONSTRAINT IF EXISTS sealed_before"),),
+    )
+}
+"""By the version to which they lead."""
+
+
+def application(schema: str) -> str:
+    """The name that sessions of this program bear, by which others see what is at work."""
+    return f"gsb/{VERSION} {schema}"[:63]
+
+
+async def tables(db: asyncpg.Connection, schema: str) -> set[str]:
+    """What there is in a schema."""
+    found = await db.fetch("SELECT tablename FROM pg_catalog.pg_tables WHERE schemaname = $1", schema)
+    return {name for (name,) in found}
+
+
+async def alone(db: asyncpg.Connection, schema: str) -> None:
+    """Inside a transaction: nobody else makes or changes this store's tables until it ends."""
+    await db.execute("SELECT pg_advisory_xact_lock(hashtext($1))", f"gsb store {schema}")
+
+
+async def create(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
+    """Make an empty store of a schema without tables, inside the caller's transaction."""
+    await db.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    await db.execute(LAYOUT)
+    await db.execute("INSERT INTO layout VALUES ($1, $1, $2)", VERSION, seal.keycheck())
+
+
+async def prepare(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
+    """Make the schema a store, or bring it up to date; refuse what is not ours. Raises StoreUnfit and asyncpg's errors.
+
+    Of several processes that start at once one does it and the others wait. ``db`` is of no use for other work after.
+    """
+    await db.execute("SET lock_timeout = 0; SET statement_timeout = 0")
+    # Whoever waits inside a statement would be waited for by an index that is made beside others.
+    while not await db.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", f"gsb store {schema}"):
+        await asyncio.sleep(LOCK_PAUSE)
+    if not await tables(db, schema):
+        async with db.transaction():
+            await create(db, schema, seal)
+        return
+    version, oldest = await _checked(db, schema, seal)
+    for each in range(version + 1, VERSION + 1):
+        await _take(db, schema, MIGRATIONS[each].expand)
+        await db.execute("UPDATE layout SET version = $1", each)
+    if oldest < VERSION and not await _older_at_work(db, schema):
+        for each in range(oldest + 1, VERSION + 1):
+            await _take(db, schema, MIGRATIONS[each].contract)
+        await db.execute("UPDATE layout SET oldest = $1", VERSION)
+
+
+async def _checked(db: asyncpg.Connection, schema: str, seal: Seal) -> tuple[int, int]:
+    """The version of a store that is there, and the oldest program that can work on it."""
+    if "layout" not in await tables(db, schema):
+        raise StoreUnfit(f"schema {schema}: this is not a store of the bus")
+    version, oldest, keycheck = await db.fetchrow("SELECT version, oldest, keycheck FROM layout")
+    if oldest > VERSION:
+        raise StoreUnfit(f"schema {schema}: the store has version {version}, this program knows {VERSION} at most")
+    try:
+        seal.recognise(keycheck)
+    except Unreadable:
+        raise StoreUnfit(f"schema {schema}: the store was sealed with another key") from None
+    return int(version), int(oldest)
+
+
+async def _older_at_work(db: asyncpg.Connection, schema: str) -> bool:
+    found = await db.fetch(
+        "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^gsb'"
+    )
+    ours = application(schema)
+    # The first layout's programs do not say on which schema they work.
+    return any(name == "gsb" or (name != ours and _of(name) == _of(ours)) for (name,) in found)
+
+
+def _of(name: str) -> str:
+    """What follows the version in a session's name."""
+    return name.partition(" ")[2]
+
+
+async def _take(db: asyncpg.Connection, schema: str, steps: Iterable[Step]) -> None:
+    for step in steps:
+        for left in range(LOCK_TRIES, -1, -1):
+            try:
+                if await db.fetchrow(step.done) is None:
+                    await _try(db, step)
+                break
+            except asyncpg.LockNotAvailableError as error:
+                if not left:
+                    raise StoreUnfit(f"schema {schema}: its tables cannot be changed: {error}") from error
+                await asyncio.sleep(LOCK_PAUSE)
+
+
+async def _try(db: asyncpg.Connection, step: Step) -> None:
+    if step.alone:
+        await db.execute(step.sql, timeout=LONG)
+        return
+    async with db.transaction():
+        await db.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT}'")
+        await db.execute(step.sql)

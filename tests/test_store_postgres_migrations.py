@@ -1,0 +1,244 @@
+"""The PostgreSQL store's layout is brought up to date while older programs work on it, and after a death at any point.
+
+The older program is a process of its own, with the statements of its time: ``tests.support.old_layout``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from gsb.model import State
+from gsb.store.contract import StoreUnfit
+from gsb.store.postgres.layout import migrations
+from gsb.store.postgres.layout.tables import VERSION
+from tests.support.old_layout import FIRST, KEY
+from tests.support.postgres import some_server
+from tests.support.stores import PostgresMaker, accepted, done, state_of
+
+ROOT = Path(__file__).parent.parent
+STEPS = [step for each in migrations.MIGRATIONS.values() for step in (*each.expand, *each.contract)]
+WAIT = 60.0
+"""Seconds within which what is waited for must happen."""
+
+
+@pytest.fixture(scope="module")
+def dsn() -> Iterator[str]:
+    with some_server() as found:
+        yield found
+
+
+@pytest.fixture
+async def maker(dsn: str) -> AsyncIterator[PostgresMaker]:
+    made = PostgresMaker(dsn, KEY)
+    yield made
+    await made.drop()
+
+
+async def before(maker: PostgresMaker) -> None:
+    """A store of the layout before, with something in it."""
+    store = await maker.open()
+    keycheck = (await maker.rows("SELECT keycheck FROM layout"))[0][0]
+    await store.close()
+    await maker.rows(f"DROP SCHEMA {maker.schema} CASCADE")
+    db = await asyncpg.connect(maker.dsn, server_settings={"search_path": maker.schema})
+    await db.execute(f"CREATE SCHEMA {maker.schema}")
+    await db.execute(FIRST)
+    await db.execute("INSERT INTO layout VALUES (1, 1, $1)", keycheck)
+    await db.close()
+
+
+async def shape(maker: PostgresMaker) -> list[tuple[object, ...]]:
+    """Every column, index, constraint and bound of the schema, and whether indexes are of use."""
+    found = await maker.rows(
+        """
+        SELECT relname::text, relkind::text, pg_get_expr(relpartbound, oid), attname::text, atttypid::regtype::text,
+            attstorage::text, attnotnull
+        FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0
+        WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')
+        UNION ALL SELECT relname, indisvalid::text, pg_get_indexdef(indexrelid), NULL, NULL, NULL, NULL
+        FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE relnamespace = current_schema()::regnamespace
+        UNION ALL SELECT conname, pg_get_constraintdef(oid), NULL, NULL, NULL, NULL, NULL FROM pg_constraint
+        WHERE connamespace = current_schema()::regnamespace
+        UNION ALL SELECT 'layout', version::text, oldest::text, NULL, NULL, NULL, NULL FROM layout
+        """
+    )
+    cells = [tuple(cell.replace(maker.schema, "") if isinstance(cell, str) else cell for cell in row) for row in found]
+    return sorted(cells, key=str)
+
+
+async def new_shape(maker: PostgresMaker) -> list[tuple[object, ...]]:
+    other = PostgresMaker(maker.dsn, KEY)
+    try:
+        store = await other.open()
+        await done(store)
+        await store.close()
+        return await shape(other)
+    finally:
+        await other.drop()
+
+
+async def test_a_layout_that_was_brought_up_to_date_is_the_newest_one(maker: PostgresMaker) -> None:
+    await before(maker)
+    store = await maker.open()
+    await done(store)
+    await store.close()
+    assert await shape(maker) == await new_shape(maker)
+
+
+async def test_a_newer_layout_is_used_as_long_as_it_allows_it(maker: PostgresMaker) -> None:
+    store = await maker.open()
+    await maker.rows("UPDATE layout SET version = $1, oldest = $2", VERSION + 1, VERSION)
+    await accepted(await maker.open())
+    await maker.rows("UPDATE layout SET oldest = $1", VERSION + 1)
+    with pytest.raises(StoreUnfit, match="version"):
+        await maker.open()
+    await accepted(store)  # whoever is at work goes on
+
+
+# --- older programs at work -----------------------------------------------------------------------------------
+
+
+class Program:
+    """A process that works under load; what it has acknowledged."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process, self.acknowledged = process, list[str]()
+
+    async def more(self, count: int = 20) -> None:
+        """Wait until so many more are acknowledged."""
+        assert self._process.stdout is not None
+        for _ in range(count):
+            line = await asyncio.wait_for(self._process.stdout.readline(), WAIT)
+            assert line, "the program has ended"
+            self.acknowledged.append(line.decode().strip())
+
+    async def end(self) -> None:
+        out, _ = await asyncio.wait_for(self._process.communicate(b""), WAIT)
+        assert self._process.returncode == 0
+        self.acknowledged += out.decode().split()
+
+
+@asynccontextmanager
+async def program(kind: str, maker: PostgresMaker) -> AsyncIterator[Program]:
+    words = [sys.executable, "-m", "tests.support.old_layout", kind, maker.dsn, maker.schema]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*words, cwd=ROOT, stdin=pipe, stdout=pipe)
+    made = Program(process)
+    try:
+        await made.more(1)
+        yield made
+        await made.end()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_older_and_newer_programs_work_side_by_side_while_the_layout_changes(maker: PostgresMaker) -> None:
+    async with program("first", maker) as old:
+        await old.more()
+        async with program("newest", maker) as new:
+            await asyncio.gather(old.more(), new.more())
+            assert [tuple(row) for row in await maker.rows("SELECT version, oldest FROM layout")] == [(VERSION, 1)]
+        async with program("newest", maker) as again:
+            await asyncio.gather(old.more(), again.more())
+            assert [tuple(row) for row in await maker.rows("SELECT oldest FROM layout")] == [(1,)]
+    async with program("newest", maker) as last:
+        assert [tuple(row) for row in await maker.rows("SELECT oldest FROM layout")] == [(VERSION,)]
+    every = [id_ for each in (old, new, again, last) for id_ in each.acknowledged]
+    maker.clock.now = (await maker.rows("SELECT extract(epoch FROM now())::float8"))[0][0]
+    store = await maker.open()
+    for id_ in every:
+        found = await store.exchange(id_)
+        assert found is not None
+        assert (found.state, found.outcome is not None and found.outcome.body) == (State.DONE, b'{"ok":true}')
+        assert await store.record(id_) is not None
+
+
+async def test_a_long_transaction_delays_the_change_and_stops_nobody(maker: PostgresMaker) -> None:
+    await before(maker)
+    reader = await asyncpg.connect(maker.dsn, server_settings={"search_path": maker.schema})
+    async with program("first", maker) as old:
+        async with reader.transaction():
+            await reader.fetch("SELECT FROM sealed LIMIT 1")
+            opening = asyncio.create_task(maker.open())
+            # Another writer of the table queues behind whoever waits for it: there must be no such queue for long.
+            await old.more(200)
+            assert not opening.done()
+        await accepted(await asyncio.wait_for(opening, WAIT))
+        await old.more()
+    await reader.close()
+
+
+# --- deaths ---------------------------------------------------------------------------------------------------
+
+DIES = """
+import asyncio, os, signal, sys
+from gsb.store.postgres import PostgresStore
+from gsb.store.postgres.layout import migrations
+from tests.support.old_layout import KEY
+
+place, when, dsn, schema = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+count, execute = 0, migrations._try
+
+async def dying(db, step):
+    global count
+    count += 1
+    if count > place and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    await execute(db, step)
+    if count > place:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+migrations._try = dying
+asyncio.run(PostgresStore(dsn, KEY, schema=schema).open())
+"""
+
+
+def test_there_are_steps_to_die_at() -> None:
+    assert len(STEPS) == 7
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("place", range(7))
+async def test_a_death_at_any_step_leaves_work_for_the_next_start(maker: PostgresMaker, place: int, when: str) -> None:
+    await before(maker)
+    words = [sys.executable, "-c", DIES, str(place), when, maker.dsn, maker.schema]
+    process = await asyncio.to_thread(subprocess.run, words, cwd=ROOT, check=False)
+    assert process.returncode == -signal.SIGKILL
+    store = await maker.open()
+    made = await done(store)
+    assert await state_of(store, made.id) is State.DONE
+    await store.close()
+    assert await shape(maker) == await new_shape(maker)
+
+
+async def test_an_index_that_was_not_finished_is_made_again(maker: PostgresMaker) -> None:
+    """It is there, and of no use: the death comes while it waits for somebody's transaction."""
+    await before(maker)
+    writer = await asyncpg.connect(maker.dsn, server_settings={"search_path": maker.schema})
+    words = [sys.executable, "-c", DIES, "99", "after", maker.dsn, maker.schema]
+    async with writer.transaction():
+        await writer.execute("LOCK TABLE exchange IN ROW EXCLUSIVE MODE")
+        process = await asyncio.create_subprocess_exec(*words, cwd=ROOT)
+        for _ in range(1_000):
+            if invalid := await maker.rows("SELECT FROM pg_index WHERE NOT indisvalid"):
+                break
+            await asyncio.sleep(0.02)
+        process.kill()
+        await process.wait()
+        assert invalid
+    await writer.close()
+    store = await maker.open()
+    await done(store)
+    await store.close()
+    assert await shape(maker) == await new_shape(maker)
