@@ -16,7 +16,7 @@ import pytest
 
 from gsb.errors import RateExceeded, StoreUnavailable
 from gsb.limits import Budgets
-from gsb.shares.budgets import AHEAD, KEEP, PART, SharedBudgets
+from gsb.shares.budgets import AHEAD, KEEP, PART, REST, SharedBudgets
 from gsb.shares.contract import Draw, Drawn
 from gsb.shares.local import LocalShares
 from tests.support.hours import in_a_moment
@@ -161,6 +161,13 @@ def test_where_many_calls_come_few_of_them_wait_for_a_draw() -> None:
     times = in_a_moment(load(shares, grant(60_000, 2_000), lambda number, now: 300.0, 5.0))
     assert len(times) == pytest.approx(4_500, rel=0.01)
     assert shares.draws < 3 * 5 / AHEAD * 2
+
+
+def test_a_budget_that_is_used_up_is_asked_for_a_few_times_a_second() -> None:
+    shares = Far()
+    times = in_a_moment(load(shares, grant(60_000, 1_000), lambda number, now: 1_000.0, 6.0))
+    assert len(times) == pytest.approx(7_000, rel=0.02)
+    assert shares.draws < 3 * 6 / REST * 2.5
 
 
 def test_calls_that_come_together_are_drawn_for_together() -> None:

@@ -24,6 +24,8 @@ AHEAD = 0.1
 """Seconds for which a piece should last."""
 PART = 20
 """A piece is this part of a burst at most, and so nothing where the burst is smaller."""
+REST = 0.05
+"""Seconds at most for which a budget that was found used up is not asked again, so that a piece comes together."""
 KEEP = 0.5
 """Seconds after which a piece that was not used is given back."""
 
@@ -42,11 +44,16 @@ class _Budget:
     used: int = 0
     """Since the last draw."""
     drawn_at: float = 0.0
+    rests_until: float = float("-inf")
+
+    @property
+    def interval(self) -> float:
+        return 60 / self.rate.per_minute
 
     def draw(self, more: int) -> Draw:
         """For those who wait and, beyond what is here, for so many more."""
-        interval = 60 / self.rate.per_minute
-        return Draw(len(self.waiting) + more - self.piece, interval, interval * (self.rate.burst - 1))
+        slack = self.interval * (self.rate.burst - 1)
+        return Draw(len(self.waiting) + more - self.piece, self.interval, slack)
 
     def next_piece(self, steady: float) -> int:
         """How many may be asked for next, as fast as they came until now."""
@@ -78,6 +85,8 @@ class SharedBudgets(Budgets):
             budget.used += 1
             return None
         self.room(grant, grant.rate, now)
+        if self._steady() < budget.rests_until:
+            raise self.refusal(grant, grant.rate, now)
         budget.waiting.append(waiting := asyncio.get_running_loop().create_future())
         self._ask(budget)
         return waiting
@@ -125,6 +134,8 @@ class SharedBudgets(Budgets):
         now = self._clock()
         self.learn(budget.grant, budget.rate, drawn.ahead, now)
         budget.piece += piece + drawn.exchanges
+        if drawn.exchanges < len(waiting):
+            budget.rests_until = self._steady() + min(budget.rate.burst // PART * budget.interval, REST)
         for each in waiting:
             if each.done():
                 continue  # whoever called went away meanwhile
