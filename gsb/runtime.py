@@ -29,7 +29,7 @@ from gsb.sdk.adapter import Adapter, Context, no_calls
 from gsb.sdk.errors import Broken, Refused, Unavailable
 from gsb.sdk.http import Http
 from gsb.sdk.threads import Threads
-from gsb.shares.places import PREPARE, Places, SharedPlaces
+from gsb.shares.places import PREPARE, Places
 from gsb.watchdog import Blocked, Watchdog
 
 log = logging.getLogger("gsb.runtime")
@@ -74,7 +74,7 @@ class Runtime:
         self._clock, self._works_for = clock, works_for
         self.metrics = Metrics()
         """The node's. It is the runtime's because adapters are measured here, and nothing of a node comes before it."""
-        self.places: Callable[[SystemInfo], Places | SharedPlaces] = lambda system: Places(system.concurrency)
+        self.places: Callable[[SystemInfo], Places] = lambda system: Places(system.concurrency)
         """Where a system's calls get their places; set before the first adapter is opened."""
         self._lines: Mapping[str, Line] = {}
         self.metrics.call(lambda: {name: line.places.limit for name, line in self._lines.items()})
@@ -174,7 +174,7 @@ class Line:
         clock: Callable[[], float],
         metrics: Metrics,
         clients: Sequence[Http | Caller],
-        places: Places | SharedPlaces,
+        places: Places,
     ) -> None:
         self.name, self.adapter, self._clients = plan.system.id, adapter, clients
         self.handle = adapter.handle if plan.essence.caller is None else honest(adapter.handle)
@@ -230,7 +230,8 @@ class Line:
         self._refuse_while_open()
         self._calls += 1
         try:
-            await self._take_place()
+            if not self.places.take():
+                await self._wait_for_a_place()
             try:
                 self._refuse_while_open()
                 passage = self._breaker.enter()
@@ -244,13 +245,10 @@ class Line:
             if not self._calls:
                 self._idle.set()
 
-    async def _take_place(self) -> None:
-        if not self.places.locked():
-            await self.places.acquire()  # at once, and so without the cost of a time-out
-            return
+    async def _wait_for_a_place(self) -> None:
         try:
             async with asyncio.timeout(PREPARE):
-                await self.places.acquire()
+                await self.places.wait()
         except TimeoutError:
             raise Unavailable("every place is taken", sent=False, after=1.0) from None
 
@@ -339,7 +337,7 @@ async def _made(
     plan: Plan,
     clock: Callable[[], float],
     metrics: Metrics,
-    places: Callable[[SystemInfo], Places | SharedPlaces],
+    places: Callable[[SystemInfo], Places],
 ) -> Line:
     """The system's line, not open yet. Raises ConfigInvalid when the adapter cannot even be made."""
     name, http = plan.system.id, Http(plan.system.timeout)

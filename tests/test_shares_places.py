@@ -103,7 +103,8 @@ class Worker:
 
     async def _call(self, seconds: float) -> None:
         while True:
-            await self.places.acquire()
+            if not self.places.take():
+                await self.places.wait()
             try:
                 self.calls += 1
                 await self.core.call(seconds)
@@ -168,7 +169,7 @@ def test_the_first_call_of_a_node_waits_for_nothing_while_all_are_idle() -> None
         nodes, _ = workers(9)
         await asyncio.sleep(2 * SECOND)
         assert [node.places.limit for node in nodes] == [3, 3, 3]
-        assert all(node.places.room(2) and not node.places.locked() for node in nodes)
+        assert all(node.places.room(2) and not node.places.full() for node in nodes)
 
     in_a_moment(run())
 
@@ -231,11 +232,11 @@ def test_a_node_that_was_stopped_and_goes_on_has_no_places_before_it_asked() -> 
         nodes[0].way.cut = True
         await nodes[0].stop()
         await asyncio.sleep(60 * SECOND)
-        assert nodes[0].places.locked()
+        assert nodes[0].places.full()
         assert nodes[1].places.limit == 8
         nodes[0].way.cut = False
         nodes[0].start()
-        assert nodes[0].places.locked()
+        assert nodes[0].places.full()
         await asyncio.sleep(SECOND)
         assert [node.places.limit for node in nodes] == [4, 4]
 
@@ -275,8 +276,8 @@ def test_whoever_waits_for_a_place_may_go_away() -> None:
         await asyncio.sleep(SECOND)
         nodes[0].want(1, seconds=TIMEOUT)
         await asyncio.sleep(SECOND)
-        gone = asyncio.create_task(nodes[0].places.acquire())
-        stays = asyncio.create_task(nodes[0].places.acquire())
+        gone = asyncio.create_task(nodes[0].places.wait())
+        stays = asyncio.create_task(nodes[0].places.wait())
         await asyncio.sleep(SECOND)
         gone.cancel()
         await nodes[0].calm()
@@ -308,8 +309,30 @@ def test_a_system_that_bears_more_by_now_is_given_more() -> None:
 async def test_places_of_ones_own_are_as_many_as_the_system_bears() -> None:
     places = Places(2)
     assert [places.room(busy) for busy in range(4)] == [True, True, False, False]
-    await places.acquire()
-    await places.acquire()
-    assert places.locked()
+    assert [places.take() for _ in range(3)] == [True, True, False]
+    assert places.full()
     places.release()
-    assert not places.locked()
+    assert not places.full()
+
+
+async def test_who_waited_longest_is_given_the_place_and_who_has_gone_is_passed_over() -> None:
+    places, order = Places(1), list[str]()
+    assert places.take()
+
+    async def wait(name: str) -> None:
+        await places.wait()
+        order.append(name)
+
+    tasks = [asyncio.create_task(wait(name)) for name in ("gone", "first", "second", "given and gone")]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    places.release()
+    assert not places.take()
+    await asyncio.wait({tasks[1]})
+    assert order == ["first"]
+    places.release()
+    await asyncio.wait({tasks[2]})
+    places.release()  # to the last one, who is cancelled before it can take it
+    tasks[3].cancel()
+    await asyncio.wait({tasks[3]})
+    assert (order, places.take()) == (["first", "second"], True)

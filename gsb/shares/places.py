@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
@@ -29,68 +30,85 @@ SPARE = 12.0
 """Seconds for which a node may begin calls although it could not ask again."""
 
 
-class Places(asyncio.Semaphore):
-    """The places of one system, all of them this node's."""
+class Places:
+    """The places of one system, all of them this node's. Who waited longest is first."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(limit)
-        self.limit = limit
-
-    def room(self, busy: int) -> bool:
-        """Whether one more may begin beside so many; if not, it is wanted."""
-        return busy < self.limit
-
-
-class SharedPlaces:
-    """The places that this node has at one system, used like ``Places``. ``soon`` is called when the
-    first one more is wanted."""
-
-    def __init__(self, steady: Callable[[], float], soon: Callable[[], None]) -> None:
-        self._steady, self._soon = steady, soon
+        self._had = limit
         self._busy = 0
-        self._had = 0
-        self._until = float("-inf")
-        """When nothing begins any more in what is had."""
-        self._wanted = False
-        self._told = Need(0, 0, hungry=False, seconds=0.0)
-        self._waiting: dict[asyncio.Future[None], None] = {}
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
     def limit(self) -> int:
-        return self._had if self._steady() < self._until else 0
+        """How many calls this node may begin at once."""
+        return self._had
 
-    def locked(self) -> bool:
+    def full(self) -> bool:
         return self._busy >= self.limit
 
     def room(self, busy: int) -> bool:
+        """Whether one more may begin beside so many; if not, it is wanted."""
         if busy < self.limit:
             return True
         self._want()
         return False
 
-    async def acquire(self) -> None:
-        while self.locked():
-            self._want()
-            self._waiting[freed := asyncio.get_running_loop().create_future()] = None
-            try:
-                await freed
-            finally:
-                del self._waiting[freed]
+    def take(self) -> bool:
+        """Take a place if one is free at once; then ``release`` must follow, else ``wait``."""
+        if self._waiting or self.full():
+            return False
         self._busy += 1
+        return True
+
+    async def wait(self) -> None:
+        """Returns with a place; ``release`` must follow."""
+        self._waiting.append(given := asyncio.get_running_loop().create_future())
+        self._want()
+        try:
+            await given
+        except asyncio.CancelledError:
+            if given.done() and not given.cancelled():
+                self.release()
+            else:
+                with suppress(ValueError):  # it may have been passed over already
+                    self._waiting.remove(given)
+            raise
 
     def release(self) -> None:
         self._busy -= 1
-        self._wake()
+        self._give()
+
+    def _give(self) -> None:
+        """What is free to those who wait."""
+        while self._waiting and not self.full():
+            given = self._waiting.popleft()
+            if not given.done():  # else whoever waited was cancelled
+                self._busy += 1
+                given.set_result(None)
+
+    def _want(self) -> None:
+        """One more is wanted: nobody has any to give."""
+
+
+class SharedPlaces(Places):
+    """The places that this node has at one system. ``soon`` is called when the first one more is wanted."""
+
+    def __init__(self, steady: Callable[[], float], soon: Callable[[], None]) -> None:
+        super().__init__(0)
+        self._steady, self._soon = steady, soon
+        self._until = float("-inf")
+        """When nothing begins any more in what is had."""
+        self._wanted = False
+        self._told = Need(0, 0, hungry=False, seconds=0.0)
+
+    @property
+    def limit(self) -> int:
+        return self._had if self._steady() < self._until else 0
 
     def _want(self) -> None:
         self._wanted = True
         if not self._told.hungry:
             self._soon()
-
-    def _wake(self) -> None:
-        for freed in self._waiting:
-            if not freed.done():
-                freed.set_result(None)
 
     def need(self, system: SystemInfo) -> Need:
         """What is needed now."""
@@ -103,7 +121,7 @@ class SharedPlaces:
         """What was given when it was asked for at that time."""
         self._had = slots.calls
         self._until = asked + slots.seconds - self._told.seconds + SPARE
-        self._wake()
+        self._give()
 
 
 class Dealer:
