@@ -82,6 +82,11 @@ async def passed_over(it: Battle) -> None:
     await it.conclude()
 
 
+async def forked(it: Battle) -> None:
+    """Both recorders record."""
+    await it.watch("forged", within=60.0)
+
+
 @pytest.mark.parametrize(
     ("sabotage", "happens", "found"),
     [
@@ -90,6 +95,7 @@ async def passed_over(it: Battle) -> None:
         ("retry", watched, "twice"),
         ("durability", forgotten, "lost"),
         ("order", passed_over, "unrecorded"),
+        ("comparison", forked, "forged"),
     ],
 )
 async def test_the_suite_notices_a_cluster_without(

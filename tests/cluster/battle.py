@@ -205,10 +205,11 @@ class Battle:
         return {finding.kind for finding in self.findings}
 
     async def watch(self, kind: str, within: float) -> None:
-        """Look at the ledger until there is a finding of this kind, for at most so many seconds."""
+        """Look at the ledger and the log until there is a finding of this kind, for at most so many seconds."""
         end = time.monotonic() + within
         while kind not in self.kinds and time.monotonic() < end:
             self.findings += checker.effects_of(checker.read_effects(self._effects))
+            await self._verify(LOOKS)
             await asyncio.sleep(LOOK)
 
     async def _within(self, work: Awaitable[object], otherwise: str, seconds: float = RESUMES_WITHIN) -> None:

@@ -7,7 +7,9 @@ lease         ``begin`` grants to everybody, always
 retry         what may have acted is tried again instead of being unknown
 durability    PostgreSQL is told not to wait for its disk before it acknowledges
 order         the recorder believes that entries become visible in the order of their numbers, and passes late ones over
-              (commits take longer here, so that some are late soon)
+comparison    two recorders are at work, and write their files before the store has compared
+
+With the last two commits take longer, so that entries come late.
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gsb.cli.main import main
+from gsb.duty import Duty
+from gsb.evidence.log import CHECKPOINT
 from gsb.model import Entry, State
+from gsb.record import Recorder
 from gsb.store.contract import Attempt, Begun, NewExchange, Reservation
+from gsb.store.logs import Unsequenced
 from gsb.store.postgres import PostgresStore, batch, log, sessions
 
 COMMIT_TAKES = 0.2
@@ -81,6 +87,33 @@ def without_order() -> None:
     late = "WHERE entry > (SELECT coalesce(max(entry), 0) FROM placed) AND"
     assert log._NEXT.count("WHERE") == 1
     _replace(log, _NEXT=log._NEXT.replace("WHERE", late))
+    with_slow_commits()
+
+
+def without_comparison() -> None:
+    made: list[Recorder] = []
+    sequence, init = PostgresStore.sequence, Recorder.__init__
+
+    def inits(self: Recorder, *args: Any, **named: Any) -> None:
+        init(self, *args, **named)
+        made.append(self)
+
+    async def sequences(self: PostgresStore, given: Unsequenced, checkpoint: bytes) -> None:
+        (recorder,) = made
+        state = next(state for state in await self.logs() if state.origin == given.origin)
+        edge = await recorder._read_edge(state)
+        await recorder._write(given.origin, edge.extend(given.contents))
+        await recorder._write(given.origin, {CHECKPOINT: checkpoint})
+        await sequence(self, given, checkpoint)
+
+    _replace(Recorder, __init__=inits)
+    _replace(PostgresStore, sequence=sequences)
+    _replace(Duty, fence=lambda self: 1)
+    with_slow_commits()
+
+
+def with_slow_commits() -> None:
+    """Entries become visible long after they have got their numbers."""
     write = batch.Batch.write
 
     async def writes(self: batch.Batch, asks: Sequence[batch.Ask]) -> None:
@@ -102,6 +135,7 @@ SABOTAGE: dict[str, Callable[[], None]] = {
     "retry": with_retry,
     "durability": without_durability,
     "order": without_order,
+    "comparison": without_comparison,
 }
 
 if __name__ == "__main__":
