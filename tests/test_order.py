@@ -41,10 +41,11 @@ ROWS = """
     bus skew lag duty
     testing.cassette testing.peer testing.subject testing.still testing.faults testing.conduct testing.contract testing
     handout verdict
-    admit perform workers sweep reload resume ask cosign record
+    admit perform workers sweep reload resume restore ask cosign record
     web.server web.callers web.services web.reference.shapes web.reference.openapi web.reference.docs
         web.exchanges web.log web.receipts web.admin web.erasure web.app
     witness.settings witness.book witness.server witness.serving
+    bench.servers.installed bench.servers.postgres bench.servers.kafka
     node bench.store bench.place bench.instant bench.load bench.floor bench.served bench.steps bench.sync
         bench.crowd.late bench.crowd.place bench.crowd.flood bench.crowd.fairness bench.crowd.strain bench.memory
         bench.search.fill bench.search.measure

@@ -1,0 +1,29 @@
+"""What may be missing before a server can be started, and room for what it writes.
+
+Whoever starts servers says what is missing in one line; nothing is installed here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START = 90.0
+"""Seconds within which a server must be ready, on a machine that is busy with other things."""
+
+
+class NotInstalled(Exception):
+    """The text says what is missing and how to get it."""
+
+
+@contextmanager
+def room(prefix: str, where: Path | None) -> Iterator[Path]:
+    """A new folder in ``where`` (None: where temporary files lie), which is removed in the end."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
