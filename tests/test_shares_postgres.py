@@ -75,6 +75,15 @@ async def test_drawing_waits_for_no_disk_and_everything_else_does(maker: Postgre
     assert told == "on"
 
 
+async def test_budgets_that_the_database_has_lost_begin_anew(maker: PostgresMaker) -> None:
+    shares, asked = await shares_of(maker), {"budget": Draw(2, 60.0, 60.0)}
+    assert (await shares.draw(asked))["budget"].exchanges == 2
+    await maker.rows("DELETE FROM share_budget")
+    with pytest.raises(StoreUnavailable):
+        await shares.draw(asked)
+    assert (await shares.draw(asked))["budget"].exchanges == 2
+
+
 async def test_a_node_that_is_stopped_between_two_statements_keeps_nobody_waiting(maker: PostgresMaker) -> None:
     """Its read of the slots is old when it goes on, so what it would write is refused, and it reads again."""
     shares = await shares_of(maker)

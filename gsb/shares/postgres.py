@@ -124,6 +124,9 @@ class PostgresShares:
                 self._budgets |= new
             counts, intervals, slacks = zip(*asked.values(), strict=True)
             found = await db.fetch(_DRAW, list(asked), counts, intervals, slacks, ROUNDING)
+            if len(found) < len(asked):
+                self._budgets.clear()
+                raise StoreUnavailable("another database has taken the place of the one that knew these budgets")
             return {name: Drawn(count, ahead) for name, count, ahead in found}
 
         return await self._sessions.read(drawn)
