@@ -1,8 +1,9 @@
 """Whose duty it is to keep the evidence log: one recorder's at a time, by a lease that it renews.
 
-Whoever holds the lease knows from its own steady clock until when, counted from before it asked; so a node that was
-stopped and goes on later knows at once that its time may be over, without asking anybody. The lease is no lock: what
-keeps the log one log is that the store compares before it gives places or publishes. A crash lets the lease run out.
+Whoever holds the lease knows from its own steady clock until when, counted from before it asked; so a process that was
+stopped and goes on later knows at once that its time may be over, without asking anybody. A whole machine that was
+halted, clocks and all, believes in the rest of its lease for as long as that is. The lease is no lock: what keeps the
+log one log is that the store compares before it gives places or publishes. A crash lets the lease run out.
 """
 
 from __future__ import annotations

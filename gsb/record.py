@@ -239,7 +239,9 @@ class Recorder:
         given = await self._bus.store.unsequenced(BATCH)
         if given is None:
             return False
-        state = next(state for state in logs if state.origin == given.origin)
+        state = next((state for state in logs if state.origin == given.origin), None)
+        if state is None:
+            raise LogMoved  # begun in between, by another recorder
         # After the last of a closed log come those of the next, which were not asked for.
         self._more = len(given.contents) == BATCH or state.closed
         edge = await self._edge(state)
