@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import orjson
@@ -122,37 +122,49 @@ async def find(bus: Bus, begun: Begun, service: ServiceInfo, record: Record) -> 
 async def settle(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
     """Write the verdict; whether it was taken. What a core system did must not be lost to a trouble of the store, so
     writing is tried again. The lease may run out meanwhile; a write is then unknown until this ends it."""
+    write, entry = writing(bus, begun, verdict)
+    doubtful = False
     for pause in FINISH_RETRIES:
         try:
             async with bus.gate.turn(begun.exchange.agency):
-                taken = await write(bus, begun, verdict)
+                taken = await write() or (doubtful and await stands(bus, begun, entry))
                 if not taken and isinstance(verdict, Finish) and begun.task != "expired":
                     # Somebody else ended it meanwhile. This outcome changes nothing, but it happened, and is proved.
                     await bus.store.note(outcome_entry(bus, begun, verdict, kind="late"))
         except StoreUnavailable:
             if pause is None:
                 raise
+            doubtful = True
             await asyncio.sleep(pause)
             continue
         if taken:
+            if isinstance(verdict, Finish) and entry is not None:
+                bus.waiters.hand(as_ended(begun.exchange, verdict.outcome, entry))
             tell(bus, begun, verdict)
         return taken
     return False
 
 
-async def write(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
+def writing(bus: Bus, begun: Begun, verdict: Verdict) -> tuple[Callable[[], Awaitable[bool]], Entry | None]:
+    """What writes the verdict, the same at every try, and the entry by which it is known again."""
+    store, attempt = bus.store, begun.attempt
     match verdict:
         case Postpone(delay=delay, reason=reason, sent=sent):
-            return await bus.store.postpone(begun.attempt, delay, reason, sent=sent)
+            return partial(store.postpone, attempt, delay, reason, sent=sent), None
         case Hold(state=state, reason=reason, detail=detail):
             entry = exchange_entry(bus, begun, state, {"reason": reason}, {"detail": detail})
-            return await bus.store.hold(begun.attempt, state, reason, entry)
+            return partial(store.hold, attempt, state, reason, entry), entry
         case Finish(outcome=outcome):
             entry = outcome_entry(bus, begun, verdict)
-            taken = await bus.store.finish(begun.attempt, outcome, entry)
-            if taken:
-                bus.waiters.hand(as_ended(begun.exchange, outcome, entry))
-            return taken
+            return partial(store.finish, attempt, outcome, entry), entry
+
+
+async def stands(bus: Bus, begun: Begun, entry: Entry | None) -> bool:
+    """Whether the verdict was written by a try whose commit was not answered."""
+    if entry is None:
+        return False
+    known = await bus.store.exchange(begun.exchange.id)
+    return known is not None and any(each.leaf == entry.leaf for each in known.entries)
 
 
 def as_ended(exchange: Exchange, outcome: Outcome, entry: Entry) -> Exchange:
