@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka
 from cloudevents.core.formats.json import JSONFormat
 
@@ -222,6 +224,36 @@ async def test_messages_that_are_none_of_ours_are_passed_over(single: KafkaTable
             await stranger.send_and_wait(work_topic(single, "tax"), b"not ours", headers=headers)
         await stranger.send_and_wait(work_topic(single, "tax"), b"not read", headers=good)
         assert await take(broker, ["tax"], 1) == [("tax", "e-1")]
+
+
+class NoUtf8(str):
+    """A name of a header that no client of good will writes."""
+
+    def encode(self, *_: object) -> bytes:
+        return b"\xff\xfe"
+
+
+async def test_a_message_that_the_client_cannot_decode_stops_nobody(single: KafkaTable) -> None:
+    topic = work_topic(single, "tax")
+    states = {"is_transactional": 0, "producer_id": -1, "producer_epoch": -1, "base_sequence": -1}
+    async with opened(single) as broker, AIOKafkaProducer(bootstrap_servers=single.brokers) as stranger:
+        await broker.dispatch("tax", "before", "payroll")
+        await raw(single, topic, 1)
+        for _ in range(2):
+            batch = _DefaultRecordBatchBuilderPy(magic=2, compression_type=0, batch_size=1_000, **states)
+            for number in range(3):
+                batch.append(number, 1, b"key", b"value", [(NoUtf8("name"), b"value")])
+            request = ProduceRequest(
+                transactional_id=None, required_acks=1, timeout=5_000, topics=[(topic, [(0, bytes(batch.build()))])]
+            )
+            await stranger.partitions_for(topic)
+            leader = stranger.client.cluster.leader_for_partition(TopicPartition(topic, 0))
+            await stranger.client.send(leader, request)
+            await broker.dispatch("tax", uuid.uuid4().hex, "payroll")
+        worker = Worker(broker)
+        await broker.dispatch("tax", "after", "payroll")
+        await worker.until_given("before", "after")
+        assert len(set(worker.exchanges)) == 4
 
 
 async def test_wakes_reach_the_other_nodes_that_listen_and_only_once_one_s_own(table: KafkaTable) -> None:

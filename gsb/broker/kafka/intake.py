@@ -59,6 +59,10 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         """Those that this node has."""
         self._consumer: Consumer | None = None
         self._committed_at = 0.0
+        self._stumbled = False
+        """Whether the client could not decode a message: a name of a header that is not UTF-8."""
+        self._passed = False
+        """Whether that message was passed."""
         self._trouble = Trouble(log, f"work for {system} is read again")
 
     def take(self) -> Delivery | None:
@@ -100,16 +104,60 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _read(self, consumer: Consumer) -> None:
         """Whatever has come, paused where there is too much, and committed when it is time to."""
-        wait = GLANCE if consumer.paused() else WAIT
-        for partition, records in (await consumer.getmany(timeout_ms=wait, max_records=AT_ONCE)).items():
-            self._take_in(partition.partition, records)
-            self._changed()
+        if self._stumbled:
+            await self._pick(consumer)
+        else:
+            await self._take(consumer)
         self._pace(consumer)
         now = asyncio.get_running_loop().time()
         if now >= self._committed_at + COMMIT:
             self._committed_at = now
             await self._commit(consumer)
             self._look_for_topic(consumer)
+
+    async def _take(self, consumer: Consumer) -> None:
+        wait = GLANCE if consumer.paused() else WAIT
+        try:
+            found = await consumer.getmany(timeout_ms=wait, max_records=AT_ONCE)
+        except UnicodeDecodeError as error:
+            self._tell(error)
+            self._stumbled, self._passed = True, False
+            await self._go_back(consumer)
+            return
+        for partition, records in found.items():
+            self._take_in(partition.partition, records)
+            self._changed()
+
+    async def _go_back(self, consumer: Consumer) -> None:
+        """What the client had read together with what it could not decode is lost to it: to where this has read."""
+        for partition in consumer.assignment():
+            positions = self._partitions.get(partition.partition)
+            at = positions.next if positions is not None else None
+            if at is None:
+                at = await consumer.committed(partition)
+            if at is None:
+                await consumer.seek_to_beginning(partition)
+            else:
+                consumer.seek(partition, at)
+
+    async def _pick(self, consumer: Consumer) -> None:
+        """One message of each partition, and past those that the client cannot decode: only a stranger writes them. It
+        is over when one was passed and no other follows, or nothing is left to read."""
+        stumbled = found = False
+        for partition in consumer.assignment():
+            try:
+                records = (await consumer.getmany(partition, timeout_ms=GLANCE, max_records=1)).get(partition, ())
+            except UnicodeDecodeError:
+                stumbled = self._passed = True
+                at = await consumer.position(partition)
+                consumer.seek(partition, at + 1)
+                if (positions := self._partitions.get(partition.partition)) is not None:
+                    positions.read(at)
+            else:
+                found = found or bool(records)
+                self._take_in(partition.partition, records)
+                self._changed()
+        self._stumbled = stumbled or (found and not self._passed)
 
     def _take_in(self, number: int, records: Sequence[ConsumerRecord]) -> None:
         positions = self._partitions.get(number)
