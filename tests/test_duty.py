@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from gsb.evidence.log import CHECKPOINT, Files
 from gsb.evidence.merkle import Tree, leaf_hash
 from gsb.foundation import store_of
 from gsb.metrics import Metrics
+from gsb.record import Recorder
 from gsb.resume import Ground, checkpoint_of
 from gsb.shares.contract import Fence
 from gsb.shares.local import LocalShares
@@ -30,7 +32,8 @@ from tests.support.deployment import SITE
 from tests.support.node import GSB
 from tests.support.pausing import STEPS
 from tests.support.postgres import some_server
-from tests.support.recording import Clock, numbered
+from tests.support.recording import Clock, Hands, numbered
+from tests.test_cosign import scene
 
 WITHIN = 60.0
 """Seconds for whatever must happen, on a machine that is busy with other things."""
@@ -258,3 +261,45 @@ async def test_a_recorder_that_dies_anywhere_is_followed_by_the_other(tmp_path: 
             await first.start()
             assert (await it.at_work())[0] is second, step
             await it.verify()
+
+
+async def test_a_recorder_that_was_relieved_takes_no_witness_that_knows_more_for_a_contradiction(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fences: dict[str, int | None] = {"first": 1, "second": None}
+    async with scene(tmp_path, "a.example", there=False) as made, made.recording(opened=False) as hands:
+        first, second = (Recorder(hands.bus, made.clock.steady, partial(fences.get, name)) for name in fences)
+        async with closing(first), closing(second):
+            await first.open()
+            await second.open()
+            await hands.enter(1)
+            await first.turn()  # nobody answers, and it asks again and again
+            fences |= {"first": None, "second": 2}
+            await hands.enter(2, 3)
+            await made.begin("a.example")
+            await second.turn()
+            await asyncio.wait_for(contradicted(hands), WITHIN)
+            assert "second history" not in caplog.text
+            assert not hands.bus.behind
+            fences |= {"first": 3, "second": None}
+            await hands.enter(4)
+            await second.turn()
+            await first.turn()
+            assert [number for _, number in hands.log()] == [None, 1, 2, 3, 4]
+
+
+@asynccontextmanager
+async def closing(recorder: Recorder) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await recorder.close()
+
+
+async def contradicted(hands: Hands) -> None:
+    """Returns when some recorder has heard of a witness that it knows more."""
+    told = 'gsb_witness_failures_total{reason="contradiction",witness="a.example"} 1.0'
+    while True:
+        if told in hands.bus.metrics.text({}, {}).decode():
+            return
+        await asyncio.sleep(0.05)

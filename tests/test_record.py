@@ -164,6 +164,7 @@ async def test_a_recorder_that_loses_its_place_reads_the_log_anew(tmp_path: Path
     async with recording(tmp_path) as hands:
         await hands.record(1)
         other = Recorder(hands.bus, hands.clock.steady)
+        await other.open()
         await other.look()
         for number in range(2, 8):
             await hands.enter(number)
@@ -194,6 +195,7 @@ async def test_nothing_is_signed_on_an_edge_that_others_have_moved(tmp_path: Pat
     async with recording(tmp_path, wrap=lambda store: cast(Store, Overtaken(store))) as hands:
         await hands.record(1)
         other = Recorder(hands.bus, hands.clock.steady)
+        await other.open()
 
         async def faster() -> None:
             await other.look()
