@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deployment import free_ports
 from tests.support.node import GSB
+from tests.support.systems import openfisca
 
 ROOT = Path(__file__).parents[1]
 RUFF = Path(sys.executable).parent / "ruff"
@@ -99,3 +101,94 @@ def test_what_cannot_be_graded_is_told_in_a_line(tmp_path: Path, words: tuple[st
     said = gsb("grade", *words, cwd=tmp_path, code=2).stderr
     assert said.startswith("gsb: ")
     assert len(said.splitlines()) == 1
+
+
+# --- try
+
+
+def test_a_request_is_tried_without_a_bus(tmp_path: Path) -> None:
+    gsb("new", "fish", cwd=tmp_path)
+    (tmp_path / "request.json").write_text('{"parcel": "L-000042"}')
+    told = gsb("try", "fish", "fish/parcel/v1", "@request.json", cwd=tmp_path).stdout
+    assert json.loads(told) == {"parcel": "L-000042", "owner": "P-1001"}
+    refused = gsb("try", "fish", "fish/parcel/v1", '{"parcel": "L-999999"}', cwd=tmp_path, code=4).stderr
+    assert refused == "gsb: refused with the code not_found\n"
+
+
+def test_a_system_is_found_where_the_configuration_says(tmp_path: Path) -> None:
+    gsb("new", "fish", cwd=tmp_path)
+    system = tmp_path / "fish/config/systems/fish.toml"
+    (port,) = free_ports(1)
+    system.write_text(system.read_text("utf-8").replace("https://registry.example", f"http://127.0.0.1:{port}"))
+    words = ("try", "fish", "fish/parcel/v1", '{"parcel": "L-000042"}', "--config", "fish/config")
+    said = gsb(*words, cwd=tmp_path, code=6).stderr
+    assert said.startswith("gsb: unavailable (sent=False): ")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("try", "fish", "fish/parcel/v1", "{"), "does not fit its schema"),
+        (("try", "fish", "fish/parcel/v1", '{"parcel": "L-1", "parcel": "L-2"}'), "does not fit its schema"),
+        (("try", "fish", "fish/parcel/v1", '{"parcel": "L-1"}'), "/parcel"),
+        (("try", "fish", "fish/parcel/v1", "@none.json"), "cannot read none.json"),
+        (("try", "fish", "fish/parcel/v2", "{}"), "names no service fish/parcel/v2"),
+        (("try", "nobody", "fish/parcel/v1", "{}"), "no adapter 'nobody' is installed"),
+        (("try", "fish", "fish/parcel/v1", '{"parcel": "L-000042"}', "--config", "none"), "cannot read none/systems"),
+        (("replay", "fish", "none.json"), "there is no cassette none.json"),
+        (("replay", "fish", "fish/pyproject.toml"), "pyproject.toml"),
+        (("replay", "fish", "fish/schemas/fish/parcel/v1/reply.json"), "reply.json"),
+    ],
+)
+def test_wrong_use_is_told_in_a_line(tmp_path: Path, words: tuple[str, ...], text: str) -> None:
+    gsb("new", "fish", cwd=tmp_path)
+    said = gsb(*words, cwd=tmp_path, code=2).stderr
+    assert said.startswith("gsb: ")
+    assert text in said
+    assert len(said.splitlines()) == 1
+
+
+# --- record and replay
+
+
+@pytest.mark.slow
+async def test_a_call_of_a_real_system_is_recorded_and_replayed(tmp_path: Path) -> None:
+    body = {"tin": "TIN-0000042", "period": "2026-09", "gross": {"amount": "214500.50", "currency": "XOF"}}
+    config = tmp_path / "config"
+    (config / "systems").mkdir(parents=True)
+    async with openfisca() as engine:
+        system = f'title = "Tax"\nagency = "tax"\nadapter = "tax"\n[settings]\nurl = "{engine.url}"\ncurrency = "XOF"\n'
+        (config / "systems/tax.toml").write_text(system)
+        words = ("record", "tax", "tax/income-tax/v1", json.dumps(body), "--config", config, "--to", "taxed.json")
+        said = gsb(*words, "--note", "OpenFisca", cwd=tmp_path).stdout
+        assert said.startswith("taxed.json: 1 calls, without secrets and people")
+        assert "is there already" in gsb(*words, cwd=tmp_path, code=2).stderr
+    kept = json.loads((tmp_path / "taxed.json").read_bytes())
+    assert kept["note"] == "OpenFisca"
+    assert kept["request"].keys() == body.keys()
+    assert kept["request"]["tin"] != body["tin"]
+    assert kept["reply"]["rules"].startswith("openfisca-country_template ")
+    assert b"214500" not in (tmp_path / "taxed.json").read_bytes()
+    assert gsb("replay", "tax", "taxed.json", cwd=tmp_path).stdout == "taxed: as it was\n"
+    kept["reply"]["net"]["amount"] = "1.00"
+    (tmp_path / "taxed.json").write_text(json.dumps(kept))
+    said = gsb("replay", "tax", "taxed.json", cwd=tmp_path, code=1).stdout
+    assert said == "taxed: otherwise\n  it ends otherwise than the cassette\n"
+
+
+def test_what_has_no_outcome_is_not_recorded(tmp_path: Path) -> None:
+    gsb("new", "fish", cwd=tmp_path)
+    system = tmp_path / "fish/config/systems/fish.toml"
+    (port,) = free_ports(1)
+    system.write_text(system.read_text("utf-8").replace("https://registry.example", f"http://127.0.0.1:{port}"))
+    words = ("record", "fish", "fish/parcel/v1", '{"parcel": "L-000042"}', "--config", "fish/config", "--to", "x.json")
+    assert "unavailable" in gsb(*words, cwd=tmp_path, code=6).stderr
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_every_cassette_of_a_new_adapter_replays(tmp_path: Path) -> None:
+    gsb("new", "fish", cwd=tmp_path)
+    said = gsb("replay", "fish", cwd=tmp_path).stdout
+    assert said.splitlines() == [
+        f"{name}: as it was" for name in ("parcel-unknown", "parcel", "transfer-refused", "transfer")
+    ]

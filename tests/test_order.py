@@ -39,7 +39,8 @@ ROWS = """
     material lint_backends lint catalogue check
     breaker watchdog calls plans shares.places runtime roles foundation
     bus skew lag duty
-    testing.cassette testing.peer testing.subject testing.still testing.faults testing.conduct testing.contract testing
+    testing.cassette testing.peer testing.subject testing.still testing.faults testing.conduct testing.contract
+        testing.offline testing.scrub testing
     handout verdict
     admit perform workers sweep reload resume restore ask cosign record
     web.server web.callers web.services web.reference.shapes web.reference.openapi web.reference.docs
@@ -53,7 +54,7 @@ ROWS = """
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
         cli.evidence.witness cli.cluster.migrate cli.cluster.topics
-        cli.adapter.new cli.adapter.grade cli.adapter.group cli.main
+        cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main
     manual.markdown manual.profile manual.deployment manual.commands manual.pages manual.__main__
 """
 """A module imports only from rows above its own, or from its left in its own row."""

@@ -131,10 +131,15 @@ class Http:
         is any JSON value but null; a ``Decimal`` in it goes out as a number that reads back as exactly that decimal.
         Raises ``Unavailable`` and ``Broken``.
         """
+        content = data if json is None else _write(json)
+        return await self.exchange(method, _url(url, params), content, _headers(headers, json is not None))
+
+    async def exchange(self, method: str, url: URL, content: bytes | None, headers: Mapping[str, str]) -> HttpReply:
+        """One request as it goes over the wire, and its answer. Recordings stand in here."""
         flight = _Flight()
         asked: dict[str, Any] = {
-            "data": data if json is None else _write(json),
-            "headers": _headers(headers, json is not None),
+            "data": content,
+            "headers": headers,
             "allow_redirects": False,
             "ssl": self._tls,
             "proxy": self._proxy,
@@ -143,7 +148,7 @@ class Http:
         }
         session = self._keeping if method in SAFE else self._fresh
         try:
-            async with session.request(method, _url(url, params), **asked) as response:
+            async with session.request(method, url, **asked) as response:
                 return await self._read(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _told(error, connected=flight.connected) from error

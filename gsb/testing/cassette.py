@@ -6,6 +6,7 @@ a regression test, where it is replayed without any socket. Nothing is judged he
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -102,6 +103,7 @@ class Tape:
         for cassette in cassettes:
             for call in cassette.calls:
                 self._calls.setdefault((call.method, call.path), []).append(call)
+        self._played: Counter[tuple[str, str]] = Counter()
         self.unknown: list[str] = []
         """Requests that no cassette holds."""
         self.other: list[str] = []
@@ -110,17 +112,23 @@ class Tape:
     def play(self, method: str, path: str, content: bytes) -> Played | None:
         calls = self._calls.get((method, path))
         if calls is None:
-            self.unknown.append(f"{method} {path.partition('?')[0]}")
+            self.unknown.append(_shown(method, path))
             return None
-        call = calls.pop(0) if len(calls) > 1 else calls[0]
+        call = calls[min(self._played[method, path], len(calls) - 1)]
+        self._played[method, path] += 1
         if not call.same(content):
-            self.other.append(f"{method} {path.partition('?')[0]}")
+            self.other.append(_shown(method, path))
         return call
 
-    def unplayed(self, cassette: Cassette) -> list[str]:
-        """Calls of a cassette that are still to come."""
-        left = [call for call in cassette.calls if len(self._calls[call.method, call.path]) > 1]
-        return [f"{call.method} {call.path.partition('?')[0]}" for call in left]
+    @property
+    def unplayed(self) -> list[str]:
+        """Calls that nobody made."""
+        return [_shown(*key) for key, calls in self._calls.items() if self._played[key] < len(calls)]
+
+
+def _shown(method: str, path: str) -> str:
+    """A call without its query, which may hold anything."""
+    return f"{method} {path.partition('?')[0]}"
 
 
 def parsed(content: bytes) -> Any:
@@ -131,10 +139,10 @@ def parsed(content: bytes) -> Any:
         return None
 
 
-def read_cassettes(folder: Path) -> Mapping[str, Cassette]:
+def read_cassettes(folder: Path, pattern: str = "*.json") -> Mapping[str, Cassette]:
     """Those in a folder, by the name of their file. Raises OSError, or ValueError naming the file."""
     found = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob(pattern)):
         try:
             found[path.stem] = Cassette.model_validate_json(path.read_bytes())
         except ValueError as error:

@@ -38,7 +38,7 @@ async def stage(subject: Subject) -> AsyncIterator[tuple[Adapter[Any, Any], Peer
     """The adapter, opened against the suite's own system, and the deployment's folder."""
     async with peering() as peer:
         with subject.deployment() as folder:
-            async with subject.opened(folder, peer, at=_time(subject)) as adapter:
+            async with subject.opened(folder, subject.tables(peer.url), at=_time(subject)) as adapter:
                 yield adapter, peer, folder
 
 
@@ -57,7 +57,7 @@ async def reply(subject: Subject) -> AsyncIterator[str]:
     for name, cassette in subject.cassettes.items():
         async with peering() as peer:
             with subject.deployment() as folder:
-                async with subject.opened(folder, peer, at=cassette.at) as adapter:
+                async with subject.opened(folder, subject.tables(peer.url), at=cassette.at) as adapter:
                     for fault in _differs(subject, cassette, await _calm(subject, adapter, peer, cassette)):
                         yield f"{name}.json: {fault}"
         for unknown in peer.tape.unknown:
@@ -252,6 +252,8 @@ def values_at(body: Any, path: list[str]) -> Iterator[str]:
             name = path[0].replace("~1", "/").replace("~0", "~")
             if name in body:
                 yield from values_at(body[name], path[1:])
+        case {"amount": amount, "currency": str(), **rest} if not rest:
+            yield from values_at(amount, [])  # money, whose currency is nobody's
         case dict():
             for each in body.values():
                 yield from values_at(each, [])

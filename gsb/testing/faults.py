@@ -53,7 +53,7 @@ async def scene(subject: Subject, *, up: bool = True) -> AsyncIterator[Scene]:
         if not up:
             await peer.down()
         with subject.deployment() as folder:
-            async with subject.opened(folder, peer, faulty=True) as adapter:
+            async with subject.opened(folder, subject.tables(peer.url, faulty=True)) as adapter:
                 yield Scene(subject, adapter, peer)
 
 

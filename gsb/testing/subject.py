@@ -38,7 +38,6 @@ from gsb.sdk.errors import AdapterError, Unavailable
 from gsb.sdk.http import Http
 from gsb.sdk.manifest import GROUP
 from gsb.testing.cassette import Cassette, read_cassettes
-from gsb.testing.peer import Peer
 
 SYSTEM = "contract"
 GRACE = 5.0
@@ -96,6 +95,13 @@ class Came(NamedTuple):
         return f"{type(self.error).__name__}{sent}"
 
 
+class Tables(NamedTuple):
+    """Settings as they stand in files: of the system, and of each service by its id."""
+
+    system: Mapping[str, Any]
+    services: Mapping[str, Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Subject:
     """One adapter, ready to be opened."""
@@ -130,22 +136,27 @@ class Subject:
                     database.executescript(script.read_text("utf-8"))
             yield folder
 
+    def tables(self, url: str, *, faulty: bool = False) -> Tables:
+        """The contract's, for a system at this address; ``faulty``: for one that misbehaves."""
+        table = self.contract.faulty if faulty and self.contract.faulty is not None else self.contract.settings
+        services = {name: _filled(each.settings, url) for name, each in self.contract.services.items()}
+        return Tables(_filled(table, url), services)
+
     @asynccontextmanager
     async def opened(
-        self, folder: Path, peer: Peer | None = None, *, faulty: bool = False, http: Http | None = None, at: float = 0.0
+        self, folder: Path, tables: Tables, *, http: Http | None = None, at: float = 0.0
     ) -> AsyncIterator[Adapter[Any, Any]]:
         """The adapter as the runtime has it: a system that is down keeps it from nothing. Raises Unfit."""
-        table = self.contract.faulty if faulty and self.contract.faulty is not None else self.contract.settings
         async with http or Http(self.contract.timeout) as client:
             kind, context = self.loaded.kind, {"folder": folder}
             try:
-                settings = kind.Settings.model_validate(_filled(table, peer), context=context)
+                settings = kind.Settings.model_validate(dict(tables.system), context=context)
                 services = {
-                    name: kind.ServiceSettings.model_validate(_filled(each.settings, peer), context=context)
-                    for name, each in self.contract.services.items()
+                    name: kind.ServiceSettings.model_validate(dict(each), context=context)
+                    for name, each in tables.services.items()
                 }
             except ValidationError as error:
-                raise Unfit(f"the settings of the contract do not fit: {_told(error)}") from error
+                raise Unfit(f"the settings do not fit: {_told(error)}") from error
             clock = Clock() if not at else Clock(now=lambda: at)
             log = logging.getLogger(f"gsb.system.{SYSTEM}")
             adapter = kind(
@@ -239,16 +250,18 @@ def _in_folder(folder: Path) -> Loaded:
     return load_adapter(name, [EntryPoint(name, value, GROUP)])
 
 
-def _filled(value: Any, peer: Peer | None) -> Any:
+def _filled(value: Any, url: str) -> Any:
+    """The same with ``{url}``, ``{host}`` and ``{port}`` of this address."""
+    host, _, port = url.rpartition("/")[2].partition(":")
     match value:
-        case str() if peer is not None:
-            for name, told in (("{url}", peer.url), ("{host}", "127.0.0.1"), ("{port}", str(peer.port))):
+        case str():
+            for name, told in (("{url}", url), ("{host}", host), ("{port}", port)):
                 value = value.replace(name, told)
             return value
         case dict():
-            return {name: _filled(each, peer) for name, each in value.items()}
+            return {name: _filled(each, url) for name, each in value.items()}
         case list():
-            return [_filled(each, peer) for each in value]
+            return [_filled(each, url) for each in value]
         case _:
             return value
 
