@@ -23,7 +23,7 @@ from gsb.jws import LEEWAY
 from gsb.limits import Budgets
 from gsb.metrics import Metrics
 from gsb.model import Exchange, Signed, new_id
-from gsb.roles import ALL, Roles
+from gsb.roles import ALL, Role, Roles
 from gsb.runtime import Runtime
 from gsb.shares.contract import Shares
 from gsb.shares.local import LocalShares
@@ -221,6 +221,8 @@ class Bus:
     waiters: Waiters = field(default_factory=Waiters)
     behind: bool = False
     """The evidence log is too far behind, or cannot be written: nothing new is admitted, lest it stay unproven."""
+    withheld: bool = False
+    """The store was restored, and no operator has said yet that writes may be admitted again."""
     cosigned: bool = True
     """Checkpoints get as many cosignatures as are needed, or did so lately."""
     log_files: Trouble = field(default_factory=lambda: Trouble(log, "the evidence log's files can be read again"))
@@ -266,6 +268,8 @@ class Bus:
             missing.append("recorder")
         if not self.cosigned:
             missing.append("witness")
+        if Role.GATEWAY not in self.roles and Role.WORKER in self.roles and not self.broker.reached():
+            missing.append("broker")  # a gateway accepts all the same
         if abs(self.clock_offset) > CLOCK_OFF:
             missing.append("clock")
         try:

@@ -25,6 +25,11 @@ class Trouble:
         self._told_at = -EVERY
         self._told = False
 
+    @property
+    def there(self) -> bool:
+        """Whether it did not work at the last try."""
+        return self._since is not None
+
     def is_there(self, what: str) -> None:
         """It did not work; ``what`` says what, why, and what to do."""
         now = self._steady()

@@ -109,17 +109,29 @@ async def test_work_waits_for_a_worker_and_flows_when_there_is_one(nodes: list[M
     assert (result.status, result.body) == (200, NOTE)
 
 
+async def until(node: Member, status: int, missing: list[str]) -> None:
+    """Returns when the node says so of itself."""
+    async with asyncio.timeout(WITHIN):
+        while True:
+            found, said = await node.readiness()
+            if (found, said["missing"]) == (status, missing):
+                return
+            await asyncio.sleep(0.1)
+
+
 async def test_without_kafka_callers_get_202_and_the_work_flows_later(
     nodes: list[Member], brokers: kafka.Cluster
 ) -> None:
-    gateway = nodes[0]
+    gateway, worker, _ = nodes
     async with gateway.client() as client:
         (broker,) = brokers.nodes
         await asyncio.to_thread(broker.kill)
         with pytest.raises(OutcomePending):
             await client.call(ONCE, NOTE, purpose="payroll", idempotency_key="down", wait=1, timeout=1)
+        await until(worker, 503, ["broker"])
         assert (await gateway.readiness())[0] == 200, "it can accept, and what it accepts is kept"
         broker.start()
         await asyncio.to_thread(brokers.wait)
         result = await client.call(ONCE, NOTE, purpose="payroll", idempotency_key="down", timeout=WITHIN)
     assert (result.status, result.body) == (200, NOTE)
+    await until(worker, 200, [])

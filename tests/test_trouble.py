@@ -31,11 +31,14 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 def test_it_is_told_once_and_its_end_once(trouble: Trouble, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     trouble.is_over()
     assert told(caplog) == []
+    assert not trouble.there
     for _ in range(100):
         trouble.is_there("it does not work (full): make room")
         clock.pass_(7.5)
     assert told(caplog) == [("ERROR", "it does not work (full): make room")]
+    assert trouble.there
     trouble.is_over()
+    assert not trouble.there
     (record,) = caplog.records
     assert (record.levelname, record.getMessage()) == ("WARNING", "it works again")
     assert record.__dict__["facts"] == {"seconds": 750.0}

@@ -37,6 +37,9 @@ class Broker(Protocol):
     def deliveries(self, systems: Collection[str]) -> AsyncIterator[Delivery]:
         """Work for these systems, until the broker closes."""
 
+    def reached(self) -> bool:
+        """Whether work can be had and said now, as far as is known."""
+
     async def wake(self, exchange: str) -> None:
         """Tell whoever waits for the exchange that it has changed."""
 

@@ -71,6 +71,9 @@ class LocalBroker:
             agencies[agency] = queue
         return Delivery(system, exchange, agency, _nothing)
 
+    def reached(self) -> bool:
+        return True
+
     async def wake(self, exchange: str) -> None:
         for callback in self._callbacks:
             callback(exchange)

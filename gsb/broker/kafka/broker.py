@@ -71,6 +71,9 @@ class KafkaBroker:
             self._consumers.remove(changed)
             await _end(*tasks)
 
+    def reached(self) -> bool:
+        return not self._outbox.away
+
     async def wake(self, exchange: str) -> None:
         self._heard(exchange)
         self._outbox.put(wake_topic(self._table), exchange, self._speaker.wake(exchange))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -50,7 +50,8 @@ class _Line:
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        self.waiting: deque[tuple[bytes, Headers]] = deque()
+        self.waiting: OrderedDict[bytes, Headers] = OrderedDict()
+        """By key, the oldest first: what is said again while it waits is said once."""
         self.filled = asyncio.Event()
         self._trouble = Trouble(log, f"the topic {topic} is written again")
 
@@ -85,17 +86,22 @@ class Outbox:
         self._emptied = asyncio.Event()
         self._away = Trouble(log, "Kafka is back")
 
+    @property
+    def away(self) -> bool:
+        """Whether Kafka was not there, or took nothing, when it was looked for last."""
+        return self._away.there
+
     def put(self, topic: str, key: str, headers: Headers) -> None:
         """Never waits and never fails; ``key`` decides the partition."""
         line = self._lines.get(topic)
         if line is None:
             line = self._lines[topic] = _Line(topic)
             self._tasks.add(asyncio.create_task(forever(partial(self._say, line), line.tell)))
-        if len(line.waiting) >= LIMIT:
+        if len(line.waiting) >= LIMIT or (name := key.encode()) in line.waiting:
             return
         if not self._pending():
             self._moved()
-        line.waiting.append((key.encode(), headers))
+        line.waiting[name] = headers
         line.filled.set()
         self._emptied.clear()
 
@@ -157,11 +163,11 @@ class Outbox:
             await asyncio.sleep(0)  # what can be sent at once suspends nothing
 
     async def _send(self, line: _Line, producer: Producer) -> None:
-        key, headers = line.waiting.popleft()
+        key, headers = line.waiting.popitem(last=False)
         try:
             acknowledged = await producer.send(line.topic, key=key, headers=headers)
         except KafkaTimeoutError:
-            line.waiting.appendleft((key, headers))  # the producer is full and goes on trying
+            line.waiting[key] = headers  # the producer is full and goes on trying
         except UnknownTopicOrPartitionError:
             line.waiting.clear()
             self._look_whether_empty()
