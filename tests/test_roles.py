@@ -10,6 +10,7 @@ import pytest
 
 from gsb.catalogue import Catalogue, build
 from gsb.roles import ALL, Role, Roles, RolesUnfit
+from gsb.runtime import Runtime
 from tests.support.cluster import spread
 from tests.support.deployment import Deployment, standard
 from tests.support.node import GSB, RunningNode
@@ -53,6 +54,19 @@ def test_a_worker_works_for_the_systems_that_are_named(tmp_path: Path) -> None:
         Roles.of([Role.WORKER], ["registri"]).check(catalogue)
     with pytest.raises(RolesUnfit, match="only a worker works for some systems"):
         Roles.of([Role.GATEWAY], ["registry"]).check(catalogue)
+
+
+async def test_a_node_opens_the_adapters_of_its_systems_and_describes_those_of_all(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    deployment.system("archive", adapter="puppet")
+    catalogue = build(deployment.write())
+    runtime = Runtime(works_for=Roles.of([Role.WORKER], ["registry"]).works_for)
+    await runtime.open(catalogue)
+    try:
+        assert list(runtime.health()) == list(runtime.breakers()) == ["registry"]
+        assert runtime.codes("archive") == {"not_found": "There is no such person"}
+    finally:
+        await runtime.close()
 
 
 async def refusal(deployment: Deployment, *options: str) -> list[str]:
