@@ -68,11 +68,13 @@ DEFECTS = ("a part of the node ended", "performing failed", "a call on the store
 class Battle:
     """``findings`` is everything that was wrong so far."""
 
-    def __init__(self, deployment: Deployment, effects: Path, postgres: Server, brokers: kafka.Cluster | None) -> None:
+    def __init__(
+        self, deployment: Deployment, effects: Path, postgres: Server, brokers: kafka.Cluster | None, seed: int
+    ) -> None:
         self.findings: list[checker.Finding] = []
         self.deployment, self.postgres, self.kafka = deployment, postgres, brokers
         self.members: list[Member] = []
-        self.random = random.Random(1)
+        self.random = random.Random(seed)
         self.load: Load
         self.operator: Operator
         self._effects = effects
@@ -254,7 +256,7 @@ async def battle(
         whole = one_name(ledger(root, core.url))
         whole.gsb["log"]["every"] = EVERY
         whole.write()
-        it = Battle(whole, effects, postgres, brokers)
+        it = Battle(whole, effects, postgres, brokers, seed)
         for name, way in ways.items():
             through = brokers.through(_door(name)) if brokers is not None else None
             its = deployment_of(whole, name, way, postgres_port, through)

@@ -129,13 +129,13 @@ async def crashed(it: Battle) -> None:
 async def broker_killed(it: Battle, *, leader: bool) -> None:
     """Of the partitions of the system's work this one leads some, or those of the controllers, or none."""
     assert it.kafka is not None
+    await asyncio.to_thread(it.kafka.wait)  # whoever died last is back
     partition = it.random.randrange(PARTITIONS)
     led = await asyncio.to_thread(it.kafka.leader, WORK, partition)
     node = led if leader else it.random.choice([each for each in it.kafka.nodes if each is not led])
     await asyncio.to_thread(node.kill)
     await lasting(it)
     node.start()
-    await asyncio.to_thread(it.kafka.wait)
 
 
 # --- all of them

@@ -56,6 +56,11 @@ class Member(RunningNode):
         return bool(said) and said[-1]
 
     @property
+    def duties(self) -> int:
+        """How often it has become the recorder."""
+        return sum(DUTY in line for line in self.log)
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
