@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.battle import WIDTH, Battle, battle
+import gsb
+from tests.cluster.battle import DEFECTS, WIDTH, Battle, battle
 from tests.cluster.faults import FAULTS, drawn
-from tests.cluster.members import only_folder
+from tests.cluster.members import DUTY, NO_DUTY, only_folder
 from tests.support.logs import by_go, go_verifier
 
 pytestmark = pytest.mark.slow
@@ -59,6 +60,11 @@ async def test_a_cluster_keeps_every_promise(tmp_path: Path, tell: Callable[[obj
             assert sum(member.duties for member in it.of("recorder")) > TIMES
         states = Counter(op.ended.state for op in it.load.ops if op.ended)
         tell(f"{len(it.load.ops)} calls: {dict(states)}; the operator: {dict(it.operator.acts)}")
+
+
+def test_what_nodes_are_listened_for_is_what_they_say() -> None:
+    said = "\n".join(path.read_text("utf-8") for path in Path(gsb.__path__[0]).rglob("*.py"))
+    assert [line for line in (*DEFECTS, DUTY, NO_DUTY) if line not in said] == []
 
 
 async def repeated(it: Battle) -> None:
