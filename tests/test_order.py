@@ -55,7 +55,7 @@ ROWS = """
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
         cli.evidence.witness cli.cluster.migrate cli.cluster.topics
         cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main
-    manual.markdown manual.profile manual.deployment manual.commands manual.pages manual.__main__
+    manual.markdown manual.profile manual.deployment manual.commands manual.adapters manual.pages manual.__main__
 """
 """A module imports only from rows above its own, or from its left in its own row."""
 ORDER = {name: place for place, name in enumerate(ROWS.split())}

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gsb.manual.adapters import rules_table
 from gsb.manual.commands import commands
 from gsb.manual.deployment import deployment
 from gsb.manual.profile import examples, problems_table
@@ -18,6 +19,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "schemas/WIRE_PROFILE.md": {"examples": examples, "problems": problems_table},
     "config/README.md": {"files": deployment, "metrics": metrics_table},
     "README.md": {"commands": commands},
+    "adapters/README.md": {"rules": rules_table},
 }
 """The parts of each page, by the names in their markers."""
 

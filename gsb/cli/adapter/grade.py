@@ -21,17 +21,19 @@ def grade(
 ) -> None:
     """Try the adapter against each rule of its contract, with a system that fails in every way, and print the verdicts.
 
-    Exits 0 when no rule is broken, 1 when one is, 2 when there is nothing to try.
+    Exits 0 when no rule is broken, 1 when one is, 2 when there is nothing to try an adapter with.
     """
     if bool(name) == every:
         raise fail("say the NAME of an adapter or --all")
     names = sorted({entry.name for entry in installed()}) if every else [name]
-    found = {}
+    found: dict[str, list[Verdict]] = {}
+    unfit = 0
     for each in names:
         try:
             found[each] = asyncio.run(graded(find_subject(each)))
         except Unfit as error:
-            raise fail(f"{each}: {error}") from error
+            fail(f"{each}: {error}")
+            unfit = 2
     if json:
         print_json({each: [_document(verdict) for verdict in verdicts] for each, verdicts in found.items()})
     else:
@@ -39,7 +41,8 @@ def grade(
             typer.echo(f"{each}: {summary(verdicts)}")
             for verdict in verdicts:
                 _print(verdict)
-    raise typer.Exit(int(any(verdict.result == "fail" for verdicts in found.values() for verdict in verdicts)))
+    broken = any(verdict.result == "fail" for verdicts in found.values() for verdict in verdicts)
+    raise typer.Exit(unfit or int(broken))
 
 
 def summary(verdicts: Sequence[Verdict]) -> str:

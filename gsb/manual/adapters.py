@@ -1,0 +1,12 @@
+"""The contract's rules as a table, made from the rules themselves: what each asks, and why."""
+
+from __future__ import annotations
+
+from gsb.manual.markdown import table
+from gsb.testing import RULES
+
+
+def rules_table() -> str:
+    """Every rule with what it asks and its reason."""
+    rows = [(f"`{rule.name}`", rule.title, " ".join((rule.check.__doc__ or "").split())) for rule in RULES]
+    return table(("rule", "what it asks", "why"), rows)
