@@ -12,13 +12,15 @@ KAFKA := .deps/kafka/$(KAFKA_LINE)/.installed
 INTEROP := tests/interop/node_modules/.installed
 BROWSER := tests/browser/node_modules/.installed
 
-.PHONY: help run test check deps-test
+BACKEND := $(or $(BACKEND),embedded)
+
+.PHONY: help run test check deps-test servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-run: $(VENV) $(OPENFISCA) ## a payroll month over the bus, on real systems; ONCE=1 ends after it
-	@.venv/bin/python config/demo/run.py
+run: $(VENV) $(OPENFISCA) $(if $(filter cluster,$(BACKEND)),servers) ## a payroll month over the bus, on real systems; ONCE=1 ends after it; BACKEND=cluster: on Kafka and PostgreSQL
+	@BACKEND='$(BACKEND)' .venv/bin/python config/demo/run.py
 
 test: $(VENV) ## all tests; those whose systems are not installed are skipped, and fail when CI=true
 	@.venv/bin/python -m pytest
@@ -28,6 +30,10 @@ check: $(VENV) ## format, lint, types and the order of modules
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@.venv/bin/python -m pytest -q tests/test_order.py
+
+servers: # PostgreSQL and Kafka, not yet started
+	@tests/deps/tools.sh servers
+	@$(MAKE) --silent $(KAFKA)
 
 deps-test: $(VENV) $(OPENFISCA) $(KINTO) $(SCHEMATHESIS) ## install what tests talk to, into .deps/, tests/interop/ and tests/browser/
 	@tests/deps/tools.sh

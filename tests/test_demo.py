@@ -15,6 +15,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +23,10 @@ from pathlib import Path
 import pytest
 
 from config.demo import names, personnel
+from config.demo.cluster import changed
+from config.demo.interruption import count_outcomes
 from config.demo.report import Report, Step, describe
+from gsb.bench.servers import kafka, postgres
 from gsb.check import check
 from gsb.schema import Schema
 from tests.support.deployment import free_ports
@@ -33,7 +37,7 @@ OPENFISCA = ROOT / ".deps" / "openfisca" / "bin" / "openfisca"
 SCHEMAS = sorted((ROOT / "schemas" / "hrmis").rglob("*.json"))
 SOURCES = ("gsb.toml", "systems/tax.toml")
 """Files in which ports stand."""
-RUN_WITHIN = 120.0
+RUN_WITHIN = 300.0
 """Seconds; a run takes far less, but not on every machine."""
 
 
@@ -249,6 +253,58 @@ def until_it_stays_up(process: subprocess.Popen[str]) -> Iterator[str]:
 def only(lines: list[str], start: str) -> str:
     (found,) = [line for line in lines if line.startswith(start)]
     return found
+
+
+@pytest.mark.slow
+def test_over_kafka_and_postgresql_a_killed_worker_costs_time_and_nothing_else(copy: Path) -> None:
+    needs(OPENFISCA.exists(), "OpenFisca is not installed: make deps-test")
+    needs((lack := kafka.missing()) is None, f"{lack}")
+    needs(postgres.programs() is not None, f"{postgres.MISSING}: make deps-test")
+    code, output = run(copy, "run.py", ONCE="1", BACKEND="cluster")
+    assert code == 0, output
+    assert "worker 2 is killed" in output
+    for step in ("people with two payslips", "exchanges with one outcome in the log", "worker 2 was killed"):
+        assert re.search(rf"(?m)^ok  {step} .* as expected *$", output), output
+    assert re.search(r"(?m)^([0-9]{3,}) exchanges, \1 receipts verified, log verified$", output), output
+
+
+def test_two_tables_are_what_differs_beyond_one_machine(copy: Path) -> None:
+    before = (copy / "config" / "demo" / "gsb.toml").read_text("utf-8")
+    after = tomllib.loads(changed(before, "127.0.0.1:9092", "http://127.0.0.1:9"))
+    embedded = tomllib.loads(before)
+    assert (after["store"]["kind"], after["broker"]["brokers"]) == ("postgres", ["127.0.0.1:9092"])
+    assert after["bus"]["base_urls"] == [*embedded["bus"]["base_urls"], "http://127.0.0.1:9"]
+    for one in (after, embedded):
+        del one["store"], one["bus"]["base_urls"]
+    del after["broker"]
+    assert after == embedded
+
+
+def test_an_entry_more_is_an_outcome_too_many() -> None:
+    accepted, ended = {"kind": "accepted", "exchange": "one"}, {"kind": "outcome", "exchange": "one", "state": "done"}
+    by_hand = {"kind": "act", "exchange": "one", "state": "failed"}
+    for said, once in (
+        ([accepted, ended], 1),
+        ([accepted], 0),
+        ([accepted, ended, ended], 0),
+        ([accepted, by_hand], 1),
+    ):
+        report = Report()
+        count_outcomes(report, iter(said))
+        assert report.steps[0].got == {f"{once} exchanges": 1}
+        assert report.steps[0].passed is (once == 1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [({"BACKEND": "oracle"}, "oracle"), ({"BACKEND": "cluster", "GSB_KAFKA_VERSION": "0.1"}, "0.1")],
+)
+def test_what_it_cannot_run_on_is_named_in_one_line(copy: Path, environment: dict[str, str], named: str) -> None:
+    code, output = run(copy, "run.py", **environment)
+    assert code == 2
+    assert len(output.splitlines()) == 1
+    assert named in output
+    assert not (copy / "var").exists()
 
 
 def test_a_taken_port_is_named_in_one_line(copy: Path) -> None:

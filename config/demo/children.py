@@ -12,10 +12,13 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+
+from config.demo.report import Report
 
 READY_WITHIN = 30.0
 """Seconds that a program has to become ready."""
@@ -51,6 +54,7 @@ class Child:
     name: str
     process: asyncio.subprocess.Process
     log: Path
+    killed: bool = False
 
     @classmethod
     async def start(cls, name: str, command: Sequence[str | Path], folder: Path, log: Path) -> Child:
@@ -83,6 +87,11 @@ class Child:
     def last_lines(self) -> str:
         return "\n".join("  " + line for line in self.log.read_text("utf-8", "replace").splitlines()[-LAST_LINES:])
 
+    def kill(self) -> None:
+        """As a loss of power would end it."""
+        self.killed = True
+        self.process.kill()
+
     async def stop(self) -> int:
         """SIGTERM, then after ``STOP_WITHIN`` SIGKILL for it and its workers; its exit code."""
         if self.process.returncode is None:
@@ -93,6 +102,40 @@ class Child:
             except TimeoutError:
                 os.killpg(self.process.pid, signal.SIGKILL)
         return await self.process.wait()
+
+
+class Programs:
+    """What runs beside the demonstration until ``stack`` closes. One that ends by itself ends the demonstration."""
+
+    def __init__(self, stack: AsyncExitStack, report: Report, folder: Path, logs: Path) -> None:
+        self._stack, self._report, self._folder, self._logs = stack, report, folder, logs
+        self._this = asyncio.current_task()
+
+    async def start(self, name: str, command: Sequence[str | Path], ready: str) -> Child:
+        """Start a program, wait until it is ready, and have it stopped at the end. Raises NotStarted."""
+        log = self._logs / f"{name.removeprefix('the ').replace(' ', '-')}.log"
+        child = await Child.start(name, command, self._folder, log)
+
+        def ended_by_itself(_: asyncio.Task[int]) -> None:
+            if child.killed:
+                return
+            self._report.trouble = f"{name} ended by itself; its last words are in {child.log}"
+            if self._this is not None:
+                self._this.cancel()
+
+        async def stop() -> None:
+            watch.remove_done_callback(ended_by_itself)
+            self._report.chapter = "The end"
+            title = f"{name} was killed" if child.killed else f"{name} ends when asked to"
+            step = self._report.step(title, f"exit {-signal.SIGKILL if child.killed else 0}")
+            with step.running():
+                step.got[f"exit {await child.stop()}"] += 1
+
+        watch = asyncio.create_task(child.process.wait())
+        self._stack.push_async_callback(stop)
+        await child.ready(ready)
+        watch.add_done_callback(ended_by_itself)
+        return child
 
 
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:

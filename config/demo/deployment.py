@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from config.demo.prepare import CONFIG, KEYS
+from config.demo.prepare import CONFIG, DATA, KEYS
 from gsb import jwk
 
 ROOT = CONFIG.parents[1]
@@ -31,15 +32,28 @@ class Site:
 
     bus: str
     """The bus's id."""
-    url: str
+    urls: Sequence[str]
+    """The base URL of each gateway."""
     operations_url: str
     tax_url: str
+    folder: Path = CONFIG
+    """The deployment that its nodes run from."""
 
     @classmethod
-    def read(cls) -> Site:
+    def read(cls, folder: Path = CONFIG) -> Site:
         """From the deployment's files. Raises OSError, tomllib.TOMLDecodeError or KeyError."""
-        bus, tax = _toml("gsb.toml")["bus"], _toml("systems/tax.toml")
-        return cls(bus["id"], bus["base_urls"][0], bus["operations_url"], tax["settings"]["url"])
+        bus, tax = _toml(folder, "gsb.toml")["bus"], _toml(folder, "systems/tax.toml")
+        return cls(bus["id"], bus["base_urls"], bus["operations_url"], tax["settings"]["url"], folder)
+
+    @property
+    def log(self) -> Path:
+        """What the node at ``url`` says."""
+        return DATA / ("bus.log" if self.folder == CONFIG else "gateway-1.log")
+
+    @property
+    def url(self) -> str:
+        """Of the first gateway."""
+        return self.urls[0]
 
     def ports(self) -> list[tuple[str, str, int]]:
         """Who listens where."""
@@ -57,8 +71,8 @@ class Site:
         where = ("--port", str(parts.port), "--bind", parts.netloc, "--workers", "2")
         return [OPENFISCA, "serve", *country, *where]
 
-    def bus_command(self) -> list[str | Path]:
-        return [GSB, "serve", CONFIG]
+    def bus_command(self, *options: str) -> list[str | Path]:
+        return [GSB, "serve", self.folder, *options]
 
     @staticmethod
     def key(agency: str) -> jwk.PrivateKey:
@@ -71,8 +85,8 @@ class Site:
         return {key.kid: key}
 
 
-def _toml(name: str) -> dict[str, Any]:
-    return tomllib.loads((CONFIG / name).read_text("utf-8"))
+def _toml(folder: Path, name: str) -> dict[str, Any]:
+    return tomllib.loads((folder / name).read_text("utf-8"))
 
 
 @cache

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from config.demo.deployment import GSB, Site
-from config.demo.prepare import CONFIG, DATA, KEYS
+from config.demo.prepare import CONFIG, KEYS
 
 CALLS = (
     ("a civil servant, cut to what the payroll agency may see", "hrmis/employee/v1", "employee.json", ()),
@@ -41,7 +41,7 @@ def show(out: Console, site: Site) -> None:
         ("its keys", f"{site.url}/.well-known/jwks.json"),
         ("is it ready", f"{site.operations_url}/readyz"),
         ("the tax engine behind it", f"{site.tax_url}/spec"),
-        ("the bus's log", short(DATA / "bus.log")),
+        ("the bus's log", short(site.log)),
         ("the evidence log, signed", f"{site.url}/log/checkpoint"),
     ):
         out.print(f"  {name:<26}{place}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from itertools import cycle
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -27,6 +29,7 @@ PATIENCE = 15.0
 GRANTED = {"employee", "tin", "name", "post", "grade", "salary", "bank_account"}
 """What the agreement grants of a civil servant's record; the rest, such as health notes, must stay."""
 OFFICER = "payroll-officer-1"
+RECORD = "hrmis/record-payslip/v1"
 COLUMNS = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 """Of a bar that shows how far something is."""
 
@@ -37,18 +40,23 @@ B = TypeVar("B")
 
 
 class Desk:
-    """The payroll agency at work: makes calls and counts how each came out."""
+    """The payroll agency at work: makes calls, by one gateway after the other, and counts how each came out."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, clients: Sequence[Client]) -> None:
+        self._clients = cycle(clients)
 
     async def call(self, step: Step, service: str, body: Any, **options: Any) -> Result | None:
         """One call under the purpose payroll; None when it did not come out well, which the step then shows."""
-        return await self._count(step, self._client.call(service, body, purpose="payroll", timeout=PATIENCE, **options))
+        client = next(self._clients)
+        return await self._count(step, client.call(service, body, purpose="payroll", timeout=PATIENCE, **options))
 
     async def follow(self, step: Step, exchange: str) -> Result | None:
         """The outcome of an exchange that was not waited for."""
-        return await self._count(step, self._client.follow(exchange, timeout=PATIENCE))
+        return await self._count(step, next(self._clients).follow(exchange, timeout=PATIENCE))
+
+    async def record(self, step: Step, slip: Payslip) -> Result | None:
+        """Have a payslip recorded."""
+        return await self.call(step, RECORD, slip, sub=OFFICER, idempotency_key=key_of(slip))
 
     @staticmethod
     async def _count(step: Step, call: Awaitable[Result]) -> Result | None:
@@ -65,12 +73,16 @@ class Desk:
         return result
 
 
-async def play(site: Site, report: Report, out: Console) -> None:
+async def play(site: Site, report: Report, out: Console, make_desk: Callable[[Sequence[Client]], Desk] = Desk) -> None:
     """The whole month. What goes wrong is in the report."""
     key = site.key("payroll-agency")
-    async with Client(site.url, bus=site.bus, agency="payroll-agency", key=key, bus_keys=site.bus_keys()) as client:
+    clients = [
+        Client(url, bus=site.bus, agency="payroll-agency", key=key, bus_keys=site.bus_keys()) for url in site.urls
+    ]
+    async with AsyncExitStack() as stack:
+        desk = make_desk([await stack.enter_async_context(client) for client in clients])
         with Progress(*COLUMNS, console=out, disable=not out.is_terminal) as progress:
-            slips = await Month(desk := Desk(client), report, progress).run()
+            slips = await Month(desk, report, progress).run()
         await without_waiting(desk, report)
         if slips:
             await once_more(desk, report, slips[0])
@@ -89,8 +101,7 @@ class Month:
         people = await self._many("hrmis/employee/v1, for each", "records read", staff, self._employee)
         self._report.fact("of a record's 13 members leave", "the 7 granted", leaving(people))
         slips = await self._many("tax/income-tax/v1, for each", "taxes computed", people, self._tax)
-        title = "hrmis/record-payslip/v1, for each"
-        recorded = await self._many(title, "payslips recorded", slips, self._record)
+        recorded = await self._many(f"{RECORD}, for each", "payslips recorded", slips, self._record)
         rows = personnel.payslips(PERSONNEL, PERIOD)
         self._report.fact("payslips in the personnel database", f"{STAFF} rows", f"{rows} rows")
         return recorded
@@ -138,8 +149,7 @@ class Month:
         return payslip(person, result.body) if result else None
 
     async def _record(self, step: Step, slip: Payslip) -> Payslip | None:
-        result = await self._desk.call(step, "hrmis/record-payslip/v1", slip, sub=OFFICER, idempotency_key=key_of(slip))
-        return slip if result else None
+        return slip if await self._desk.record(step, slip) else None
 
 
 def payslip(person: Person, tax: Mapping[str, Any]) -> Payslip:
@@ -176,7 +186,7 @@ async def once_more(desk: Desk, report: Report, slip: Payslip) -> None:
     report.chapter = "Sent again, as after a lost answer"
     again = report.step("a payslip under the key it had", "200 done")
     with again.running():
-        result = await desk.call(again, "hrmis/record-payslip/v1", slip, sub=OFFICER, idempotency_key=key_of(slip))
+        result = await desk.call(again, RECORD, slip, sub=OFFICER, idempotency_key=key_of(slip))
     replayed = bool(result and result.replayed)
     report.fact("whose outcome came back", "the first one's", "the first one's" if replayed else "a new one's")
     rows = personnel.payslips(PERSONNEL, PERIOD, slip["employee"])
@@ -184,4 +194,4 @@ async def once_more(desk: Desk, report: Report, slip: Payslip) -> None:
     other = report.step("another amount under that key", "422 idempotency_key_reused")
     with other.running():
         changed = {**slip, "net": slip["gross"]}
-        await desk.call(other, "hrmis/record-payslip/v1", changed, sub=OFFICER, idempotency_key=key_of(slip))
+        await desk.call(other, RECORD, changed, sub=OFFICER, idempotency_key=key_of(slip))

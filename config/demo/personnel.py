@@ -115,6 +115,19 @@ def payslips(path: Path, period: str, employee: str = "%") -> int:
         return int(database.execute(query, (period, employee)).fetchone()[0])
 
 
+def payslips_of(path: Path, exchange: str) -> int:
+    """Rows that were written for one exchange."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        return int(database.execute("SELECT count(*) FROM payslips WHERE exchange = ?", (exchange,)).fetchone()[0])
+
+
+def paid_twice(path: Path, period: str) -> int:
+    """How many employees have more than one payslip for a month."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        several = "SELECT employee FROM payslips WHERE period = ? GROUP BY employee HAVING count(*) > 1"
+        return len(database.execute(several, (period,)).fetchall())
+
+
 def _fill(database: sqlite3.Connection, dice: random.Random) -> None:
     database.executemany("INSERT INTO ministries VALUES (?, ?)", [(code, name) for code, name, _ in names.MINISTRIES])
     database.executemany("INSERT INTO grades VALUES (?, ?)", [(code, name) for code, name, _ in names.GRADES])

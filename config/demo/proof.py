@@ -21,7 +21,7 @@ from rich.progress import Progress
 import gsb
 from config.demo.deployment import GSB, ROOT, Site
 from config.demo.payroll import AT_ONCE, COLUMNS, PATIENCE
-from config.demo.prepare import CONFIG, DATA
+from config.demo.prepare import DATA
 from config.demo.report import Report, Step
 from gsb.client import BusProblem, Client, ClientError
 from gsb.evidence.checkpoint import Verifier
@@ -36,7 +36,7 @@ VERIFIER = Path(gsb.__file__).parent / "evidence" / "gsb_verify.py"
 async def play(site: Site, report: Report, out: Console) -> None:
     """Fetch and verify every receipt, then the log."""
     report.chapter = "Proved, with the log's public key alone"
-    vkey = (await said(GSB, "log", "key", CONFIG))[1].split()[-1]
+    vkey = (await said(GSB, "log", "key", site.folder))[1].split()[-1]
     try:
         owners = await exchanges(site)
     except ClientError as error:

@@ -1,9 +1,10 @@
 """``make run``: a payroll month over the bus, on a real tax engine and a real personnel database.
 
 Prepares, starts the tax engine and the bus, plays the scenes, prints what happened, and stays up to be tried until
-Ctrl-C. With ``ONCE=1`` it ends after the scenes. Exit code: 0 when everything came out as expected, 1 when something
-did not, 2 when it could not begin, 130 when it was interrupted. Each run begins with new data; keys are kept. A
-crash leaves data that the next run throws away.
+Ctrl-C. With ``ONCE=1`` it ends after the scenes. With ``BACKEND=cluster`` the bus is five nodes over a PostgreSQL and a
+Kafka that are started too, and one of its workers is killed in the middle. Exit code: 0 when everything came out as
+expected, 1 when something did not, 2 when it could not begin, 130 when it was interrupted. Each run begins with new
+data; keys are kept. A crash leaves data that the next run throws away.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it also runs as a plain file
@@ -22,21 +24,27 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it also runs as a 
 import aiohttp
 from rich.console import Console
 
-from config.demo import invitation, payroll, proof, refusals
-from config.demo.children import Child, NotStarted, claim
+from config.demo import cluster, invitation, payroll, proof, refusals
+from config.demo.children import NotStarted, Programs, claim
 from config.demo.deployment import OPENFISCA, ROOT, Site
+from config.demo.interruption import Interruption
 from config.demo.prepare import DATA, prepare
 from config.demo.report import Report, console
 
 LOCK = ROOT / "var" / "demo.lock"
+EMBEDDED, CLUSTER = "embedded", "cluster"
 
 
 async def main() -> int:
     """Run it all; the exit code."""
-    out, site, report = console(), Site.read(), Report()
+    out, report, backend = console(), Report(), os.environ.get("BACKEND") or EMBEDDED
+    if backend not in (EMBEDDED, CLUSTER):
+        out.print(f"Cannot begin: BACKEND is {EMBEDDED} or {CLUSTER}, not {backend}", markup=False, soft_wrap=True)
+        return 2
     end_on_signal()
+    play = demonstrate if backend == EMBEDDED else demonstrate_cluster
     try:
-        await demonstrate(out, site, report, once=os.environ.get("ONCE") == "1")
+        await play(out, report, once=os.environ.get("ONCE") == "1")
     except NotStarted as problem:
         out.print(f"Cannot begin: {problem}", markup=False, soft_wrap=True)
         return 2
@@ -65,19 +73,49 @@ def end_on_signal() -> None:
         loop.add_signal_handler(number, end)
 
 
-async def demonstrate(out: Console, site: Site, report: Report, *, once: bool) -> None:
+async def demonstrate(out: Console, report: Report, *, once: bool) -> None:
     """From the first preparation until it is time to stop; what was started is stopped in any case."""
+    site = Site.read()
     async with AsyncExitStack() as stack:
-        await make_ready(stack, site, report)
+        programs = await make_ready(stack, site, report)
+        with report.preparing("bus, from start to ready") as notes:
+            await programs.start("the bus", site.bus_command(), f"{site.operations_url}/readyz")
+            notes.append(f"{site.bus} at {site.url}")
         out.print("", report.preparation_table(), sep="\n")
         await payroll.play(site, report, out)
         await refusals.play(site, report)
         await proof.play(site, report, out)
-        if not once:
-            report.tell(out)
-            invitation.show(out, site)
-            await asyncio.Event().wait()
+        await stay(out, site, report, once)
     report.tell(out)
+
+
+async def demonstrate_cluster(out: Console, report: Report, *, once: bool) -> None:
+    """The same over PostgreSQL and Kafka, with a worker killed in the middle of the payslips."""
+    cluster.require()
+    async with AsyncExitStack() as stack:
+        programs = await make_ready(stack, Site.read(), report)
+        out.print("PostgreSQL, Kafka and five nodes are being started ...")
+        site = await cluster.servers(stack, report)
+        nodes = cluster.Cluster(site, programs, out)
+        with report.preparing("five nodes, from start to ready") as notes:
+            await nodes.start()
+            notes.append(f"{site.bus} at {' and '.join(site.urls)}")
+        out.print("", report.preparation_table(), sep="\n")
+        interrupted = Interruption(site, partial(nodes.kill, "worker 2"))
+        await payroll.play(site, report, out, interrupted.desk)
+        await refusals.play(site, report)
+        await proof.play(site, report, out)
+        interrupted.tell(report)
+        await stay(out, site, report, once)
+    report.tell(out)
+
+
+async def stay(out: Console, site: Site, report: Report, once: bool) -> None:
+    """For whoever wants to try it, until told to stop."""
+    if not once:
+        report.tell(out)
+        invitation.show(out, site)
+        await asyncio.Event().wait()
 
 
 @contextmanager
@@ -92,44 +130,19 @@ def locked() -> Iterator[None]:
         yield
 
 
-async def make_ready(stack: AsyncExitStack, site: Site, report: Report) -> None:
-    """New data, the tax engine and the bus. Raises NotStarted."""
+async def make_ready(stack: AsyncExitStack, site: Site, report: Report) -> Programs:
+    """New data and the tax engine. Raises NotStarted."""
     stack.enter_context(locked())
     claim(site.ports())
     if not OPENFISCA.exists():
         raise NotStarted(f"there is no {OPENFISCA}; `make run` installs it")
     with report.preparing("keys and personnel database") as notes:
         notes.extend(f"{made.name} made" for made in prepare(fresh=True) if made.new)
+    programs = Programs(stack, report, ROOT, DATA)
     with report.preparing("tax engine, from start to ready") as notes:
-        await start(stack, report, "the tax engine", site.tax_command(), f"{site.tax_url}/spec")
+        await programs.start("the tax engine", site.tax_command(), f"{site.tax_url}/spec")
         notes.append(f"OpenFisca at {site.tax_url}")
-    with report.preparing("bus, from start to ready") as notes:
-        await start(stack, report, "the bus", site.bus_command(), f"{site.operations_url}/readyz")
-        notes.append(f"{site.bus} at {site.url}")
-
-
-async def start(stack: AsyncExitStack, report: Report, name: str, command: Sequence[str | Path], ready: str) -> None:
-    """Start a program, wait until it is ready, and have it stopped at the end."""
-    child = await Child.start(name, command, ROOT, DATA / f"{name.removeprefix('the ').replace(' ', '-')}.log")
-
-    this = asyncio.current_task()
-
-    def ended_by_itself(_: asyncio.Task[int]) -> None:
-        report.trouble = f"{name} ended by itself; its last words are in {child.log}"
-        if this is not None:
-            this.cancel()
-
-    async def stop() -> None:
-        watch.remove_done_callback(ended_by_itself)
-        report.chapter = "The end"
-        step = report.step(f"{name} ends when asked to", "exit 0")
-        with step.running():
-            step.got[f"exit {await child.stop()}"] += 1
-
-    watch = asyncio.create_task(child.process.wait())
-    stack.push_async_callback(stop)
-    await child.ready(ready)
-    watch.add_done_callback(ended_by_itself)
+    return programs
 
 
 if __name__ == "__main__":

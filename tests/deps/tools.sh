@@ -4,33 +4,43 @@
 # is not ours), PostgreSQL (for the store on it; tests start it themselves, what apt starts is not used), Java with
 # Maven (for Apache Kafka, which tests start themselves too), Node with npm (for a client in another language) and
 # Chromium (for the pages). Installs what is missing with apt when it may, and otherwise says what is missing.
+#   tools.sh [servers]
+# With "servers" only PostgreSQL, Java and Maven, which make run BACKEND=cluster needs.
 set -euo pipefail
 
+only=${1:-}
+repeat="make deps-test"
+if [ "$only" = servers ]; then repeat="the command"; fi
+
 missing=()
-command -v cc >/dev/null || missing+=(gcc libc6-dev)
-node_major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/' || true)
-command -v strace >/dev/null || missing+=(strace)
-command -v openssl >/dev/null || missing+=(openssl)
-command -v go >/dev/null || missing+=(golang-go)
-[ -d /usr/share/gocode/src/golang.org/x/mod/sumdb ] || missing+=(golang-golang-x-mod-dev)
-compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null || missing+=(postgresql)
+command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
 command -v mvn >/dev/null || missing+=(maven)
-if [ "${node_major:-0}" -lt 20 ]; then missing+=(nodejs); fi
-command -v npm >/dev/null || missing+=(npm)
-command -v chromium >/dev/null || missing+=(chromium)
+if [ "$only" != servers ]; then
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v strace >/dev/null || missing+=(strace)
+    command -v openssl >/dev/null || missing+=(openssl)
+    command -v go >/dev/null || missing+=(golang-go)
+    [ -d /usr/share/gocode/src/golang.org/x/mod/sumdb ] || missing+=(golang-golang-x-mod-dev)
+    node_major=$(node --version 2>/dev/null | sed 's/^v\([0-9]*\).*/\1/' || true)
+    if [ "${node_major:-0}" -lt 20 ]; then missing+=(nodejs); fi
+    command -v npm >/dev/null || missing+=(npm)
+    command -v chromium >/dev/null || missing+=(chromium)
+fi
 
 if [ ${#missing[@]} -eq 0 ]; then
+    if [ "$only" = servers ]; then exit 0; fi
     echo "== a C compiler, strace, OpenSSL, Go, PostgreSQL, Java, Maven, Node $(node --version) and Chromium are here"
     exit 0
 fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-    echo "Missing: ${missing[*]} (Debian's names; Node 20 or later). Install them, then repeat make deps-test." >&2
+    echo "Missing: ${missing[*]} (Debian's names; Node 20 or later). Install them, then repeat $repeat." >&2
     exit 1
 fi
 echo "== installing with apt: ${missing[*]}"
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+if [ "$only" = servers ]; then exit 0; fi
 node_major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
 if [ "$node_major" -lt 20 ]; then
     echo "apt gave Node $node_major, but 20 or later is needed. Install it, then repeat make deps-test." >&2
