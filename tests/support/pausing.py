@@ -2,13 +2,12 @@
 
     python -m tests.support.pausing FILE DIR [OPTIONS]
 
-As soon as FILE says ``<its pid> <step> <signal>`` the process sends itself that signal at that step, once, and deletes
-the file. Leases are short here, so that nobody waits long for another recorder to take over.
+As soon as FILE says ``<step> <signal>`` whoever comes to that step deletes it and sends itself that signal. Leases are
+short here, so that nobody waits long for another recorder to take over.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -22,7 +21,7 @@ from gsb.evidence.log import CHECKPOINT, Files
 from gsb.store.logs import Unsequenced
 from gsb.store.postgres import PostgresStore
 
-LEASE = 1.5
+LEASE = 2.0
 STEPS = ("unsigned", "sequenced", "ready", "tile", "checkpoint", "publish", "published")
 """Before ``sequence``; after it; when all files lie ready; after the first of them has its name; right before the
 checkpoint's file has; before ``publish``; after it."""
@@ -36,11 +35,13 @@ class Order:
 
     def at(self, step: str) -> None:
         try:
-            who, where, how = self._file.read_text("utf-8").split()
-        except (FileNotFoundError, ValueError):
-            return
-        if (who, where) == (str(os.getpid()), step):
+            where, how = self._file.read_text("utf-8").split()
+            if where != step:
+                return
             self._file.unlink()
+        except (FileNotFoundError, ValueError):  # there is none, it is being written, or another was faster
+            return
+        else:
             # To this very thread: sent to the process, another may take it while this one goes on.
             signal.pthread_kill(threading.get_ident(), signal.Signals[how])
 
