@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gsb.manual.markdown import table
+from gsb.manual.markdown import table, text
 from gsb.testing import RULES
 
 
 def rules_table() -> str:
     """Every rule with what it asks and its reason."""
-    rows = [(f"`{rule.name}`", rule.title, " ".join((rule.check.__doc__ or "").split())) for rule in RULES]
+    rows = [(f"`{rule.name}`", rule.title, text(rule.check.__doc__ or "")) for rule in RULES]
     return table(("rule", "what it asks", "why"), rows)

@@ -15,6 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gsb.model import Request
+from gsb.sdk.errors import Broken, Refused
 
 
 class Played(BaseModel):
@@ -48,6 +49,20 @@ class Played(BaseModel):
         return bool(parsed(content) == self.content)
 
 
+class Step(BaseModel):
+    """One call of another service of the bus, by an adapter whose services are composed of others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    step: str
+    """Its name, as the adapter gives it."""
+    service: str
+    request: Any
+    reply: Any = None
+    refused: str | None = None
+    """The code with which the other system said no, instead of a reply."""
+
+
 class Cassette(BaseModel):
     """One exchange."""
 
@@ -69,6 +84,8 @@ class Cassette(BaseModel):
     """The code with which the system said no, instead of a reply."""
     calls: tuple[Played, ...] = ()
     """In their order. Empty for an adapter that does not speak HTTP."""
+    steps: tuple[Step, ...] = ()
+    """Other services that it uses; in any order, since each has its name."""
 
     @model_validator(mode="after")
     def _one_outcome(self) -> Self:
@@ -96,7 +113,8 @@ class Cassette(BaseModel):
 
 
 class Tape:
-    """Plays the calls of cassettes: to each request the next call with this method and path, and the last one again."""
+    """Plays the calls of cassettes: to each request the next one that is the same, or else the next with this method
+    and path; and the last one again and again."""
 
     def __init__(self, cassettes: Iterable[Cassette]) -> None:
         self._calls: dict[tuple[str, str], list[Played]] = {}
@@ -104,6 +122,7 @@ class Tape:
             for call in cassette.calls:
                 self._calls.setdefault((call.method, call.path), []).append(call)
         self._played: Counter[tuple[str, str]] = Counter()
+        self._again: Counter[tuple[str, str, bytes]] = Counter()
         self.unknown: list[str] = []
         """Requests that no cassette holds."""
         self.other: list[str] = []
@@ -114,16 +133,37 @@ class Tape:
         if calls is None:
             self.unknown.append(_shown(method, path))
             return None
-        call = calls[min(self._played[method, path], len(calls) - 1)]
+        number = self._played[method, path]
         self._played[method, path] += 1
-        if not call.same(content):
+        # Where all calls go to one path, only their contents tell them apart.
+        same = [call for call in calls if call.same(content)]
+        if not same:
             self.other.append(_shown(method, path))
-        return call
+            return calls[min(number, len(calls) - 1)]
+        again = self._again[method, path, content]
+        self._again[method, path, content] += 1
+        return same[min(again, len(same) - 1)]
 
     @property
     def unplayed(self) -> list[str]:
         """Calls that nobody made."""
         return [_shown(*key) for key, calls in self._calls.items() if self._played[key] < len(calls)]
+
+
+class Steps:
+    """Plays the steps of cassettes: the adapter's ``call`` (``gsb.sdk.adapter.Call``)."""
+
+    def __init__(self, cassettes: Iterable[Cassette]) -> None:
+        self._steps = [step for each in cassettes for step in each.steps]
+
+    async def __call__(self, request: Request, service: str, body: Any, *, step: str, purpose: str) -> Any:
+        asked = (step, service, body)
+        found = next((each for each in self._steps if (each.step, each.service, each.request) == asked), None)
+        if found is None:
+            raise Broken(f"no cassette holds the step {step} of {service} with this request")
+        if found.refused is not None:
+            raise Refused(found.refused)
+        return found.reply
 
 
 def _shown(method: str, path: str) -> str:

@@ -135,15 +135,16 @@ async def concurrency(subject: Subject) -> AsyncIterator[str]:
     """How many calls a system gets at once is the deployment's to say: an adapter makes neither more nor fewer."""
     async with stage(subject) as (adapter, peer, _):
         for example in subject.examples():
-            peer.tape = Tape([example])
+            await _calm(subject, adapter, peer, example)  # whatever is only done once, such as a login
             peer.barrier = Barrier(CROWD) if subject.contract.peer == "http" and example.calls else None
             crowd = [subject.call(adapter, example.asked(), GRACE) for _ in range(CROWD)]
             came = await asyncio.gather(*crowd)
             for each in came:
                 if each.reply is None:
                     yield f"{example.service}: of {CROWD} calls at once one ends with {each}"
-            if peer.barrier is not None and peer.barrier.most != CROWD:
-                yield f"{example.service}: of {CROWD} calls at once the system got {peer.barrier.most}"
+            barrier, peer.barrier = peer.barrier, None
+            if barrier is not None and barrier.most != CROWD:
+                yield f"{example.service}: of {CROWD} calls at once the system got {barrier.most}"
 
 
 async def close(subject: Subject) -> AsyncIterator[str]:

@@ -37,7 +37,7 @@ from gsb.sdk.clock import Clock
 from gsb.sdk.errors import AdapterError, Unavailable
 from gsb.sdk.http import Http
 from gsb.sdk.manifest import GROUP
-from gsb.testing.cassette import Cassette, read_cassettes
+from gsb.testing.cassette import Cassette, Steps, read_cassettes
 
 SYSTEM = "contract"
 GRACE = 5.0
@@ -148,20 +148,27 @@ class Subject:
     ) -> AsyncIterator[Adapter[Any, Any]]:
         """The adapter as the runtime has it: a system that is down keeps it from nothing. Raises Unfit."""
         async with http or Http(self.contract.timeout) as client:
-            kind, context = self.loaded.kind, {"folder": folder}
+            kind, start = self.loaded.kind, {"folder": folder}
             try:
-                settings = kind.Settings.model_validate(dict(tables.system), context=context)
+                settings = kind.Settings.model_validate(dict(tables.system), context=start)
                 services = {
-                    name: kind.ServiceSettings.model_validate(dict(each), context=context)
+                    name: kind.ServiceSettings.model_validate(dict(each), context=start)
                     for name, each in tables.services.items()
                 }
             except ValidationError as error:
                 raise Unfit(f"the settings do not fit: {_told(error)}") from error
             clock = Clock() if not at else Clock(now=lambda: at)
             log = logging.getLogger(f"gsb.system.{SYSTEM}")
-            adapter = kind(
-                Context(system=SYSTEM, settings=settings, services=services, http=client, log=log, clock=clock)
+            context = Context(
+                system=SYSTEM,
+                settings=settings,
+                services=services,
+                http=client,
+                log=log,
+                clock=clock,
+                call=Steps(self.cassettes.values()),
             )
+            adapter = kind(context)
             try:
                 with suppress(Unavailable):
                     await adapter.open()
