@@ -127,7 +127,7 @@ async def crashed(it: Battle) -> None:
 
 
 async def broker_killed(it: Battle, *, leader: bool) -> None:
-    """Of the partitions of the system's work this one leads some, or those of the controllers, or none."""
+    """The one that leads a partition of the system's work, or one that does not."""
     assert it.kafka is not None
     await asyncio.to_thread(it.kafka.wait)  # whoever died last is back
     partition = it.random.randrange(PARTITIONS)
