@@ -26,10 +26,11 @@ from gsb.errors import (
     RecorderBehind,
     ServiceUnknown,
     StoreUnavailable,
+    WritesWithheld,
 )
 from gsb.evidence.entry import make_entry
 from gsb.jwk import PublicKey
-from gsb.model import JSON_TYPE, Answer, Call, Decision, Effect, Exchange, Record, Signed, new_id
+from gsb.model import JSON_TYPE, Answer, Call, Decision, Effect, Exchange, Record, Signed, State, new_id
 from gsb.policy import Grant
 from gsb.store.contract import NewExchange, Reservation
 
@@ -67,6 +68,7 @@ class Admitted(NamedTuple):
     service: ServiceInfo | None = None
     grant: Grant | None = None
     """The grant whose budget this call has used."""
+    new: NewExchange | None = None
 
 
 async def accept(bus: Bus, call: Call, signed: Signed, service: ServiceInfo | None) -> Admitted:
@@ -79,6 +81,8 @@ async def accept(bus: Bus, call: Call, signed: Signed, service: ServiceInfo | No
         return Admitted(earlier.exchange)
     if service is None:  # 5 which service
         raise ServiceUnknown
+    if bus.withheld and service.effect is not Effect.NONE:
+        raise WritesWithheld(headers={"Retry-After": BEHIND_PAUSE})
     grant = bus.catalogue.policy.decide(  # 6 granted
         signed.issuer, service.id, signed.purpose, signed.sub, signed.case, bus.clock()
     )
@@ -96,7 +100,7 @@ async def accept(bus: Bus, call: Call, signed: Signed, service: ServiceInfo | No
         refusal.headers |= bus.budgets.fields(grant, bus.clock())
         raise
     bus.metrics.service(service.id).accepted.inc()
-    return Admitted(new.id, service, grant)
+    return Admitted(new.id, service, grant, new)
 
 
 def find_service(bus: Bus, target: str) -> ServiceInfo | None:
@@ -202,7 +206,10 @@ async def answer(bus: Bus, call: Call, signed: Signed, admitted: Admitted) -> An
             await bus.broker.dispatch(service.system, exchange, signed.issuer)
         else:
             woken.set()  # a repeat may be final already: look at once
-        known = await settled(bus, exchange, woken, wait)
+        if admitted.new is not None and not wait:
+            known = just_accepted(bus, admitted.new)  # who does not wait is told what was committed, not read to again
+        else:
+            known = await settled(bus, exchange, woken, wait)
     headers = preference_applied(call, wait)
     if service is None:
         headers["Idempotent-Replayed"] = "true"
@@ -210,6 +217,28 @@ async def answer(bus: Bus, call: Call, signed: Signed, admitted: Admitted) -> An
         headers |= bus.budgets.fields(admitted.grant, bus.clock())
     said = await handout.outcome(bus, signed, known)
     return said._replace(headers={**said.headers, **headers}) if headers else said
+
+
+def just_accepted(bus: Bus, new: NewExchange) -> Exchange:
+    """How an exchange stands when it was accepted."""
+    now, decision = bus.clock(), new.record.decision
+    return Exchange(
+        new.id,
+        new.agency,
+        new.service,
+        new.effect,
+        State.ACCEPTED,
+        decision.purpose,
+        decision.agreement,
+        accepted_at=now,
+        expires_at=now + new.expires_in,
+        attempt=0,
+        reason=None,
+        due_at=None,
+        began_at=None,
+        outcome=None,
+        entries=(new.entry,),
+    )
 
 
 def preference_applied(call: Call, wait: float) -> dict[str, str]:

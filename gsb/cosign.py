@@ -21,7 +21,7 @@ from gsb.ask import Asking, Contradicted, Failed, Wanted
 from gsb.config import LogTable
 from gsb.evidence.checkpoint import Note, Signature, Verifier, parse_note
 from gsb.metrics import Metrics
-from gsb.resume import BEGIN
+from gsb.resume import RESTORE
 from gsb.trouble import Trouble
 
 log = logging.getLogger("gsb.witness")
@@ -152,7 +152,7 @@ class Witnesses:
             self.contradiction = (
                 f"the witness {witness.verifier.name} {contradicted}: the store was rolled back or is another one, and "
                 "whoever went on with it would sign a second history. Nothing more is published or admitted. Stop the "
-                f"node and give it the newer store, {BEGIN}"
+                f"node and give it the newer store, {RESTORE}"
             )
             log.error(self.contradiction)
             self._changed.set()

@@ -47,6 +47,8 @@ class Lag:
             began, now, table = self._steady(), self._bus.clock(), self._bus.catalogue.gsb.log
             try:
                 backlog, logs = await self._bus.store.backlog(), await self._bus.store.logs()
+                if self._bus.withheld:
+                    self._bus.withheld = await self._bus.store.withheld()
             except StoreUnavailable:
                 return  # whoever asks to be admitted hears that it is the store
             self._look(began, sum(each.published for each in logs), backlog.entries)

@@ -103,6 +103,7 @@ class Node:
         async with AsyncExitStack() as stack:
             await self.bus.store.open()
             stack.push_async_callback(self.bus.store.close)
+            self.bus.withheld = await self.bus.store.withheld()
             await self.bus.shares.open()
             stack.push_async_callback(self.bus.shares.close)
             await self.bus.broker.open()

@@ -28,7 +28,9 @@ BATCH = 4_096
 """Entries that are read from the store at once."""
 ENDED = "log_ended"
 """The kind of a log's last entry, unless it is not continued."""
-BEGIN = 'or begin a new log, which will name both: gsb log begin DIR --reason "..."'
+BEGIN = 'or begin a new log, which will name the one before: gsb log begin DIR --reason "..."'
+RESTORE = 'or restore from this one, which begins a new log that names both: gsb restore DIR --reason "..."'
+"""What may be done beside a log that knows more, or otherwise, than the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,12 @@ async def examine(ground: Ground) -> None:
     found = await asyncio.to_thread(published, ground.folder)
     async for fault in _faults(ground, await ground.store.logs(), found):
         raise StoreUnfit(fault)
+
+
+async def is_behind(ground: Ground) -> bool:
+    """Whether more, or something else, was published than the store can tell. Raises OSError."""
+    found = await asyncio.to_thread(published, ground.folder)
+    return any([RESTORE in fault async for fault in _faults(ground, await ground.store.logs(), found)])
 
 
 async def open_log(ground: Ground) -> str | None:
@@ -169,13 +177,13 @@ async def _fault_of(ground: Ground, state: LogState, found: Checkpoint) -> str |
     if found.size > state.size:
         return (
             f"the store is behind what was published of the log {state.origin}: it has {state.size} entries in order, "
-            f"and {found.size} are published in {ground.folder}. Give the node the newer store, {BEGIN}"
+            f"and {found.size} are published in {ground.folder}. Give the node the newer store, {RESTORE}"
         )
     if found.root != await _root(ground, state, found.size):
         return (
             f"the store holds other entries than those published of the log {state.origin}: with {found.size} entries "
             f"(the store has {state.size}) its root is not the one in {ground.folder}. Give the node the right store, "
-            f"{BEGIN}"
+            f"{RESTORE}"
         )
     return None
 
@@ -184,7 +192,7 @@ async def _faults(ground: Ground, logs: Sequence[LogState], found: Mapping[str, 
     for stranger in await _strangers(ground, logs, found):
         yield (
             f"the store knows nothing of the log {stranger.origin}, of which {stranger.size} entries are published in "
-            f"{ground.folder} (the store has 0). Give the node the store that belongs to them, {BEGIN}"
+            f"{ground.folder} (the store has 0). Give the node the store that belongs to them, {RESTORE}"
         )
     if not logs:
         return
@@ -211,8 +219,22 @@ async def _inner_fault(ground: Ground, state: LogState) -> str | None:
         return None
     return (
         f"the store is behind its own checkpoint of the log {state.origin}: {max(signed.size, state.size)} entries "
-        f"are signed and it has {entries}. Give the node an undamaged store, {BEGIN}"
+        f"are signed and it has {entries}. Give the node an undamaged store, {RESTORE}"
     )
+
+
+async def ahead(ground: Ground) -> Sequence[tuple[Checkpoint, int]]:
+    """What was published and the store cannot tell, by log, and from which entry on. Raises OSError."""
+    logs, found = await ground.store.logs(), await asyncio.to_thread(published, ground.folder)
+    beyond = [(checkpoint, 0) for checkpoint in await _strangers(ground, logs, found)]
+    for checkpoint in found.values():
+        if not logs or checkpoint.origin != logs[-1].origin:
+            continue
+        if checkpoint.size > logs[-1].size:
+            beyond.append((checkpoint, logs[-1].size))
+        elif await _fault_of(ground, logs[-1], checkpoint) is not None:
+            beyond.append((checkpoint, 0))
+    return beyond
 
 
 async def _strangers(ground: Ground, logs: Sequence[LogState], found: Mapping[str, Checkpoint]) -> Sequence[Checkpoint]:

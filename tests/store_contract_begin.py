@@ -9,7 +9,7 @@ import pytest
 
 from gsb.errors import Replayed
 from gsb.model import Effect, State, new_id
-from gsb.store.contract import Attempt, Query, Reservation, Store, ended
+from gsb.store.contract import Attempt, Query, Reservation, Ruling, Store, ended
 from tests.support.stores import DONE, LEASE, Clock, Maker, accepted, begun, entry, ids, new, state_of, unknown
 
 
@@ -261,3 +261,31 @@ class BeginContract:
             got = await begun(store, made.id)
             assert (got.task, got.attempt, got.maybe_sent, got.record) == ("find", attempt, True, made.record)
         assert await state_of(store, made.id) is State.UNKNOWN
+
+    # --- after a restore ------------------------------------------------------------------------------------
+
+    async def test_writes_are_withheld_until_they_are_admitted(self, store: Store, maker: Maker) -> None:
+        assert not await store.withheld()
+        assert not await store.admit_writes(entry("writes_admitted"))
+        for _ in range(2):
+            await store.withhold(entry("restored"))
+            store = await maker.crash(store)
+            assert await store.withheld()
+        assert await store.admit_writes(entry("writes_admitted"))
+        store = await maker.crash(store)
+        assert not await store.withheld()
+        assert (await store.backlog()).entries == 3
+
+    @pytest.mark.parametrize("effect", Effect)
+    async def test_what_nobody_knows_the_fate_of_is_never_run_again(self, store: Store, effect: Effect) -> None:
+        made = await accepted(store, effect)
+        ruling = Ruling(frozenset({State.ACCEPTED}), State.UNKNOWN, reason="restored")
+        assert await store.resolve(made.id, ruling, entry("unknown"))
+        assert not await store.resolve(made.id, ruling, entry("unknown"))
+        found = await store.exchange(made.id)
+        assert found is not None
+        assert (found.state, found.reason, len(found.entries)) == (State.UNKNOWN, "restored", 2)
+        got = await begun(store, made.id)
+        assert (got.task, got.maybe_sent) == ("find", effect is not Effect.NONE)
+        assert await store.finish(got.attempt, DONE, entry("outcome"))
+        assert await state_of(store, made.id) is State.DONE

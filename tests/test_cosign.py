@@ -298,7 +298,7 @@ async def test_a_store_behind_its_witnessed_checkpoint_does_not_start(tmp_path: 
     text = str(unfit.value)
     assert "a.example has cosigned 3 entries of the log" in text
     assert "the store has 2; it shows a checkpoint of 3 entries, signed with the log's own key" in text
-    assert "gsb log begin DIR" in text
+    assert "gsb restore DIR" in text
 
 
 async def test_a_store_that_was_lost_whole_is_not_begun_anew_unseen(tmp_path: Path) -> None:
@@ -359,10 +359,13 @@ async def test_a_new_log_names_what_witnesses_have_cosigned(tmp_path: Path, entr
         async with made.recording(opened=False) as hands:
             with pytest.raises(StoreUnfit, match=f"has cosigned {cosigned.size} entries"):
                 await hands.recorder.open()
-        words = ["log", "begin", str(made.deployment.folder), "--reason", "the machine was lost"]
+        words = ["restore", str(made.deployment.folder), "--reason", "the machine was lost"]
+        refused = await asyncio.to_thread(CliRunner().invoke, app, ["log", "begin", *words[1:]])
+        assert (refused.exit_code, "gsb restore begins a new log too" in refused.stderr) == (2, True)
         ran = await asyncio.to_thread(CliRunner().invoke, app, words)
         origin = f"{made.origin}/2026.2"
-        assert (ran.exit_code, ran.stdout) == (0, f"the next start records to {origin}\n")
+        assert (ran.exit_code, ran.stdout) == (0, "")
+        assert f"the next start records to {origin}\n" in ran.stderr
         async with made.recording() as hands:
             await until(hands, (hands.folder("2026.2") / "checkpoint").exists)
             (first, *_) = said(hands.contents("2026.2"))

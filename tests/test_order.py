@@ -53,7 +53,7 @@ ROWS = """
         bench.evidence.made bench.evidence.pace bench.evidence.verifying bench.evidence.receipts bench.evidence.measure
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
-        cli.evidence.witness cli.cluster.migrate cli.cluster.topics
+        cli.evidence.witness cli.cluster.migrate cli.cluster.restore cli.cluster.topics
         cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main
     manual.markdown manual.profile manual.deployment manual.commands manual.adapters manual.pages manual.__main__
 """

@@ -138,7 +138,7 @@ async def test_what_cannot_be_continued_does_not_start_and_touches_nothing(tmp_p
         with pytest.raises(StoreUnfit) as refused:
             await hands.recorder.open()
     assert words in str(refused.value)
-    assert "gsb log begin DIR --reason" in str(refused.value)
+    assert f"gsb {'log begin' if fault is another_key else 'restore'} DIR --reason" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert everything(deployment) == before
 

@@ -205,11 +205,11 @@ asyncio.run(PostgresStore(dsn, KEY, schema=schema).open())
 
 
 def test_there_are_steps_to_die_at() -> None:
-    assert len(STEPS) == 7
+    assert len(STEPS) == 8
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("place", range(7))
+@pytest.mark.parametrize("place", range(8))
 async def test_a_death_at_any_step_leaves_work_for_the_next_start(maker: PostgresMaker, place: int, when: str) -> None:
     await before(maker)
     words = [sys.executable, "-c", DIES, str(place), when, maker.dsn, maker.schema]

@@ -12,6 +12,7 @@ from gsb.cli.bench import bench
 from gsb.cli.call import call
 from gsb.cli.check import check
 from gsb.cli.cluster.migrate import migrate
+from gsb.cli.cluster.restore import restore
 from gsb.cli.cluster.topics import topics
 from gsb.cli.evidence.erase import erase
 from gsb.cli.evidence.log import log
@@ -40,6 +41,7 @@ app.add_typer(log, name="log")
 app.add_typer(receipt, name="receipt")
 app.add_typer(witness, name="witness")
 app.command()(migrate)
+app.command()(restore)
 app.add_typer(topics, name="topics")
 app.add_typer(adapter, name="adapter")
 app.add_typer(bench, name="bench")

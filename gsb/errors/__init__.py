@@ -71,6 +71,7 @@ from gsb.errors.exchanges import (
     StoreUnavailable,
     SubRequired,
     SystemRefused,
+    WritesWithheld,
 )
 from gsb.errors.problem import TABLE, Fault, Origin, Problem
 
@@ -143,4 +144,5 @@ __all__ = [
     "TokenExpired",
     "TokenLifetime",
     "TokenNotYetValid",
+    "WritesWithheld",
 ]

@@ -230,6 +230,14 @@ class RecorderBehind(Problem, code="recorder_behind", status=503, origin="bus"):
     """
 
 
+class WritesWithheld(Problem, code="writes_withheld", status=503, origin="bus"):
+    """The bus was restored from a backup, and writes are not admitted before an operator says so.
+
+    Nothing was promised. What does not act is answered. Repeat after the time in the header Retry-After, with a new jti
+    and the same Idempotency-Key.
+    """
+
+
 class SigningUnavailable(Problem, code="signing_unavailable", status=503, origin="bus"):
     """None of the bus's own keys is in force, so it could sign no answer.
 

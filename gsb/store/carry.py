@@ -112,6 +112,8 @@ class _Move:
         await self._copy("entry", reading("SELECT row, leaf, content, exchange FROM entry"))
         secrets = reading(" ".join(["SELECT row, bytes, leaf FROM secret JOIN entry USING (row) WHERE", _WHOLE]))
         await self._copy("secret", ((row, self._anew(sealed, SECRET, leaf)) for row, sealed, leaf in secrets))
+        if reading("SELECT 1 FROM sqlite_schema WHERE name = 'withheld'").fetchone():
+            await self._copy("withheld", reading("SELECT at FROM withheld"))
         await self._logs()
         await self._db.execute(_NUMBERS)
 

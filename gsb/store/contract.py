@@ -132,12 +132,14 @@ class Ruling:
     """What an operator decides of an exchange that is in one of the states ``of``.
 
     ``to`` final: ends it with ``outcome``. ``to`` accepted: it is tried again and expires in ``expires_in`` seconds.
+    ``to`` unknown: nobody knows whether it took effect, for this ``reason``; it is never run again.
     """
 
     of: frozenset[State]
     to: State
     outcome: Outcome | None = None
     expires_in: float | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +246,15 @@ class Store(LogStore, Protocol):
         self, entry: Entry, *, issuer: str | None = None, jti: str | None = None, jti_lives: float = 0
     ) -> None:
         """An entry without an exchange: a refusal or an administrative act. A jti is spent in the same commit."""
+
+    async def withhold(self, entry: Entry) -> None:
+        """From now on, and until ``admit_writes``, ``withheld`` says so; with an entry, in one commit."""
+
+    async def admit_writes(self, entry: Entry) -> bool:
+        """End that, with an entry in the same commit. False, and nothing is written, when there is nothing to end."""
+
+    async def withheld(self) -> bool:
+        """Whether writes are not to be admitted, since the store was restored and may lack what was acknowledged."""
 
     async def spend(self, issuer: str, jti: str, jti_lives: float) -> None:
         """Remember the jti of a call that writes nothing else; with a life of 0 the commit is all that matters."""

@@ -163,8 +163,9 @@ def resolve(row: Row, ruling: Ruling, now: float) -> bool:
     if ruling.outcome is not None:
         _end(row, ruling.outcome, now)
         return True
-    row.maybe_sent = sent_before(row, now)
-    row.state, row.reason, row.lease_until, row.nudges = State.ACCEPTED, None, None, 0
+    doubtful = ruling.to is State.UNKNOWN
+    row.maybe_sent = sent_before(row, now) or (doubtful and row.effect is not Effect.NONE)
+    row.state, row.reason, row.lease_until, row.nudges = ruling.to, ruling.reason, None, 0
     if ruling.expires_in is not None:
         row.expires_at = now + ruling.expires_in
     row.due_at = now + FIRST_GAP

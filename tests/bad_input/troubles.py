@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from gsb.evidence.entry import make_entry
 from gsb.model import Reply, Request
 from gsb.store.contract import Reservation
 from gsb.store.sqlite import SqliteStore
@@ -270,6 +271,23 @@ async def unproven(root: Path) -> set[str]:
     return seen
 
 
+async def restored(root: Path) -> set[str]:
+    """Writes wait for an operator's word; what does not act is answered."""
+    async with stage_in(root) as stage:
+        await furnish(stage)
+        bus = stage.node.node.bus
+        await bus.store.withhold(make_entry("restored", bus.clock(), {}, {}))
+        bus.withheld = await bus.store.withheld()
+        seen = {await _hear(stage, Case("bus", "value", "restored", put(), "writes_withheld", WRITE))}
+        heard = await stage.send(stage.draft(READING))
+        assert heard is not None
+        assert heard.status == 200
+        await bus.store.admit_writes(make_entry("writes_admitted", bus.clock(), {}, {}))
+        await stage.node.node.recorder.measure()
+        await furnish(stage)
+    return seen
+
+
 TROUBLES: dict[str, Trouble] = {
     "too many calls at once": too_many,
     "too many calls of one agency at once": too_many_of_one,
@@ -281,4 +299,5 @@ TROUBLES: dict[str, Trouble] = {
     "a defect of the bus": a_defect,
     "no key of its own in force": no_key,
     "a full disk": a_full_disk,
+    "a store that was restored": restored,
 }

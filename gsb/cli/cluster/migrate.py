@@ -43,7 +43,7 @@ def migrate(
     exist, or be empty. TO's store may have another key. In the end both sides are counted, and every log's root is
     computed from what has arrived. FROM is marked, so that it does not start again by mistake.
     """
-    left, right = _catalogue(source), _catalogue(target)
+    left, right = catalogue_of(source), catalogue_of(target)
     here, there = left.gsb.store, right.gsb.store
     if not isinstance(here, SqliteTable) or not isinstance(there, PostgresTable):
         raise fail('FROM must have a [store] of kind "sqlite", and TO one of kind "postgres"')
@@ -62,7 +62,8 @@ def migrate(
         typer.echo(f"copy {left.gsb.log.path} to {right.gsb.log.path}: time-stamps cannot be made again from a store")
 
 
-def _catalogue(folder: Path) -> Catalogue:
+def catalogue_of(folder: Path) -> Catalogue:
+    """A deployment, or a clear end."""
     try:
         return build(folder)
     except ConfigInvalid as error:

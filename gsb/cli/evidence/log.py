@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +18,15 @@ from gsb.catalogue import Catalogue, ConfigInvalid, build
 from gsb.cli.shared import fail
 from gsb.duty import Duty
 from gsb.errors import StoreUnavailable
-from gsb.evidence.checkpoint import NoteWrong, Signer, open_checkpoint
+from gsb.evidence.checkpoint import Checkpoint, NoteWrong, Signer, open_checkpoint
 from gsb.evidence.log import Folder
 from gsb.foundation import shares_of, store_of
 from gsb.metrics import Metrics
-from gsb.resume import Ground, begin_anew, open_log
-from gsb.store.contract import StoreUnfit
+from gsb.resume import Ground, begin_anew, is_behind, open_log
+from gsb.store.contract import Store, StoreUnfit
 from gsb.store.logs import LogMoved
 
-log = typer.Typer(help="The evidence log: its keys, and a new one after a restore.", no_args_is_help=True)
+log = typer.Typer(help="The evidence log: its keys, and a new one under another key.", no_args_is_help=True)
 
 Deployment = Annotated[Path, typer.Argument(metavar="DIR", help="The deployment's folder.")]
 
@@ -64,10 +64,11 @@ def begin(
     folder: Deployment,
     reason: Annotated[str, typer.Option("--reason", help="Why; its entry commits to it.")],
 ) -> None:
-    """Begin a new log, which continues none, on a stopped node: after a restore, or when the log's key is another.
+    """Begin a new log, which continues none, on a stopped node: when the log's key is another.
 
     Its first entry names the store's last checkpoint, the published one and those that the witnesses show, so that
-    nobody can pass over them. The old log stays as it is. Exits 2 while the node runs.
+    nobody can pass over them. The old log stays as it is. Exits 2 while the node runs, and for a store that is behind
+    what was published: that is restored (gsb restore).
     """
     if not 4 <= len(reason.strip()) <= 500:
         raise fail("say why, in 4 to 500 characters: --reason")
@@ -78,7 +79,9 @@ def begin(
     typer.echo(f"the next start records to {origin}")
 
 
-async def _begin(catalogue: Catalogue, reason: str) -> str:
+@asynccontextmanager
+async def alone_with(catalogue: Catalogue) -> AsyncIterator[Store]:
+    """The store of a deployment of which no node runs. Raises StoreUnfit."""
     store = store_of(catalogue, Metrics())
     shares = shares_of(store)
     duty = Duty(shares, node_name())
@@ -91,11 +94,24 @@ async def _begin(catalogue: Catalogue, reason: str) -> str:
         stack.push_async_callback(duty.leave)
         if not duty.held():
             raise StoreUnfit("a recorder is at work; stop every node first")
+        yield store
+
+
+async def _begin(catalogue: Catalogue, reason: str) -> str:
+    async with alone_with(catalogue) as store:
         ground = Ground.of(catalogue, store)
-        origin = await open_log(ground)
-        # What they have cosigned may be all that is left of what was published: both are named, or neither can be.
-        seen = await seen_of(ground.signer(origin).verifier, catalogue.gsb.log.witnesses) if origin is not None else ()
+        seen = await witnessed(catalogue, ground)
+        known = {state.origin: state.size for state in await store.logs()}
+        if await is_behind(ground) or any(each.size > known.get(each.origin, 0) for each in seen):
+            raise StoreUnfit("more was published than the store knows, or otherwise: gsb restore begins a new log too")
         return await begin_anew(ground, time.time(), reason, seen)
+
+
+async def witnessed(catalogue: Catalogue, ground: Ground) -> Sequence[Checkpoint]:
+    """What the witnesses show of the open log: it may be all that is left of what was published."""
+    if (origin := await open_log(ground)) is None:
+        return ()
+    return await seen_of(ground.signer(origin).verifier, catalogue.gsb.log.witnesses)
 
 
 def _catalogue(folder: Path) -> Catalogue:

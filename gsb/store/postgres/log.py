@@ -166,6 +166,28 @@ async def publish(db: asyncpg.Connection, origin: str, size: int, note: bytes, n
         raise LogMoved
 
 
+# --- withholding writes
+
+
+async def withhold(db: asyncpg.Connection, entry: SealedEntry, now: float) -> None:
+    """Note it until ``admit_writes``."""
+    await db.execute("DELETE FROM withheld")
+    await db.execute("INSERT INTO withheld VALUES ($1)", now)
+    await enter(db, entry)
+
+
+async def admit_writes(db: asyncpg.Connection, entry: SealedEntry) -> bool:
+    """Whether there was anything to end."""
+    if await db.execute("DELETE FROM withheld") == "DELETE 0":
+        return False
+    await enter(db, entry)
+    return True
+
+
+async def withheld(db: asyncpg.Connection) -> bool:
+    return bool(await db.fetchval("SELECT EXISTS (SELECT FROM withheld)"))
+
+
 # --- erasing
 
 

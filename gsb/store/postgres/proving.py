@@ -109,3 +109,19 @@ class Proving:
     async def erase(self, entries: Mapping[str, Entry]) -> Erased:
         given = {exchange: self._seal.entry(entry) for exchange, entry in entries.items()}
         return await self._sessions.transact(partial(log.erase, given=given))
+
+    # --- after a restore ------------------------------------------------------------------------------------
+
+    async def withhold(self, entry: Entry) -> None:
+        sealed = self._seal.entry(entry)
+
+        async def withheld(db: asyncpg.Connection) -> None:
+            await log.withhold(db, sealed, await self._clock(db))
+
+        await self._sessions.transact(withheld)
+
+    async def admit_writes(self, entry: Entry) -> bool:
+        return await self._sessions.transact(partial(log.admit_writes, entry=self._seal.entry(entry)))
+
+    async def withheld(self) -> bool:
+        return await self._sessions.read(log.withheld)

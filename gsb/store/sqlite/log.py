@@ -247,3 +247,34 @@ class Publish(Plain):
         change = "UPDATE log SET published = ?, published_note = ?, published_at = ? WHERE number = ?"
         batch.db.execute(change, (self.size, self.note, batch.now, log.number))
         return True
+
+
+# --- withholding writes
+
+
+@dataclass(slots=True, eq=False)
+class Withhold(Plain):
+    entry: SealedEntry
+
+    def decide(self, batch: Batch) -> bool:
+        batch.db.execute("DELETE FROM withheld")
+        batch.db.execute("INSERT INTO withheld VALUES(?)", (batch.now,))
+        batch.enter(self.entry, None)
+        return True
+
+
+@dataclass(slots=True, eq=False)
+class AdmitWrites(Plain):
+    """Answers whether there was anything to end."""
+
+    entry: SealedEntry
+
+    def decide(self, batch: Batch) -> bool:
+        if not batch.db.execute("DELETE FROM withheld").rowcount:
+            return False
+        batch.enter(self.entry, None)
+        return True
+
+
+def withheld(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM withheld").fetchone() is not None

@@ -142,6 +142,7 @@ def _prepare(path: Path, seal: Seal) -> None:
         if rows.pragma(db, "application_id") == 0 and rows.blank(db):
             rows.create(db, seal.keycheck())
         check(db, path, seal)
+        db.execute(rows.WITHHELD)
     finally:
         db.close()
 

@@ -76,3 +76,15 @@ class Proving(Opened):
         if answer.erased:
             self._writer.wipe()
         return answer
+
+    # --- after a restore ------------------------------------------------------------------------------------
+
+    async def withhold(self, entry: Entry) -> None:
+        await self._writer.ask(log.Withhold(self._seal.entry(entry)))
+
+    async def admit_writes(self, entry: Entry) -> bool:
+        return bool(await self._writer.ask(log.AdmitWrites(self._seal.entry(entry))))
+
+    async def withheld(self) -> bool:
+        with reads.reading():
+            return log.withheld(self._db)

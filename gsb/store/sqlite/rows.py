@@ -29,7 +29,10 @@ APPLICATION = 0x67736201
 """In ``application_id``: marks the file as a store of the bus."""
 PAGE = 16_384
 
-SCHEMA = """
+WITHHELD = "CREATE TABLE IF NOT EXISTS withheld(at REAL NOT NULL)"
+"""Has a row while writes are withheld. Stores that were made before there was such a table are given it."""
+
+_TABLES = """
 CREATE TABLE keycheck(row INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
 CREATE TABLE spent(row INTEGER PRIMARY KEY, hash BLOB NOT NULL, expires REAL NOT NULL);
 CREATE TABLE sealed(row INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
@@ -63,6 +66,8 @@ CREATE INDEX exchange_keys ON exchange(finished_at) WHERE finished_at IS NOT NUL
 CREATE INDEX exchange_bodies ON exchange(finished_at) WHERE finished_at IS NOT NULL AND request IS NOT NULL;
 CREATE INDEX exchange_bare ON exchange(finished_at) WHERE finished_at IS NOT NULL AND key IS NULL AND request IS NULL;
 """
+
+SCHEMA = _TABLES + WITHHELD
 
 COLUMNS = tuple(field.name for field in fields(Row))
 MOVING = COLUMNS[COLUMNS.index("key") :]

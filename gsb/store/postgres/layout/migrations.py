@@ -46,6 +46,7 @@ _BOUNDED = "SELECT FROM pg_constraint WHERE conname = 'sealed_before' AND connam
 MIGRATIONS = {
     2: Migration(
         expand=(
+            Step("CREATE TABLE IF NOT EXISTS withheld(at double precision NOT NULL)"),
             Step("CREATE TABLE IF NOT EXISTS portion(number bigint PRIMARY KEY, began_at double precision)"),
             # One that was not finished is there and worth nothing.
             Step("DROP INDEX CONCURRENTLY IF EXISTS exchange_slow", _INDEXED, alone=True),
@@ -110,7 +111,9 @@ async def prepare(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
     """
     await db.execute("SET lock_timeout = 0; SET statement_timeout = 0")
     # Whoever waits inside a statement would be waited for by an index that is made beside others.
-    while not await db.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", f"gsb store {schema}"):
+    for _ in range(round(LONG / LOCK_PAUSE)):
+        if await db.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", f"gsb store {schema}"):
+            break
         await asyncio.sleep(LOCK_PAUSE)
     if not await tables(db, schema):
         async with db.transaction():
@@ -140,13 +143,18 @@ async def _checked(db: asyncpg.Connection, schema: str, seal: Seal) -> tuple[int
     return int(version), int(oldest)
 
 
-async def _older_at_work(db: asyncpg.Connection, schema: str) -> bool:
+async def at_work(db: asyncpg.Connection, schema: str) -> list[str]:
+    """The names of all other sessions of programs that may work on this store."""
     found = await db.fetch(
-        "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name ~ '^gsb'"
+        "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     ours = application(schema)
     # The first layout's programs do not say on which schema they work.
-    return any(name == "gsb" or (name != ours and _of(name) == _of(ours)) for (name,) in found)
+    return [name for (name,) in found if name == "gsb" or (name.startswith("gsb/") and _of(name) == _of(ours))]
+
+
+async def _older_at_work(db: asyncpg.Connection, schema: str) -> bool:
+    return any(name != application(schema) for name in await at_work(db, schema))
 
 
 def _of(name: str) -> str:

@@ -29,6 +29,7 @@ CREATE TABLE sealed_0 PARTITION OF sealed FOR VALUES FROM (MINVALUE) TO (4294967
 CREATE TABLE sealed_rest PARTITION OF sealed DEFAULT;
 CREATE TABLE portion(number bigint PRIMARY KEY, began_at double precision);
 INSERT INTO portion VALUES (0);
+CREATE TABLE withheld(at double precision NOT NULL);
 CREATE TABLE reservation(hash bytea PRIMARY KEY, exchange bigint NOT NULL);
 CREATE TABLE exchange(
     number bigint PRIMARY KEY, id text COLLATE "C" NOT NULL UNIQUE, agency text COLLATE "C" NOT NULL,
