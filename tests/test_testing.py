@@ -123,6 +123,8 @@ def test_a_mistake_breaks_its_rule_and_no_other(root: Path, rule: str) -> None:
     subject = adapter(root, f"bad_{rule}", MISTAKES[rule], timeout=1.0 if rule == "loop" else 0.25)
     verdicts = asyncio.run(grade(subject))
     assert set(failed(verdicts)) == {rule}, failed(verdicts)
+    if rule == "garbage":
+        assert "what escapes is TypeError from __init__.py:" in failed(verdicts)[rule][0]
 
 
 # --- what is not tried

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from itertools import islice
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -91,8 +92,10 @@ class Came(NamedTuple):
             return "it went on after it was cancelled"
         if self.error is None:
             return "a reply"
-        sent = f"(sent={self.error.sent})" if isinstance(self.error, Unavailable) else ""
-        return f"{type(self.error).__name__}{sent}"
+        if isinstance(self.error, Unavailable):
+            return f"Unavailable(sent={self.error.sent})"
+        foreign = isinstance(self.error, Exception) and not is_ours(self.error)
+        return type(self.error).__name__ + (_place(self.error) if foreign else "")
 
 
 class Tables(NamedTuple):
@@ -226,7 +229,7 @@ def subject_of(loaded: Loaded) -> Subject:
         cassettes = read_cassettes(folder)
         schemas = {
             f"{name}/{side}": Schema.compile(
-                json.loads((folder / table.schemas / f"{side}.json").read_bytes()), f"{name}/{side}"
+                json.loads((folder / table.schemas / f"{side}.json").resolve().read_bytes()), f"{name}/{side}"
             )
             for name, table in contract.services.items()
             for side in ("request", "reply")
@@ -276,6 +279,12 @@ def _filled(value: Any, url: str) -> Any:
 def _told(error: ValidationError) -> str:
     faults = error.errors(include_input=False, include_url=False, include_context=False)
     return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised: what an integrator looks for first."""
+    frames = extract_tb(error.__traceback__)
+    return f" from {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def is_ours(error: BaseException | None) -> bool:
