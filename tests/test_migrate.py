@@ -184,6 +184,17 @@ async def test_promises_go_on(move: Move) -> None:
     await store.close()
 
 
+async def test_writes_that_were_withheld_are_withheld_there_too(move: Move) -> None:
+    store = await move.open(move.source)
+    await store.withhold(entry("restored"))
+    await store.close()
+    assert (await move.carry()).exit_code == 0
+    store = await move.open(move.target)
+    assert await store.withheld()
+    assert await store.admit_writes(entry("writes_admitted"))
+    await store.close()
+
+
 async def test_the_source_does_not_start_again_unless_it_is_told_to(move: Move) -> None:
     assert (await move.carry()).exit_code == 0
     with pytest.raises(StoreUnfit, match="was carried to the schema test_"):

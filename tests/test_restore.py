@@ -6,9 +6,11 @@ On SQLite and on a real PostgreSQL, which is given back a copy of its stopped se
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -21,12 +23,13 @@ from gsb.cli.main import app
 from gsb.client import BusProblem
 from gsb.model import Effect, State
 from gsb.store.contract import NewExchange, Store, StoreUnfit
-from tests.support.deployment import Deployment, standard
+from tests.support.deployment import SITE, Deployment, standard
 from tests.support.node import running_node
 from tests.support.postgres import Server, own_server
 from tests.support.recording import YEAR, Clock, Hands, recording
 from tests.support.stores import DONE, accepted, begun, done, entry, unknown
 
+ROOT = Path(__file__).parents[1]
 REASON = "canary: the machine was lost"
 
 
@@ -205,3 +208,37 @@ async def test_writes_wait_for_an_operator_and_reads_do_not(backup: Backup) -> N
     assert (await gsb("restore", folder, "--admit-writes", "--reason", REASON)).exit_code == 0
     async with running_node(root, backup.deployment) as node, node.client() as client:
         await client.call("registry/note/v1", {"id": "P-0001", "text": "x"}, purpose="payroll")
+
+
+DIES = """
+import os, signal, sys
+from gsb import restore
+from gsb.cli import main
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(restore, sys.argv.pop(1), die)
+main.main()
+"""
+
+
+@pytest.mark.parametrize("step", ["_doubt", "begin_anew"])
+@pytest.mark.parametrize("backup", [Backup, Copied], indirect=True)
+async def test_a_restore_that_died_is_run_again(backup: Backup, step: str) -> None:
+    """Until it is through, nothing starts."""
+    clock, folder = Clock(), backup.deployment.folder
+    undecided, _, later = await rolled_back(backup, clock)
+    words = [sys.executable, "-c", DIES, step, "restore", str(folder), "--reason", REASON]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(SITE)])}
+    process = await asyncio.to_thread(subprocess.run, words, env=environment, check=False)
+    assert process.returncode == -signal.SIGKILL
+    async with recording(folder.parent, backup.deployment, clock, opened=False) as hands:
+        with pytest.raises(StoreUnfit, match="is behind what was published"):
+            await hands.recorder.open()
+        assert await hands.store.withheld()
+    again = await gsb("restore", folder, "--reason", REASON)
+    assert again.exit_code == 0, again.output
+    assert [line.split()[0] for line in again.stdout.splitlines()] == [one.id for one in later]
+    async with recording(folder.parent, backup.deployment, clock) as hands:
+        assert await states(hands.store, undecided) == [(State.UNKNOWN, "restored")] * len(undecided)

@@ -16,7 +16,7 @@ from gsb.ask import seen_of
 from gsb.bus import node_name
 from gsb.catalogue import Catalogue, ConfigInvalid, build
 from gsb.cli.shared import fail
-from gsb.duty import Duty
+from gsb.duty import LEASE, RENEW, Duty
 from gsb.errors import StoreUnavailable
 from gsb.evidence.checkpoint import Checkpoint, NoteWrong, Signer, open_checkpoint
 from gsb.evidence.log import Folder
@@ -90,10 +90,17 @@ async def alone_with(catalogue: Catalogue) -> AsyncIterator[Store]:
         stack.push_async_callback(store.close)
         await shares.open()
         stack.push_async_callback(shares.close)
+        # What a recorder that was killed has left of its lease is waited for.
+        until = time.monotonic() + LEASE + RENEW
         await duty.take()
+        while not duty.held():
+            if time.monotonic() > until:
+                raise StoreUnfit("a recorder is at work; stop every node first")
+            await asyncio.sleep(RENEW)
+            await duty.take()
         stack.push_async_callback(duty.leave)
-        if not duty.held():
-            raise StoreUnfit("a recorder is at work; stop every node first")
+        keeping = asyncio.create_task(duty.run())
+        stack.callback(keeping.cancel)
         yield store
 
 
