@@ -18,7 +18,7 @@ from cloudevents.core.formats.json import JSONFormat
 
 from gsb.backends import KafkaTable
 from gsb.broker.contract import Broker, Delivery
-from gsb.broker.kafka import KafkaBroker, intake
+from gsb.broker.kafka import KafkaBroker, clients, intake
 from gsb.broker.kafka.admin import Topics
 from gsb.broker.topics import topics, wake_topic, work_topic
 from gsb.telemetry import trace
@@ -26,15 +26,19 @@ from tests.broker_contract import BrokerContract, take
 
 SYSTEMS = ("tax", "hrmis", "nobody", "slow", "quick")
 HEADERS = {f"ce_{name}" for name in ("specversion", "id", "source", "type", "subject", "agency", "traceparent")}
-SOON = 30.0
+SOON = 60.0
 """Seconds within which whatever must happen happens, on a busy machine too."""
 
 
-async def made(brokers: str, partitions: int) -> KafkaTable:
+async def made(brokers: str, partitions: int, replication: int = 1) -> KafkaTable:
     """Topics of a test's own."""
     prefix = f"t{uuid.uuid4().hex[:12]}"
     table = KafkaTable(
-        kind="kafka", brokers=brokers.split(","), topic_prefix=prefix, partitions=partitions, replication=1
+        kind="kafka",
+        brokers=brokers.split(","),
+        topic_prefix=prefix,
+        partitions=partitions,
+        replication=replication,
     )
     async with Topics(table) as admin:
         await admin.apply(topics(table, SYSTEMS))
@@ -60,6 +64,7 @@ async def opened(table: KafkaTable, *, listens: bool = True) -> AsyncIterator[Ka
         yield broker
     finally:
         await broker.close()
+        await asyncio.gather(*clients._ENDING)
 
 
 class Worker:

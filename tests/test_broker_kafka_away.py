@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from gsb.backends import KafkaTable
-from gsb.broker.kafka import KafkaBroker
+from gsb.broker.kafka import KafkaBroker, clients, outbox
 from gsb.broker.kafka.admin import Topics
-from gsb.broker.topics import topics, wake_topic
+from gsb.broker.topics import topics, work_topic
 from tests.support.kafka import Cluster, own_cluster
 from tests.test_broker_kafka import SOON, SYSTEMS, Worker, eventually, made, names, opened
 
@@ -65,7 +65,8 @@ async def test_a_node_starts_before_kafka_does(cluster: Cluster) -> None:
         await worker.until_given("early")
 
 
-async def test_a_node_stops_although_kafka_is_away(cluster: Cluster) -> None:
+async def test_a_node_stops_although_kafka_is_away(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "LAST", 1.0)
     table = await made(cluster.brokers, 2)
     broker = KafkaBroker(table)
     await broker.open()
@@ -78,11 +79,14 @@ async def test_a_node_stops_although_kafka_is_away(cluster: Cluster) -> None:
         await broker.close()
         await worker.ended()
     await back(cluster)
+    await asyncio.gather(*clients._ENDING)
 
 
 async def test_a_missing_topic_is_told_once_and_used_once_it_is_there(
-    cluster: Cluster, told: pytest.LogCaptureFixture
+    cluster: Cluster, told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(clients, "TIMEOUT", 5_000)
+    monkeypatch.setattr(clients, "METADATA_AGE", 1_000)
     table = KafkaTable(
         kind="kafka", brokers=cluster.brokers.split(","), topic_prefix="missing", partitions=1, replication=1
     )
@@ -98,5 +102,21 @@ async def test_a_missing_topic_is_told_once_and_used_once_it_is_there(
         await worker.until_given("e-1")
         await broker.wake("e-1")
     about = [each for each in told.messages if "is not there" in each]
-    assert len(about) <= 4, wake_topic(table)
+    assert len(about) <= 4
     assert not [each for each in told.messages if each.startswith("Kafka")]
+
+
+async def test_a_broker_of_three_dies_and_nothing_that_was_said_is_lost(told: pytest.LogCaptureFixture) -> None:
+    with own_cluster(3) as three:
+        table = await made(three.brokers, 3, replication=3)
+        async with opened(table) as broker:
+            worker = Worker(broker)
+            await broker.dispatch("tax", "first", "payroll")
+            await worker.until_given("first")
+            leader = await asyncio.to_thread(three.leader, work_topic(table, "tax"))
+            for number, exchange in enumerate(names(300)):
+                await broker.dispatch("tax", exchange, "payroll")
+                if number == 100:
+                    leader.kill()
+            await worker.until_given(*names(300))
+    assert told.messages == []

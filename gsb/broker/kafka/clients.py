@@ -19,6 +19,8 @@ from aiokafka.errors import KafkaError
 from gsb.backends import KafkaTable, KafkaTls
 from gsb.broker.contract import BrokerUnfit
 
+log = logging.getLogger("gsb.broker.kafka")
+
 TIMEOUT = 15_000
 """Milliseconds for one request; more than the 10 s for which a group waits for its members."""
 METADATA_AGE = 10_000
@@ -29,6 +31,8 @@ LAST = 5.0
 """Seconds for the last words of a client: to be acknowledged, to commit, to leave a group."""
 REST = 1.0
 """Seconds before trying again."""
+_ENDING: set[asyncio.Task[None]] = set()
+"""Consumers that still end: a task that nobody knows may be thrown away."""
 
 
 async def forever(attempt: Callable[[], Awaitable[None]], tell: Callable[[Exception], None]) -> None:
@@ -64,15 +68,17 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
     """One that ends where Kafka is not there to be left properly."""
 
     async def end(self) -> None:
-        """Leave the group and close; within ``LAST`` seconds, or without leaving."""
-        try:
-            async with asyncio.timeout(LAST):
-                await self.stop()
-        except TimeoutError:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LAST):
-                    await self._fetcher.close()
-            await self._client.close()
+        """Leave the group and close; what that takes beyond ``LAST`` seconds it takes in the background."""
+        ending = asyncio.create_task(self.stop())
+        _ENDING.add(ending)
+        ending.add_done_callback(_ended)
+        await asyncio.wait([ending], timeout=LAST)
+
+
+def _ended(ending: asyncio.Task[None]) -> None:
+    _ENDING.discard(ending)
+    if not ending.cancelled() and (error := ending.exception()) is not None:
+        log.debug("a consumer did not end well: %r", error)
 
 
 def access(table: KafkaTable) -> dict[str, Any]:
