@@ -139,9 +139,9 @@ class Node:
             return
         await self._duty.take()
         stack.push_async_callback(self._duty.leave)
+        self._background(stack, self._duty.run())  # to take up a long log takes longer than a lease
         await self.recorder.open()
         stack.push_async_callback(self.recorder.close)
-        self._background(stack, self._duty.run())
         self._background(stack, self.recorder.watch())
         self._background(stack, self.recorder.run())
         if (table := self.bus.catalogue.gsb.log).timestamp is not None:

@@ -21,7 +21,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 
 from gsb.ask import Contradicted, Wanted
@@ -93,7 +93,8 @@ class Recorder:
         if self._fence() is None:
             await self.examine()
         else:
-            await self._take_up()
+            with suppress(Relieved):  # then another took over meanwhile, and this one stands by
+                await self._take_up()
 
     async def examine(self) -> None:
         """Raises StoreUnfit when the store is behind what was published, as far as this node can read it, OSError."""

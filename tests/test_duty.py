@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -32,7 +33,7 @@ from tests.support.deployment import SITE
 from tests.support.node import GSB
 from tests.support.pausing import STEPS
 from tests.support.postgres import some_server
-from tests.support.recording import Clock, Hands, numbered
+from tests.support.recording import Clock, Hands, numbered, recording
 from tests.test_cosign import scene
 
 WITHIN = 60.0
@@ -303,3 +304,21 @@ async def contradicted(hands: Hands) -> None:
         if told in hands.bus.metrics.text({}, {}).decode():
             return
         await asyncio.sleep(0.05)
+
+
+async def test_who_is_relieved_while_it_takes_the_log_up_stands_by(tmp_path: Path) -> None:
+    """To make a long log's files again may take longer than a lease."""
+    async with recording(tmp_path) as hands:
+        await hands.record(1)
+        hands.clock.pass_(365 * 86_400)
+        await hands.record(2)
+        shutil.rmtree(hands.folder())
+        fences: list[int | None] = [None, 1, 1]
+        slow = Recorder(hands.bus, hands.clock.steady, lambda: fences.pop() if len(fences) > 1 else fences[0])
+        async with closing(slow):
+            await slow.open()
+            assert not (hands.folder() / CHECKPOINT).exists()
+            await slow.turn()
+            fences[0] = 2
+            await slow.turn()
+            assert hands.log() == [("log_begun", None), ("test", 1), ("test", 2), ("log_ended", None)]
