@@ -29,6 +29,8 @@ from gsb.store.sqlite import rows
 
 PIECE = 1_000
 """Rows that are in memory at once."""
+TOLD = 50 * PIECE
+"""Rows after which something is told."""
 Tell = Callable[[str, int], None]
 """Is told of what, and how many are carried by now."""
 _WHOLE = "substr(bytes, 1, 1) <> x'00'"
@@ -116,13 +118,17 @@ class _Move:
             await self._copy("withheld", reading("SELECT at FROM withheld"))
         await self._logs()
         await self._db.execute(_NUMBERS)
+        # The first calls must not wait until PostgreSQL has looked at so many new rows by itself.
+        await self._db.execute("ANALYZE exchange, sealed, reservation, spent, entry, secret, placed, pending")
 
     async def _copy(self, table: str, records: Iterator[Any], columns: Sequence[str] | None = None) -> None:
         count = 0
         while piece := list(islice(records, PIECE)):
             await self._db.copy_records_to_table(table, records=piece, columns=columns)
             count += len(piece)
-            self._tell(table, count)
+            if count % TOLD == 0:
+                self._tell(table, count)
+        self._tell(table, count)
 
     def _sealed(self) -> Iterator[tuple[int, bytes]]:
         for row, sealed, is_request, id_ in self._source.execute(_SEALED):
