@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gsb.cli.adapter.new import files
 from tests.support.deployment import free_ports
 from tests.support.node import GSB
 from tests.support.systems import openfisca
@@ -29,6 +30,13 @@ def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [str(word) for word in words]
     return subprocess.run(command, check=False, cwd=cwd, env=kept, capture_output=True, text=True, timeout=300)
+
+
+def made(folder: Path) -> None:
+    """What ``gsb adapter new fish`` makes."""
+    for path, text in files("fish"):
+        (folder / "fish" / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "fish" / path).write_text(text, "utf-8")
 
 
 # --- new
@@ -86,7 +94,7 @@ def test_grades_of_every_adapter_are_printed_with_their_exemptions(tmp_path: Pat
 
 
 def test_a_broken_rule_is_printed_with_what_breaks_it(tmp_path: Path) -> None:
-    gsb("new", "fish", cwd=tmp_path)
+    made(tmp_path)
     code = tmp_path / "fish/fish/__init__.py"
     code.write_text(code.read_text("utf-8").replace(", after=answer.after()", ""), "utf-8")
     said = gsb("grade", "fish", cwd=tmp_path, code=1).stdout
@@ -107,7 +115,7 @@ def test_what_cannot_be_graded_is_told_in_a_line(tmp_path: Path, words: tuple[st
 
 
 def test_a_request_is_tried_without_a_bus(tmp_path: Path) -> None:
-    gsb("new", "fish", cwd=tmp_path)
+    made(tmp_path)
     (tmp_path / "request.json").write_text('{"parcel": "L-000042"}')
     told = gsb("try", "fish", "fish/parcel/v1", "@request.json", cwd=tmp_path).stdout
     assert json.loads(told) == {"parcel": "L-000042", "owner": "P-1001"}
@@ -116,7 +124,7 @@ def test_a_request_is_tried_without_a_bus(tmp_path: Path) -> None:
 
 
 def test_a_system_is_found_where_the_configuration_says(tmp_path: Path) -> None:
-    gsb("new", "fish", cwd=tmp_path)
+    made(tmp_path)
     system = tmp_path / "fish/config/systems/fish.toml"
     (port,) = free_ports(1)
     system.write_text(system.read_text("utf-8").replace("https://registry.example", f"http://127.0.0.1:{port}"))
@@ -141,7 +149,7 @@ def test_a_system_is_found_where_the_configuration_says(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_use_is_told_in_a_line(tmp_path: Path, words: tuple[str, ...], text: str) -> None:
-    gsb("new", "fish", cwd=tmp_path)
+    made(tmp_path)
     said = gsb(*words, cwd=tmp_path, code=2).stderr
     assert said.startswith("gsb: ")
     assert text in said
@@ -177,7 +185,7 @@ async def test_a_call_of_a_real_system_is_recorded_and_replayed(tmp_path: Path) 
 
 
 def test_what_has_no_outcome_is_not_recorded(tmp_path: Path) -> None:
-    gsb("new", "fish", cwd=tmp_path)
+    made(tmp_path)
     system = tmp_path / "fish/config/systems/fish.toml"
     (port,) = free_ports(1)
     system.write_text(system.read_text("utf-8").replace("https://registry.example", f"http://127.0.0.1:{port}"))
@@ -187,7 +195,7 @@ def test_what_has_no_outcome_is_not_recorded(tmp_path: Path) -> None:
 
 
 def test_every_cassette_of_a_new_adapter_replays(tmp_path: Path) -> None:
-    gsb("new", "fish", cwd=tmp_path)
+    made(tmp_path)
     said = gsb("replay", "fish", cwd=tmp_path).stdout
     assert said.splitlines() == [
         f"{name}: as it was" for name in ("parcel-unknown", "parcel", "transfer-refused", "transfer")

@@ -10,7 +10,7 @@ import pytest
 
 from gsb.cli.adapter.new import files
 from gsb.testing import RULES, AdapterContract, Subject, Unfit, Verdict, find_subject, grade
-from gsb.testing.contract import NAMES
+from gsb.testing.contract import NAMES, judge
 
 Edit = tuple[str, str, str]
 """A file of the adapter, what stands there, and the mistake that takes its place."""
@@ -81,6 +81,15 @@ MISTAKES: dict[str, Sequence[Edit]] = {
 }
 
 
+BOTH = """path = f"/parcels/{request.body['parcel']}"
+                answer, _ = await asyncio.gather(self._ask("GET", path), self._ask("GET", path))"""
+THREAD = 'threading = __import__("threading"); threading.Thread(target=threading.Event().wait, args=(8,)).start()\n'
+SHOWN = """    def __repr__(self) -> str:
+        return f"LandRegistry({self.context.settings.token.read()})"
+
+    async def check"""
+
+
 def adapter(root: Path, name: str, mistakes: Sequence[Edit] = (), timeout: float = 0.25) -> Subject:
     """The template's adapter under this name, with these mistakes."""
     folder = root / name
@@ -125,6 +134,37 @@ def test_a_mistake_breaks_its_rule_and_no_other(root: Path, rule: str) -> None:
     assert set(failed(verdicts)) == {rule}, failed(verdicts)
     if rule == "garbage":
         assert "what escapes is TypeError from __init__.py:" in failed(verdicts)[rule][0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "mistakes"),
+    [
+        (
+            "concurrency",
+            [
+                IMPORT,
+                (
+                    CODE,
+                    "answer = await self._ask(\"GET\", f\"/parcels/{quote(request.body['parcel'], safe='')}\")",
+                    BOTH,
+                ),
+            ],
+        ),
+        ("private", [(CODE, HANDLE, f"{HANDLE}        print(self.context.settings.token.read())\n")]),
+        ("private", [(CODE, "    async def check", SHOWN)]),
+        ("close", [(CODE, HANDLE, f"{HANDLE}        {THREAD}")]),
+        ("sent", [(CODE, "sent=True, after", "sent=False, after")]),
+    ],
+    ids=["more-calls", "printed", "repr", "thread", "nobody-says"],
+)
+def test_there_are_more_ways_to_break_a_rule(
+    root: Path, rule: str, mistakes: Sequence[Edit], request: pytest.FixtureRequest
+) -> None:
+    name = "bad_" + request.node.callspec.id.replace("-", "_")
+    (found,) = [each for each in RULES if each.name == rule]
+    verdict = asyncio.run(judge(adapter(root, name, mistakes), found))
+    # A status by which the system says that it did nothing is its own word: the rule is of what nobody said.
+    assert verdict.result == ("pass" if "nobody-says" in request.node.callspec.id else "fail"), verdict.reasons
 
 
 # --- what is not tried

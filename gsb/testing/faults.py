@@ -47,7 +47,7 @@ class Scene(NamedTuple):
 async def scene(subject: Subject, *, up: bool = True) -> AsyncIterator[Scene]:
     """Raises NotApplicable where the suite's system cannot stand in for the real one."""
     table = subject.contract
-    if table.peer == "none" or (table.peer == "tcp" and table.faulty is None):
+    if table.peer == "none":
         raise NotApplicable("it reaches nothing over a network that could fail so")
     async with peering(raw=table.peer == "tcp") as peer:
         if not up:

@@ -73,7 +73,7 @@ class Contract(BaseModel):
     settings: dict[str, Any] = {}
     """Of the system."""
     faulty: dict[str, Any] | None = None
-    """Of the system where the suite's own must misbehave, for ``peer = "tcp"``."""
+    """Of the system where the suite's own must misbehave, for ``peer = "tcp"``; none: the same as ever."""
     services: dict[str, ServiceTable]
     exempt: dict[str, str] = {}
     """Rules that do not hold for this adapter, each with its reason."""
