@@ -49,7 +49,7 @@ async def test_a_cluster_keeps_every_promise(tmp_path: Path, tell: Callable[[obj
         for number, kind in enumerate(faults, start=1):
             await it.survive(FAULTS[kind](it))
             tell(f"{number:4}/{len(faults)}  {kind:30} {len(it.load.ops):6} calls")
-            assert it.findings == [], kind
+            assert [str(finding) for finding in it.findings] == [], kind
         await it.conclude()
         assert it.findings == []
         folder = only_folder(it.deployment.log_folder)

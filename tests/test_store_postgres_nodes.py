@@ -235,7 +235,7 @@ async def test_processes_share_a_database(maker: PostgresMaker) -> None:
 
 
 async def test_a_node_that_hangs_keeps_others_waiting_for_seconds_only(
-    maker: PostgresMaker, monkeypatch: pytest.MonkeyPatch
+    maker: PostgresMaker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It has locked an exchange and says nothing more: the server gives it up, and nobody waits longer than a bound."""
     monkeypatch.setitem(sessions._BOUNDS, "lock_timeout", "200ms")
@@ -247,6 +247,10 @@ async def test_a_node_that_hangs_keeps_others_waiting_for_seconds_only(
         answers = await asyncio.gather(*(store.begin(one.id, LEASE) for one in (made, other)), return_exceptions=True)
     assert isinstance(answers[0], StoreUnavailable)
     assert isinstance(answers[1], Begun)
+    # That another node hangs is no defect of this one.
+    (told,) = caplog.records
+    assert (told.levelname, told.exc_info) == ("WARNING", None)
+    assert "another node" in told.message
     monkeypatch.setitem(sessions._BOUNDS, "lock_timeout", "10s")
     patient = await maker.open()
     async with _hanging(maker, sessions._BOUNDS | {"idle_in_transaction_session_timeout": "300ms"}) as db:

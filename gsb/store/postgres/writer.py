@@ -36,6 +36,10 @@ SET_BACK = (
     "the database's clock was set back: calls that nobody can tell from replays are answered 503 until it has passed "
     "that time again; if it is wrong now, set it right, and service resumes by itself"
 )
+HANGS = (
+    "a call on the store wanted what another node holds for too long, and is answered 503: that node hangs, or its way "
+    "to the server does; the server gives it up within seconds"
+)
 _AGAIN = (asyncpg.TransactionRollbackError, *LOST)
 _OF_ONE_CALL = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.LockNotAvailableError)
 """What one call brought, or what only it wants and another node does not let go of."""
@@ -123,7 +127,10 @@ class Writer:
             # The others must not suffer for one call.
             if len(asks) > 1:
                 return [answer for ask in asks for answer in await self._commit([ask])]
-            _log.exception("a call on the store failed")
+            if isinstance(error, asyncpg.LockNotAvailableError):
+                _log.warning(HANGS)
+            else:
+                _log.exception("a call on the store failed")
             return [StoreUnavailable() if isinstance(error, OF_THE_DATABASE) else error]
 
     async def _tried(self, asks: Sequence[Ask]) -> list[Any]:
