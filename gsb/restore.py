@@ -20,8 +20,8 @@ from gsb.evidence.entry import Fact, make_entry
 from gsb.evidence.log import Files
 from gsb.evidence.tiles import WIDTH, bundle_path, unpack
 from gsb.model import Effect, Exchange, State
-from gsb.resume import Ground, ahead, begin_anew, told
-from gsb.store.contract import Query, Ruling, Store
+from gsb.resume import Ground, ahead, begin_anew, open_log, told
+from gsb.store.contract import Query, Ruling, Store, StoreUnfit
 
 RESTORED = "restored"
 """Why a write is unknown whose store was restored; and the kind of the entry that says so of the whole."""
@@ -71,6 +71,8 @@ async def restore(
     ground: Ground, store: Store, now: float, reason: str, known: Lost, witnessed: Iterable[Checkpoint] = ()
 ) -> Restored:
     """Do all of it on a store that nobody else uses. Raises StoreUnfit, StoreUnavailable, LogMoved, OSError."""
+    if await open_log(ground) is None and not known.beyond:
+        raise StoreUnfit("there is no log yet, so nothing was acknowledged that could be lost")
     facts: dict[str, Fact] = {"missing": len(known.missing), "published": [told(each) for each in known.beyond] or None}
     await store.withhold(make_entry(RESTORED, now, facts, {"reason": reason}))
     doubted = await _doubt(store, now)

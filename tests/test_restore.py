@@ -242,3 +242,14 @@ async def test_a_restore_that_died_is_run_again(backup: Backup, step: str) -> No
     assert [line.split()[0] for line in again.stdout.splitlines()] == [one.id for one in later]
     async with recording(folder.parent, backup.deployment, clock) as hands:
         assert await states(hands.store, undecided) == [(State.UNKNOWN, "restored")] * len(undecided)
+
+
+@pytest.mark.parametrize("backup", [Backup], indirect=True)
+async def test_where_nothing_can_be_lost_nothing_is_withheld(backup: Backup) -> None:
+    folder = backup.deployment.write()
+    refused = await gsb("restore", folder, "--reason", REASON)
+    assert refused.exit_code == 2
+    assert "there is no log yet" in refused.stderr
+    assert (await gsb("restore", folder, "--reason", "x")).exit_code == 2
+    async with recording(folder.parent, backup.deployment, Clock()) as hands:
+        assert not await hands.store.withheld()
