@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from aiokafka import ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from gsb.broker.contract import Delivery
@@ -112,7 +112,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         now = asyncio.get_running_loop().time()
         if now >= self._committed_at + COMMIT:
             self._committed_at = now
-            await self._commit(consumer)
+            with suppress(CommitFailedError, IllegalStateError):  # partitions are moving; it is committed after that
+                await self._commit(consumer)
             self._look_for_topic(consumer)
 
     async def _take(self, consumer: Consumer) -> None:
