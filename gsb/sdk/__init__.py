@@ -1,7 +1,7 @@
 """The public surface for adapters. It knows nothing of keys, agreements, store, evidence or broker."""
 
 from gsb.model import Effect, Reply, Request
-from gsb.sdk.adapter import Adapter, Call, Context, NoSettings, SecretFile, Settings
+from gsb.sdk.adapter import Adapter, Call, ClientTls, Context, HttpSettings, NoSettings, SecretFile, Settings
 from gsb.sdk.clock import Clock
 from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
 from gsb.sdk.http import Http, HttpReply
@@ -12,11 +12,13 @@ __all__ = [
     "AdapterError",
     "Broken",
     "Call",
+    "ClientTls",
     "Clock",
     "Context",
     "Effect",
     "Http",
     "HttpReply",
+    "HttpSettings",
     "NoSettings",
     "Refused",
     "Reply",

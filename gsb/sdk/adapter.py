@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from gsb.model import Effect, Reply, Request
@@ -66,6 +66,37 @@ class Settings(BaseModel):
 
 class NoSettings(Settings):
     """For an adapter or service that needs none."""
+
+
+class ClientTls(Settings):
+    """TLS with authorities or a client certificate of one's own. Paths start at the deployment's folder."""
+
+    authority: SecretFile | None = None
+    """PEM file with the only authorities to trust; none: those of the machine."""
+    certificate: SecretFile | None = None
+    """PEM file with the client certificate and its chain."""
+    key: SecretFile | None = None
+    """PEM file with the client certificate's key; none: it stands in ``certificate``."""
+
+
+class HttpSettings(Settings):
+    """How a system is reached over HTTP; derive the settings of an adapter from it and they are heeded."""
+
+    url: str = Field(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*[^/?#\s])?$")
+    """Base URL, without a trailing slash; the services' paths are appended."""
+    tls: ClientTls | None = None
+    """Only for authorities of one's own or a client certificate."""
+    proxy: str | None = Field(default=None, pattern=r"^http://[^/?#@\s]+$")
+    """HTTP proxy on the way to the system, ``http://host:port``; none: there is none."""
+
+    def use(self, http: Http) -> None:
+        """Have the client go this way. Raises OSError (ssl.SSLError among them) for a file that is no PEM."""
+        if self.proxy is not None:
+            http.use_proxy(self.proxy)
+        if self.tls is not None:
+            files = (self.tls.authority, self.tls.certificate, self.tls.key)
+            authority, certificate, key = (file.path if file else None for file in files)
+            http.use_tls(authority=authority, certificate=certificate, key=key)
 
 
 S = TypeVar("S", bound=Settings)
@@ -131,7 +162,10 @@ class Adapter(ABC, Generic[S, P]):
         self.context = context
 
     async def open(self) -> None:
-        """Before the first call. May raise ``Unavailable``; the bus goes on and asks ``check`` later."""
+        """Before the first call. May raise ``Unavailable``; the bus goes on and asks ``check`` later. What is written
+        instead calls this too: here ``HttpSettings`` are heeded."""
+        if isinstance(self.context.settings, HttpSettings):
+            self.context.settings.use(self.context.http)
 
     async def check(self) -> None:
         """Can the core system be reached, with these credentials? Raises ``Unavailable`` or ``Broken`` if not."""

@@ -44,15 +44,6 @@ class HttpJson(Adapter[HttpJsonSettings, Operation]):
     _paused_until = 0.0
     """By the steady clock."""
 
-    async def open(self) -> None:
-        if self.context.settings.proxy is not None:
-            self.context.http.use_proxy(self.context.settings.proxy)
-        tls = self.context.settings.tls
-        if tls is not None:
-            files = (tls.authority, tls.certificate, tls.key)
-            authority, certificate, key = (file.path if file else None for file in files)
-            self.context.http.use_tls(authority=authority, certificate=certificate, key=key)
-
     async def check(self) -> None:
         answer = await self._send("GET", self.context.settings.check, {})
         if answer.status in (401, 403):

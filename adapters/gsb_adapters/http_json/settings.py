@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gsb.sdk import Effect, SecretFile, Settings, Shape
+from gsb.sdk import Effect, HttpSettings, SecretFile, Settings, Shape
 
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 PATH = r"^(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2}|\{[a-z][a-z0-9_]*\})+)*/?$"
@@ -48,28 +48,11 @@ class HeaderSecret(Settings):
     """File with the header's value."""
 
 
-class ClientTls(Settings):
-    """TLS with authorities or a client certificate of one's own. Paths start at the deployment's folder."""
-
-    authority: SecretFile | None = None
-    """PEM file with the only authorities to trust; none: those of the machine."""
-    certificate: SecretFile | None = None
-    """PEM file with the client certificate and its chain."""
-    key: SecretFile | None = None
-    """PEM file with the client certificate's key; none: it stands in ``certificate``."""
-
-
-class HttpJsonSettings(Settings):
+class HttpJsonSettings(HttpSettings):
     """``[settings]`` of a system with the adapter ``http_json``."""
 
-    url: str = Field(pattern=r"^https?://[^/?#@\s]+(/[^?#\s]*[^/?#\s])?$")
-    """Base URL, without a trailing slash; the services' paths are appended."""
     auth: Annotated[Basic | Bearer | HeaderSecret, Field(discriminator="kind")] | None = None
     """How the system knows the bus: ``kind`` is basic, bearer or header; none: it does not ask, or asks by TLS."""
-    tls: ClientTls | None = None
-    """Only for authorities of one's own or a client certificate."""
-    proxy: str | None = Field(default=None, pattern=r"^http://[^/?#@\s]+$")
-    """HTTP proxy on the way to the system, ``http://host:port``; none: there is none."""
     check: str = Field(default="", pattern=PATH)
     """Path of a GET that tells whether the system is there and takes the credentials: any status below 500 but 401
     and 403 says yes."""

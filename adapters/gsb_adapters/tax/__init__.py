@@ -16,11 +16,11 @@ from gsb.sdk import (
     Adapter,
     Broken,
     HttpReply,
+    HttpSettings,
     NoSettings,
     Refused,
     Reply,
     Request,
-    Settings,
     Unavailable,
     decimal_string,
 )
@@ -31,11 +31,9 @@ NOT_COVERED = "was not found in the"
 """In the text of a 500: a parameter has no value yet, or any more, in that period."""
 
 
-class TaxSettings(Settings):
+class TaxSettings(HttpSettings):
     """``[settings]`` of a system with the adapter ``tax``."""
 
-    url: str = Field(pattern=r"^https?://[^/?#]+$")
-    """Where the engine listens, without a path."""
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     """The currency (ISO 4217) in which the engine's rules are written."""
     places: int = Field(default=2, ge=0, le=4)
