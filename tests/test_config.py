@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from gsb import config, forms
+from gsb.backends import SqliteTable
 from gsb.load import Finding, load, suggest
 from tests.support.deployment import Deployment
 
@@ -38,6 +39,7 @@ def test_relative_paths_start_at_the_folder(tmp_path: Path) -> None:
     del deployment.gsb["schemas"]
     tables, _ = load(deployment.write())
     assert tables.gsb is not None
+    assert isinstance(tables.gsb.store, SqliteTable)
     assert tables.gsb.store.path == Path("/var/lib/gsb/store.db")
     assert tables.gsb.store.key == deployment.folder.resolve() / "store.key"
     assert tables.gsb.schemas == deployment.folder.resolve() / "schemas"

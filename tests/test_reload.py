@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gsb import reload as module
+from gsb.backends import SqliteTable
 from gsb.catalogue import Catalogue, build
 from gsb.client import BusProblem
 from gsb.errors import StoreUnavailable
@@ -206,6 +207,7 @@ class Store(SqliteStore):
 
 def make_store(catalogue: Catalogue) -> Store:
     table = catalogue.gsb.store
+    assert isinstance(table, SqliteTable)
     store = Store(table.path, read_key(table.key))
     store.seen = []
     return store

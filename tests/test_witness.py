@@ -231,10 +231,10 @@ class Failing(Files):
 
     landing: bool | None = None
 
-    def write(self, contents: Mapping[str, bytes]) -> None:
+    def write(self, contents: Mapping[str, bytes], ready: Callable[[], None] = lambda: None) -> None:
         landing, self.landing = self.landing, None
         if landing is not False:
-            super().write(contents)
+            super().write(contents, ready)
         if landing is not None:
             raise OSError(28, "No space left on device")
 

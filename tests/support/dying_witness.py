@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gsb.evidence.log import Files
@@ -20,12 +20,12 @@ _write = Files.write
 def main(moment: str, number: str, file: str) -> None:
     left = int(number)
 
-    def write(self: Files, contents: Mapping[str, bytes]) -> None:
+    def write(self: Files, contents: Mapping[str, bytes], ready: Callable[[], None] = lambda: None) -> None:
         nonlocal left
         left -= 1
         if not left and moment == "before":
             os.kill(os.getpid(), signal.SIGKILL)
-        _write(self, contents)
+        _write(self, contents, ready)
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 
