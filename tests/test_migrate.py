@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from gsb import jwk
 from gsb.catalogue import build
 from gsb.cli.main import app
 from gsb.errors import Replayed
+from gsb.evidence.verify import verify_receipt
 from gsb.foundation import store_of
 from gsb.metrics import Metrics
 from gsb.model import FINAL, Effect, State
@@ -32,7 +34,7 @@ from gsb.store.contract import Business, NewExchange, Query, Reservation, Store,
 from gsb.store.seal import new_key
 from gsb.store.sqlite import opened
 from tests.support.deployment import SITE, Deployment, standard
-from tests.support.node import GSB
+from tests.support.node import GSB, running_node
 from tests.support.postgres import some_server
 from tests.support.recording import YEAR, Clock, recording
 from tests.support.stores import PostgresMaker, accepted, begun, done, entry, new, unknown
@@ -205,6 +207,26 @@ async def test_the_source_does_not_start_again_unless_it_is_told_to(move: Move) 
     assert "says that it was" in again.stderr
     opened.moved(move.database).unlink()
     await (await move.open(move.source)).close()
+
+
+async def test_callers_notice_nothing(tmp_path: Path, dsn: str) -> None:
+    """Nodes on either side of the move: the same key leads to the same outcome, and receipts are still given."""
+    deployment, maker = standard(tmp_path), PostgresMaker(dsn, b"")
+    note = {"id": "P-0001", "text": "moved"}
+    async with running_node(tmp_path, deployment) as node, node.client() as client:
+        first = await client.call("registry/note/v1", note, purpose="payroll", idempotency_key="k")
+    source, target = deployment.folder, tmp_path / "target"
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("store.db*"))
+    (target / "dsn").write_text(dsn, "utf-8")
+    move = Move(source, target, deployment, Clock(), maker, [])
+    move.point(dsn="dsn", key="store.key", schema_name=maker.schema)
+    assert (await move.carry()).exit_code == 0
+    async with running_node(tmp_path, deployment) as node, node.client() as client:
+        again = await client.call("registry/note/v1", note, purpose="payroll", idempotency_key="k")
+        assert (again.exchange, again.body, again.replayed) == (first.exchange, first.body, True)
+        receipt = await client.receipt(str(first.exchange))
+        verify_receipt(receipt, deployment.log_verifier(str(datetime.now(UTC).year)))
+    await maker.drop()
 
 
 async def refused(move: Move, why: str) -> None:
