@@ -1,1 +1,1 @@
-"""Commands for a bus beyond one machine."""
+"""Commands for what a bus stands on: moving it, restoring it, its topics."""
