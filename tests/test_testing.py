@@ -90,14 +90,14 @@ SHOWN = """    def __repr__(self) -> str:
     async def check"""
 
 
-def adapter(root: Path, name: str, mistakes: Sequence[Edit] = (), timeout: float = 0.25) -> Subject:
+def adapter(root: Path, name: str, mistakes: Sequence[Edit] = ()) -> Subject:
     """The template's adapter under this name, with these mistakes."""
     folder = root / name
     for path, text in files(name):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text, "utf-8")
     package = folder / name
-    for file, old, new in [(CONTRACT, "[settings]", f"timeout = {timeout}\n\n[settings]"), *mistakes]:
+    for file, old, new in [(CONTRACT, "[settings]", "timeout = 0.25\n\n[settings]"), *mistakes]:
         text = (package / file).read_text("utf-8")
         assert old in text, (file, old)
         (package / file).write_text(text.replace(old, new), "utf-8")
@@ -128,9 +128,7 @@ def test_the_adapter_that_all_mistakes_are_made_in_makes_none(root: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", list(MISTAKES))
 def test_a_mistake_breaks_its_rule_and_no_other(root: Path, rule: str) -> None:
-    # What blocks the loop holds up a crowd as well; here it has the time for that.
-    subject = adapter(root, f"bad_{rule}", MISTAKES[rule], timeout=1.0 if rule == "loop" else 0.25)
-    verdicts = asyncio.run(grade(subject))
+    verdicts = asyncio.run(grade(adapter(root, f"bad_{rule}", MISTAKES[rule])))
     assert set(failed(verdicts)) == {rule}, failed(verdicts)
     if rule == "garbage":
         assert "what escapes is TypeError from __init__.py:" in failed(verdicts)[rule][0]

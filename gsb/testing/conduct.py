@@ -19,6 +19,7 @@ from typing import Any
 from gsb.model import Effect
 from gsb.plans import secret_files
 from gsb.sdk.adapter import Adapter
+from gsb.sdk.http import Http
 from gsb.telemetry import JsonLines
 from gsb.testing.cassette import Cassette, Played, Tape
 from gsb.testing.faults import NotApplicable
@@ -38,7 +39,7 @@ async def stage(subject: Subject) -> AsyncIterator[tuple[Adapter[Any, Any], Peer
     """The adapter, opened against the suite's own system, and the deployment's folder."""
     async with peering() as peer:
         with subject.deployment() as folder:
-            async with subject.opened(folder, subject.tables(peer.url), at=_time(subject)) as adapter:
+            async with subject.opened(folder, subject.tables(peer.url), http=Http(GRACE), at=_time(subject)) as adapter:
                 yield adapter, peer, folder
 
 
@@ -57,7 +58,9 @@ async def reply(subject: Subject) -> AsyncIterator[str]:
     for name, cassette in subject.cassettes.items():
         async with peering() as peer:
             with subject.deployment() as folder:
-                async with subject.opened(folder, subject.tables(peer.url), at=cassette.at) as adapter:
+                async with subject.opened(
+                    folder, subject.tables(peer.url), http=Http(GRACE), at=cassette.at
+                ) as adapter:
                     for fault in _differs(subject, cassette, await _calm(subject, adapter, peer, cassette)):
                         yield f"{name}.json: {fault}"
         for unknown in peer.tape.unknown:

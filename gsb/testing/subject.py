@@ -69,7 +69,7 @@ class Contract(BaseModel):
     """What the adapter speaks: HTTP, so that cassettes are played to it; another protocol over TCP, which the suite can
     only break; or nothing over a network."""
     timeout: float = 0.5
-    """Seconds for one call; short, since the suite waits for it."""
+    """Seconds for one call of a system that says nothing: short, since the suite waits for its end."""
     settings: dict[str, Any] = {}
     """Of the system."""
     faulty: dict[str, Any] | None = None
