@@ -56,7 +56,8 @@ async def killed(it: Battle, role: str) -> None:
 async def halted(it: Battle, role: str) -> None:
     member = it.one_of(role)
     member.process.send_signal(signal.SIGSTOP)
-    if len(it.of(role)) > 1 and it.random.random() < RARELY:
+    # Of a gateway nobody takes anything over, and its callers would only wait.
+    if role != "gateway" and len(it.of(role)) > 1 and it.random.random() < RARELY:
         it.go_on(member, FOR_GOOD)
         return
     try:
