@@ -5,22 +5,30 @@ Each function is one statement, so what it tells is of one moment. A crash means
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import asyncpg
 
+from gsb.errors import StoreUnavailable
 from gsb.model import Entry, State
 from gsb.store.contract import Query
 from gsb.store.postgres.schema import COLUMNS, EXCHANGE, SELECT, business_bytes, row_of
 from gsb.store.sealing import Position, narrowed
 from gsb.store.standing import Row
 
-_OWNER = SELECT + (
-    "JOIN reservation ON exchange.number = reservation.exchange "
-    "WHERE hash = $1 AND (finished_at IS NULL OR finished_at > $2)"
+_SPENT = "SELECT hash, bucket, number FROM spent WHERE hash = ANY($1::bytea[])"
+_OWNERS = " ".join(
+    [
+        *("SELECT", EXCHANGE, ", hash FROM exchange JOIN reservation ON exchange.number = reservation.exchange"),
+        "WHERE hash = ANY($1::bytea[]) AND (finished_at IS NULL OR finished_at > $2)",
+    ]
 )
+_REQUESTS = """
+SELECT id, bytes FROM exchange LEFT JOIN sealed ON sealed.number = request WHERE id = ANY($1::text[])
+"""
 _BY_ID = SELECT + "WHERE id = $1"
 _WITH_SEALED = {
     column: " ".join(
@@ -40,6 +48,8 @@ SELECT service FROM step WHERE service IS NOT NULL
 _STANDING = """
 SELECT state, count(*) FROM exchange WHERE state IN ('waiting', 'held', 'unknown') AND state <> 'done' GROUP BY state
 """
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,35 @@ class Wanted:
         return " ".join([SELECT, "WHERE", " AND ".join(where), order]), values
 
 
+class Together(Generic[Q, A]):
+    """Answers together whatever was asked while the last answers were read: one call by itself at once, and under load
+    many with one statement. ``answer`` gives an answer for each question, in their order."""
+
+    def __init__(self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]]) -> None:
+        self._answer = answer
+        self._one_at_a_time = asyncio.Lock()
+        self._asked: list[Q] = []
+        self._answers: asyncio.Task[Sequence[A]] | None = None
+        """For those that ask now."""
+
+    async def ask(self, question: Q) -> A:
+        """Raises StoreUnavailable."""
+        if self._answers is None:
+            self._answers, self._asked = asyncio.create_task(self._next()), []
+        at = len(self._asked)
+        self._asked.append(question)
+        try:
+            # Whoever is cancelled must not take the others' answers along.
+            return (await asyncio.shield(self._answers))[at]
+        except StoreUnavailable as error:
+            raise StoreUnavailable from error
+
+    async def _next(self) -> Sequence[A]:
+        async with self._one_at_a_time:
+            asked, self._answers = self._asked, None
+            return await self._answer(asked)
+
+
 async def search(db: asyncpg.Connection, wanted: Wanted, limit: int) -> list[Row]:
     """Newest first."""
     statement, values = wanted.sql(limit)
@@ -91,16 +130,21 @@ async def services(db: asyncpg.Connection) -> list[str]:
     return [service for (service,) in await db.fetch(_SERVICES)]
 
 
-async def owner(db: asyncpg.Connection, key: bytes, finished_after: float) -> Row | None:
-    """The exchange to which a key belongs, unless the reservation has run out."""
-    found = await db.fetchrow(_OWNER, key, finished_after)
-    return None if found is None else row_of(found)
+async def owners(db: asyncpg.Connection, keys: Sequence[bytes], finished_after: float) -> dict[bytes, Row]:
+    """The exchange to which each key belongs, unless the reservation has run out."""
+    if not keys:
+        return {}
+    return {found[len(COLUMNS)]: row_of(found) for found in await db.fetch(_OWNERS, keys, finished_after)}
 
 
-async def spent(db: asyncpg.Connection, hashed: bytes) -> tuple[int, int] | None:
-    """The bucket and the number of a jti, if it is remembered."""
-    found = await db.fetchrow("SELECT bucket, number FROM spent WHERE hash = $1", hashed)
-    return None if found is None else (found[0], found[1])
+async def spent(db: asyncpg.Connection, hashes: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
+    """The bucket and the number of each jti that is remembered."""
+    return {hashed: (bucket, number) for hashed, bucket, number in await db.fetch(_SPENT, hashes)}
+
+
+async def requests(db: asyncpg.Connection, ids: Sequence[str]) -> dict[str, bytes | None]:
+    """What each exchange that is known was asked, sealed, if it is still there."""
+    return dict(await db.fetch(_REQUESTS, ids))
 
 
 async def exchange(db: asyncpg.Connection, id_: str) -> Row | None:

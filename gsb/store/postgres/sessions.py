@@ -42,6 +42,14 @@ LOST = (
 """The connection is of no use any more: another may be, to this server or to the one that took its place."""
 
 
+class _Session(asyncpg.Connection):  # type: ignore[misc]
+    """One of the pool. Nothing that is done on it outlives its transaction, so nothing is to be undone when it goes
+    back, which would cost as much as a read."""
+
+    def get_reset_query(self) -> str:
+        return ""
+
+
 class Sessions:
     """Connections to one schema of one database. ``dsn`` may name several hosts: the one that takes writes is used."""
 
@@ -76,7 +84,9 @@ class Sessions:
                 await migrations.prepare(db, self.name, seal)
             finally:
                 await db.close(timeout=CONNECT)
-            self._pool = await asyncpg.create_pool(min_size=1, max_size=self._readers, **self._settings())
+            self._pool = await asyncpg.create_pool(
+                min_size=1, max_size=self._readers, connection_class=_Session, **self._settings()
+            )
         except (*OF_THE_DATABASE, ValueError) as error:
             raise StoreUnfit(f"the store on PostgreSQL cannot be opened: {error}") from error
 

@@ -69,6 +69,8 @@ class PostgresStore(Proving):
     ) -> None:
         super().__init__(Sessions(dsn, schema, readers, statement), key, ages or Ages(), clock, steady, committed)
         self._fresh: dict[str, Record] = {}
+        self._looks = reads.Together(self._look)
+        self._requests = reads.Together(self._read_requests)
 
     @property
     def sessions(self) -> Sessions:
@@ -78,19 +80,24 @@ class PostgresStore(Proving):
     # --- accepting ----------------------------------------------------------------------------------------
 
     async def look(self, issuer: str, jti: str, key: str | None) -> Reservation | None:
-        hashed = self._seal.hash(issuer, jti, b"jti")
-
-        async def found(db: asyncpg.Connection) -> Row | None:
-            now = await self._clock(db)
-            spent = await reads.spent(db, hashed)
-            if spent is not None and not self._writer.jtis.over(*spent, now):
-                raise Replayed
-            if key is None:
-                return None
-            return await reads.owner(db, self._seal.key(issuer, key), now - self._ages.keys)
-
-        row = await self._sessions.read(found)
+        reserved = None if key is None else self._seal.key(issuer, key)
+        replayed, row = await self._looks.ask((self._seal.hash(issuer, jti, b"jti"), reserved))
+        if replayed:
+            raise Replayed
         return None if row is None else self._seal.reservation(row.id, row.fingerprint)
+
+    async def _look(self, asked: Sequence[tuple[bytes, bytes | None]]) -> list[tuple[bool, Row | None]]:
+        """Of each jti and key: whether the jti is spent, and whose the key is."""
+
+        async def found(db: asyncpg.Connection) -> list[tuple[bool, Row | None]]:
+            now = await self._clock(db)
+            spent = await reads.spent(db, [jti for jti, _ in asked])
+            over = self._writer.jtis.over
+            fresh = {jti for jti, known in spent.items() if not over(*known, now)}
+            owners = await reads.owners(db, [key for _, key in asked if key is not None], now - self._ages.keys)
+            return [(jti in fresh, None if key is None else owners.get(key)) for jti, key in asked]
+
+        return await self._sessions.read(found)
 
     async def accept(self, new: NewExchange) -> Reservation | None:
         answer = await self._writer.ask(self._seal.accept(new))
@@ -114,11 +121,14 @@ class PostgresStore(Proving):
         return Begun(Attempt(begun.id, begun.attempt), task, begun, record, maybe_sent)
 
     async def _record(self, exchange: str) -> Record | None:
-        found = await self._sessions.read(lambda db: reads.with_sealed(db, exchange, "request"))
         try:
-            return None if found is None else self._seal.record(found[1], exchange)
+            return self._seal.record(await self._requests.ask(exchange), exchange)
         except ReplyUnreadable:
             return None
+
+    async def _read_requests(self, exchanges: Sequence[str]) -> list[bytes | None]:
+        found = await self._sessions.read(lambda db: reads.requests(db, exchanges))
+        return [found.get(exchange) for exchange in exchanges]
 
     async def finish(self, attempt: Attempt, outcome: Outcome, entry: Entry) -> bool:
         reply, sealed = self._seal.reply(attempt.exchange, outcome, entry)
