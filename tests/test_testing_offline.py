@@ -127,6 +127,27 @@ def test_amounts_that_the_adapter_rounds_go_too() -> None:
     assert b"630.00" not in kept.document()
 
 
+async def test_the_token_of_a_session_is_gone_from_the_answer_and_from_what_is_sent_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    look_up = "answer = await self._ask(\"GET\", f\"/parcels/{quote(request.body['parcel'], safe='')}\")"
+    session = """login = await self._ask("POST", "/login", {"user": "bus"})
+                asked = {"session": login.json()["session"], "parcel": request.body["parcel"]}
+                answer = await self._ask("POST", "/query", asked)"""
+    subject = written(tmp_path, "recorded_session", [("__init__.py", look_up, session)])
+    said = {"session": "Xk7-session-token", "user": "bus"}
+    login = Played(method="POST", path="/api/login", content={"user": "bus"}, answer=said)
+    asked = {"session": said["session"], "parcel": "L-000042"}
+    found = Played(method="POST", path="/api/query", content=asked, answer=OWNER)
+    recording = await recorded(subject, tmp_path, "parcel", {"parcel": "L-000042"}, login, found)
+    assert recording.document().decode().count("Xk7-session-token") == 2
+    kept = await scrubbed(subject, recording, [TOKEN])
+    assert "Xk7" not in kept.document().decode()
+    assert kept.calls[0].answer["session"] == kept.calls[1].content["session"]
+    assert (await replayed(subject, kept)).faults == []
+
+
 async def test_a_refusal_is_kept_with_its_code(subject: Subject, tmp_path: Path) -> None:
     absent = Played(method="GET", path="/api/parcels/L-000042", status=404, answer_text=f"nothing of {PERSON}")
     recording = await recorded(subject, tmp_path, "parcel", {"parcel": "L-000042"}, absent)
