@@ -18,7 +18,7 @@ from cloudevents.core.formats.json import JSONFormat
 
 from gsb.backends import KafkaTable
 from gsb.broker.contract import Broker, Delivery
-from gsb.broker.kafka import KafkaBroker, clients, intake
+from gsb.broker.kafka import KafkaBroker, intake
 from gsb.broker.kafka.admin import Topics
 from gsb.broker.topics import topics, wake_topic, work_topic
 from gsb.telemetry import trace
@@ -64,7 +64,6 @@ async def opened(table: KafkaTable, *, listens: bool = True) -> AsyncIterator[Ka
         yield broker
     finally:
         await broker.close()
-        await asyncio.gather(*clients._ENDING)
 
 
 class Worker:

@@ -19,8 +19,6 @@ from aiokafka.errors import KafkaError
 from gsb.backends import KafkaTable, KafkaTls
 from gsb.broker.contract import BrokerUnfit
 
-log = logging.getLogger("gsb.broker.kafka")
-
 TIMEOUT = 15_000
 """Milliseconds for one request; more than the 10 s for which a group waits for its members."""
 METADATA_AGE = 10_000
@@ -31,8 +29,6 @@ LAST = 5.0
 """Seconds for the last words of a client: to be acknowledged, to commit, to leave a group."""
 REST = 1.0
 """Seconds before trying again."""
-_ENDING: set[asyncio.Task[None]] = set()
-"""Consumers that still end: a task that nobody knows may be thrown away."""
 
 
 async def forever(attempt: Callable[[], Awaitable[None]], tell: Callable[[Exception], None]) -> None:
@@ -68,17 +64,18 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
     """One that ends where Kafka is not there to be left properly."""
 
     async def end(self) -> None:
-        """Leave the group and close; what that takes beyond ``LAST`` seconds it takes in the background."""
+        """Leave the group and close; after ``LAST`` seconds without waiting for anybody."""
         ending = asyncio.create_task(self.stop())
-        _ENDING.add(ending)
-        ending.add_done_callback(_ended)
         await asyncio.wait([ending], timeout=LAST)
-
-
-def _ended(ending: asyncio.Task[None]) -> None:
-    _ENDING.discard(ending)
-    if not ending.cancelled() and (error := ending.exception()) is not None:
-        log.debug("a consumer did not end well: %r", error)
+        if ending.done():
+            ending.exception()  # how it ended is nobody's concern
+            return
+        # What it waits for may have swallowed that it was cancelled, or be a Kafka that is not there.
+        ending.cancel()
+        await asyncio.wait([ending], timeout=LAST)
+        if ending.cancelled() and self._fetcher is not None:
+            await asyncio.wait([asyncio.create_task(self._fetcher.close())], timeout=LAST)
+        await self._client.close()
 
 
 def access(table: KafkaTable) -> dict[str, Any]:
