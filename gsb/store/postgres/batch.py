@@ -39,6 +39,18 @@ _CLAIM = """
 INSERT INTO reservation SELECT * FROM unnest($1::bytea[], $2::bigint[])
 ON CONFLICT (hash) DO UPDATE SET exchange = reservation.exchange RETURNING hash, exchange
 """
+_ENTER_ALL = """
+WITH given AS MATERIALIZED (
+    SELECT nextval(pg_get_serial_sequence('entry', 'number')) AS number, each.* FROM (
+        SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bytea[])
+        WITH ORDINALITY AS listed(leaf, content, exchange, secret, at) ORDER BY at
+    ) AS each
+), one AS (INSERT INTO entry OVERRIDING SYSTEM VALUE SELECT number, leaf, content, exchange FROM given),
+    kept AS (INSERT INTO secret SELECT number, secret FROM given)
+INSERT INTO pending SELECT number FROM given
+"""
+"""Adds all entries of a transaction, in their order: one statement costs a fifth of one for each."""
+_KEEP_ALL = "INSERT INTO sealed SELECT * FROM unnest($1::bigint[], $2::bytea[])"
 ENTER = """
 WITH one AS (INSERT INTO entry(leaf, content, exchange) VALUES ($1, $2, $3) RETURNING number),
     kept AS (INSERT INTO secret SELECT number, $4 FROM one)
@@ -80,8 +92,9 @@ class Batch:
     async def load(self, asks: Sequence[Ask]) -> None:
         """Lock and read what the calls will ask for."""
         # An exchange and its record, or the body of an outcome: two numbers for each call are always enough.
-        numbers = await self._db.fetch("SELECT nextval('numbers') FROM generate_series(1, $1)", 2 * len(asks))
-        self._numbers = [number for (number,) in reversed(numbers)]
+        if most := 2 * sum(not isinstance(ask, Begin) for ask in asks):
+            numbers = await self._db.fetch("SELECT nextval('numbers') FROM generate_series(1, $1)", most)
+            self._numbers = [number for (number,) in reversed(numbers)]
         if ids := {id_ for ask in asks for id_ in ask.ids()}:
             for found in await self._db.fetch(_BY_ID, list(ids)):
                 self._know(row_of(found))
@@ -198,13 +211,18 @@ class Batch:
         reads_only = all(row.effect is Effect.NONE for row in self.changed.values())
         if self.changed and reads_only and all(isinstance(ask, Begin) for ask in asks):
             await self._db.execute("SET LOCAL synchronous_commit = off")
-        await self._many("INSERT INTO sealed VALUES ($1, $2)", self._sealed)
+        await self._all(_KEEP_ALL, self._sealed)
         await self._many(INSERT, [values_of(row) for row in self.created.values()])
         await self._many(UPDATE, [moving(row) for row in self.changed.values()])
         again = [(key, row.row) for key, row in self._again.items()]
         await self._many("UPDATE reservation SET exchange = $2 WHERE hash = $1", again)
-        await self._many(ENTER, self.entries)
+        await self._all(_ENTER_ALL, self.entries)
         await self._many("DELETE FROM spent WHERE hash = $1", [(hashed,) for hashed in self._returned])
+
+    async def _all(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """One statement for all rows, with a list for each column."""
+        if rows:
+            await self._db.execute(statement, *map(list, zip(*rows, strict=True)))
 
     async def _many(self, statement: str, values: Sequence[Any]) -> None:
         if values:
