@@ -50,11 +50,12 @@ ROWS = """
     node bench.store bench.place bench.instant bench.load bench.floor bench.served bench.steps bench.sync
         bench.crowd.late bench.crowd.place bench.crowd.flood bench.crowd.fairness bench.crowd.strain bench.memory
         bench.search.fill bench.search.measure
+        bench.cluster.ground bench.cluster.raw bench.cluster.flow bench.cluster.latency bench.cluster.measure
         bench.evidence.made bench.evidence.pace bench.evidence.verifying bench.evidence.receipts bench.evidence.measure
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
         cli.evidence.witness cli.cluster.migrate cli.cluster.restore cli.cluster.topics
-        cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main
+        cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main bench.cluster.steps
     manual.markdown manual.profile manual.deployment manual.commands manual.adapters manual.pages manual.__main__
 """
 """A module imports only from rows above its own, or from its left in its own row."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,21 +74,25 @@ SCHEMA: Mapping[str, Any] = {
 _GSB = """
 [bus]
 id = "{bus}"
-base_urls = ["http://127.0.0.1:{port}"]
+base_urls = {urls}
 operations_url = "http://127.0.0.1:{operations}"
 keys = [{{ file = "keys/bus.jwk" }}]
 [listen]
 port = {port}
 operations_port = {operations}
-[store]
-path = "store.db"
-key = "keys/store.key"
+{backend}
 [log]
 path = "log"
 key = "keys/log.jwk"
 [adapters]
 allow = ["{adapter}"]
 """
+ON_ONE_MACHINE = """
+[store]
+path = "store.db"
+key = "keys/store.key"
+"""
+"""What it runs on; beyond one machine it is something else."""
 _AGREEMENT = """
 title = "What the benchmark may do"
 consumer = "{consumer}"
@@ -107,25 +111,30 @@ fields = ["/person", "/period", "/lines"]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A deployment on disk. ``url`` is the node's; ``other`` a second free port, for what it is compared with."""
+    """A deployment on disk. ``url`` is the first gateway's; ``other`` a free port, for what it is compared with."""
 
     folder: Path
     site: Path
     """To be put on the path of the process that runs the node."""
     url: str
+    urls: Sequence[str]
+    """Of each gateway."""
     other: int
     key: jwk.PrivateKey
     """The consumer's."""
     bus_key: jwk.PublicKey
 
 
-def lay_out(root: Path) -> Place:
-    """Write the deployment into an empty folder."""
+def lay_out(root: Path, backend: str = ON_ONE_MACHINE, gateways: int = 1) -> Place:
+    """Write the deployment into an empty folder; ``backend`` are its tables ``[store]`` and ``[broker]``."""
     folder, site = root / "deployment", root / "site"
-    port, operations, other = _free_ports(3)
+    operations, other, *ports = free_ports(2 + gateways)
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
     private, bus = jwk.generate("ES256"), jwk.generate("ES256")
     files = {
-        "gsb.toml": _GSB.format(bus=BUS, port=port, operations=operations, adapter=ADAPTER),
+        "gsb.toml": _GSB.format(
+            bus=BUS, urls=json.dumps(urls), port=ports[0], operations=operations, adapter=ADAPTER, backend=backend
+        ),
         "keys/bus.jwk": bus.decode(),
         "keys/store.key": new_key(),
         "keys/log.jwk": jwk.generate("Ed25519").decode(),
@@ -145,8 +154,7 @@ def lay_out(root: Path) -> Place:
         _write(folder / name, text)
     _write(site / "instant-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: instant\nVersion: 1\n")
     _write(site / "instant-1.dist-info/entry_points.txt", f"[gsb.adapters]\n{ADAPTER} = gsb.bench.instant:Instant\n")
-    url = f"http://127.0.0.1:{port}"
-    return Place(folder, site, url, other, jwk.read_private(private), jwk.read_private(bus).public)
+    return Place(folder, site, urls[0], urls, other, jwk.read_private(private), jwk.read_private(bus).public)
 
 
 def private_file(agency: str) -> str:
@@ -161,7 +169,8 @@ def _write(path: Path, text: str) -> None:
         path.chmod(0o600)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback where nobody listens now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

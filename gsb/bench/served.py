@@ -76,6 +76,10 @@ class Server:
             self._process.kill()
             await self._process.wait()
 
+    def send(self, how: signal.Signals) -> None:
+        """SIGSTOP halts it, SIGCONT lets it go on."""
+        self._process.send_signal(how)
+
     def processor(self) -> float:
         """Seconds of processor that it has used; 0 where /proc does not tell."""
         stat = Path(f"/proc/{self._process.pid}/stat")

@@ -12,7 +12,7 @@ import asyncio
 import inspect
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
@@ -57,6 +57,7 @@ STEPS: tuple[tuple[str, Any, str], ...] = (
 )
 """What the table calls a step, where its function is found when it is called, and under which name."""
 TASKS = ("edge: all of a call", "perform")
+"""Of these every exchange has one."""
 
 
 @dataclass(slots=True)
@@ -129,7 +130,7 @@ class Watch:
 
     def table(self) -> str:
         """One line for each step, in microseconds for one exchange."""
-        exchanges = max(self.steps[TASKS[0]].calls, 1)
+        exchanges = max(1, *(self.steps[task].calls for task in TASKS if task in self.steps))
         lines = [f"{'microseconds of each exchange':32}{'own':>8}{'way':>10}"]
         for name, step in self.steps.items():
             own, way = (value / exchanges * 1e6 for value in (step.own, step.way))
@@ -138,10 +139,10 @@ class Watch:
         return "\n".join([*lines, f"{'all steps':32}{own:>8.1f}"])
 
 
-def watch_the_steps() -> Watch:
+def watch_the_steps(steps: Iterable[tuple[str, Any, str]] = STEPS) -> Watch:
     """Replace every step by its measured self."""
     watch = Watch()
-    for name, owner, attribute in STEPS:
+    for name, owner, attribute in steps:
         measured = watch.around(name, getattr(owner, attribute))
         if isinstance(owner, app.Route):
             # Routes are frozen values; the table of routes names the step.

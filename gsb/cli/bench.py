@@ -17,6 +17,13 @@ from gsb.bench.crowd import fairness as fairness_bench
 from gsb.bench.crowd import strain as strain_bench
 from gsb.bench.evidence import measure as evidence_bench
 from gsb.bench.search import measure as search_bench
+from gsb.cli.shared import fail
+from gsb.lint_backends import KAFKA, POSTGRES
+
+if KAFKA and POSTGRES:
+    from gsb.bench.cluster import measure as cluster_bench
+
+_OWN = "One that is there; without it one of its own."
 
 bench = typer.Typer(help="Measure, by ratios within one run.", no_args_is_help=True)
 
@@ -95,6 +102,25 @@ def strain(
 ) -> None:
     """The p99 of one system's exchanges while another system is slow or dead, against its p99 without."""
     raise typer.Exit(_run(strain_bench.main(folder, fairness_bench.Plan(pairs, connections, seconds))))
+
+
+@bench.command("cluster")
+def cluster(
+    postgres: Annotated[str | None, typer.Option("--postgres", metavar="URI", help=_OWN)] = None,
+    kafka: Annotated[str | None, typer.Option("--kafka", metavar="HOST:PORT", help=_OWN)] = None,
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where its own servers write; not a tmpfs.")] = None,
+    exchanges: Annotated[int, typer.Option("--exchanges", min=4, help="Exchanges in each turn.")] = 2_000,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Exchanges at once.")] = 64,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Interleaved pairs of turns.")] = 5,
+    calls: Annotated[int, typer.Option("--calls", min=1, help="Synchronous calls in each turn.")] = 100,
+) -> None:
+    """Exchanges over PostgreSQL and Kafka, against the same rows written by hand and a bare way over Kafka."""
+    if not (KAFKA and POSTGRES):
+        raise fail("it takes the extras postgres and kafka: pip install 'gsb[postgres,kafka]'")
+    if exchanges < 2 * in_flight:
+        raise fail("--exchanges must be twice --in-flight at least")
+    plan = cluster_bench.Plan(pairs, exchanges, in_flight, calls)
+    raise typer.Exit(_run(cluster_bench.main(folder, postgres, kafka, plan)))
 
 
 @bench.command("evidence")

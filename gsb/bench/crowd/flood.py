@@ -67,7 +67,7 @@ def main() -> None:
     os.nice(POLITE)
     bus = jwk.read_private((Path(folder) / "keys/bus.jwk").read_bytes())
     key = jwk.read_private((Path(folder) / private_file(agency)).read_bytes())
-    place = Place(Path(folder), Path(folder), url, 0, key, bus.public)
+    place = Place(Path(folder), Path(folder), url, [url], 0, key, bus.public)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_flood(Target(place, url, service, agency, whatever=True), int(connections), float(seconds)))
 
