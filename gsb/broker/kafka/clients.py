@@ -67,13 +67,13 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
         """Leave the group and close; after ``LAST`` seconds without waiting for anybody."""
         ending = asyncio.create_task(self.stop())
         await asyncio.wait([ending], timeout=LAST)
-        if ending.done():
-            ending.exception()  # how it ended is nobody's concern
+        if not ending.done():
+            # What it waits for may have swallowed that it was cancelled, or be a Kafka that is not there.
+            ending.cancel()
+            await asyncio.wait([ending], timeout=LAST)
+        if ending.done() and not ending.cancelled() and ending.exception() is None:
             return
-        # What it waits for may have swallowed that it was cancelled, or be a Kafka that is not there.
-        ending.cancel()
-        await asyncio.wait([ending], timeout=LAST)
-        if ending.cancelled() and self._fetcher is not None:
+        if self._fetcher is not None:
             await asyncio.wait([asyncio.create_task(self._fetcher.close())], timeout=LAST)
         await self._client.close()
 
