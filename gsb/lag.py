@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from gsb.bus import Bus
 from gsb.errors import StoreUnavailable
 from gsb.store.contract import StoreUnfit
+from gsb.store.logs import LogState
 from gsb.trouble import Trouble
 
 log = logging.getLogger("gsb.lag")
@@ -30,8 +31,10 @@ class Lag:
         self._alone = asyncio.Lock()
         self._caught_up = self._before = steady()
         """Since when everything was committed that is not published yet; and when a look began that set the goal."""
-        self._goal = self._published = 0
-        """How many entries will be published when all are that were committed before that look; and how many were."""
+        self._goal = 0
+        """How many entries will be published when all are that were committed before that look."""
+        self._known: Mapping[str, tuple[int, int]] = {}
+        """How many entries of each log had their places, and how many were published, when it was asked last."""
         self._behind = Trouble(log, "the evidence log keeps up again; new exchanges are admitted", steady)
 
     async def watch(self) -> None:
@@ -40,13 +43,19 @@ class Lag:
             await self.measure()
             await asyncio.sleep(WATCH)
 
+    async def logs(self) -> Sequence[LogState]:
+        """Where every log stands, for whoever builds on it. Raises StoreUnfit when the store has gone back: nothing
+        may be written beside what it does not know any more. Raises StoreUnavailable."""
+        async with self._alone:
+            return await self._logs()
+
     async def measure(self, broken: str | None = None) -> None:
         """See how far the log is behind, and whether too far to admit anything; ``broken``: why this node knows that it
         will be. Raises StoreUnfit when the store has gone back."""
         async with self._alone:
             began, now, table = self._steady(), self._bus.clock(), self._bus.catalogue.gsb.log
             try:
-                backlog, logs = await self._bus.store.backlog(), await self._bus.store.logs()
+                backlog, logs = await self._bus.store.backlog(), await self._logs()
                 if self._bus.withheld:
                     self._bus.withheld = await self._bus.store.withheld()
             except StoreUnavailable:
@@ -66,13 +75,21 @@ class Lag:
                 self._bus.behind = False
                 self._behind.is_over()
 
+    async def _logs(self) -> Sequence[LogState]:
+        logs = await self._bus.store.logs()
+        known = {each.origin: (each.size, each.published) for each in logs}
+        for origin, (size, published) in self._known.items():
+            has, has_published = known.get(origin, (0, 0))
+            if has < size or has_published < published:
+                raise StoreUnfit(
+                    f"the store has gone back: of the log {origin} it had {size} entries in order, {published} of them "
+                    f"published, and has {has} and {has_published} now. What took its place is behind; give the nodes "
+                    "the newer store, or restore"
+                )
+        self._known = known
+        return logs
+
     def _look(self, began: float, published: int, backlog: int) -> None:
-        if published < self._published:
-            raise StoreUnfit(
-                f"the store has gone back: it had {self._published} published entries and has {published} now. What "
-                "took its place is behind what was published; give the nodes the newer store, or restore"
-            )
-        self._published = published
         if published >= self._goal:
             self._caught_up = self._before if backlog else began
             self._goal, self._before = published + backlog, began

@@ -214,11 +214,11 @@ class Recorder:
     # --- one step
 
     async def _step(self) -> bool:
-        """The next thing to do, if there is one. Raises Relieved."""
+        """The next thing to do, if there is one. Raises Relieved, and StoreUnfit when the store has gone back."""
         self._stay()
         if self._witnesses.contradiction is not None:
             return False
-        logs = await self._bus.store.logs()
+        logs = await self.lag.logs()
         for state in logs:
             if state.published < state.size:
                 await self._publish(state)
