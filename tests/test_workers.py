@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gsb.broker.local import LocalBroker
 from gsb.model import State
 from gsb.sdk import Reply, Request
 from gsb.workers import Workers
@@ -95,6 +96,10 @@ async def test_what_could_not_end_in_time_is_left_to_the_store(tmp_path: Path) -
     async with working(tmp_path, 1) as (hands, workers, stage):
         workers.let_go_at = asyncio.get_running_loop().time() + 29
         left = await hands.accept(READ, PERSON_BODY)
+        broker = hands.bus.broker
+        assert isinstance(broker, LocalBroker)
+        while broker._queues["registry"]:
+            await asyncio.sleep(0)  # until it was delivered
         workers.let_go_at += 60
         made = await hands.accept(READ, PERSON_BODY)
         stage.go_on.set()
