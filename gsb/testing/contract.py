@@ -89,7 +89,7 @@ async def grade(subject: Subject) -> list[Verdict]:
 class AdapterContract:
     """The contract suite as a class of tests, one for each rule. Derive from it and name the adapter.
 
-    Nothing is skipped: a rule from which the adapter is exempt is a test that passes, and ``gsb adapter grade`` says why.
+    Nothing is skipped: a rule from which the adapter is exempt is a test that passes; ``gsb adapter grade`` says why.
     """
 
     adapter: ClassVar[str | Path]
