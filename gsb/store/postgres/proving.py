@@ -60,7 +60,9 @@ class Proving:
 
     async def _aged(self, db: asyncpg.Connection, row: Row | None) -> Row | None:
         """The exchange, as far as it is young enough to be told."""
-        return None if row is None else standing.aged(row, self._ages, await self._clock(db))
+        if row is None or row.finished_at is None:
+            return row
+        return standing.aged(row, self._ages, await self._clock(db))
 
     # --- the evidence log -----------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ _SPENT = "SELECT hash, bucket, number FROM spent WHERE hash = ANY($1::bytea[])"
 _OWNERS = " ".join(
     [
         *("SELECT", EXCHANGE, ", hash FROM exchange JOIN reservation ON exchange.number = reservation.exchange"),
-        "WHERE hash = ANY($1::bytea[]) AND (finished_at IS NULL OR finished_at > $2)",
+        "WHERE hash = ANY($1::bytea[])",
     ]
 )
 _REQUESTS = """
@@ -36,6 +36,14 @@ _WITH_SEALED = {
     )
     for column in ("request", "reply")
 }
+_WHOLE = " ".join(
+    [
+        *("SELECT", EXCHANGE, ", bytes,"),
+        "ARRAY(SELECT content FROM entry WHERE entry.exchange = exchange.number ORDER BY entry.number),",
+        "ARRAY(SELECT leaf FROM entry WHERE entry.exchange = exchange.number ORDER BY entry.number)",
+        "FROM exchange LEFT JOIN sealed ON sealed.number = reply WHERE id = $1",
+    ]
+)
 _SERVICES = """
 WITH RECURSIVE step AS (
     SELECT min(service) AS service FROM exchange
@@ -130,11 +138,11 @@ async def services(db: asyncpg.Connection) -> list[str]:
     return [service for (service,) in await db.fetch(_SERVICES)]
 
 
-async def owners(db: asyncpg.Connection, keys: Sequence[bytes], finished_after: float) -> dict[bytes, Row]:
-    """The exchange to which each key belongs, unless the reservation has run out."""
+async def owners(db: asyncpg.Connection, keys: Sequence[bytes]) -> dict[bytes, Row]:
+    """The exchange to which each key belongs, or did until its reservation ran out."""
     if not keys:
         return {}
-    return {found[len(COLUMNS)]: row_of(found) for found in await db.fetch(_OWNERS, keys, finished_after)}
+    return {found[len(COLUMNS)]: row_of(found) for found in await db.fetch(_OWNERS, keys)}
 
 
 async def spent(db: asyncpg.Connection, hashes: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
@@ -159,10 +167,14 @@ async def with_sealed(db: asyncpg.Connection, id_: str, column: str) -> tuple[Ro
     return None if found is None else (row_of(found), found[len(COLUMNS)])
 
 
-async def entries(db: asyncpg.Connection, exchange: int) -> tuple[Entry, ...]:
-    """The entries of an exchange, oldest first, without their secrets."""
-    found = await db.fetch("SELECT content, leaf FROM entry WHERE exchange = $1 ORDER BY number", exchange)
-    return tuple(Entry(content, leaf, b"") for content, leaf in found)
+async def whole(db: asyncpg.Connection, id_: str) -> tuple[Row, bytes | None, tuple[Entry, ...]] | None:
+    """One exchange with its sealed reply, if there is one, and its entries, oldest first, without their secrets."""
+    found = await db.fetchrow(_WHOLE, id_)
+    if found is None:
+        return None
+    sealed, contents, leaves = tuple(found)[len(COLUMNS) :]
+    entries = (Entry(content, leaf, b"") for content, leaf in zip(contents, leaves, strict=True))
+    return row_of(found), sealed, tuple(entries)
 
 
 async def standing_still(db: asyncpg.Connection) -> dict[State, int]:

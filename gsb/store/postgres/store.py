@@ -90,12 +90,15 @@ class PostgresStore(Proving):
         """Of each jti and key: whether the jti is spent, and whose the key is."""
 
         async def found(db: asyncpg.Connection) -> list[tuple[bool, Row | None]]:
-            now = await self._clock(db)
             spent = await reads.spent(db, [jti for jti, _ in asked])
+            owners = await reads.owners(db, [key for _, key in asked if key is not None])
+            # Nearly every call is new, and then the time does not matter.
+            now = await self._clock(db) if spent or owners else 0.0
             over = self._writer.jtis.over
             fresh = {jti for jti, known in spent.items() if not over(*known, now)}
-            owners = await reads.owners(db, [key for _, key in asked if key is not None], now - self._ages.keys)
-            return [(jti in fresh, None if key is None else owners.get(key)) for jti, key in asked]
+            gone = now - self._ages.keys
+            kept = {key: row for key, row in owners.items() if row.finished_at is None or row.finished_at > gone}
+            return [(jti in fresh, None if key is None else kept.get(key)) for jti, key in asked]
 
         return await self._sessions.read(found)
 
@@ -157,12 +160,11 @@ class PostgresStore(Proving):
 
     async def exchange(self, exchange: str) -> Exchange | None:
         async def found(db: asyncpg.Connection) -> tuple[Row, bytes | None, tuple[Entry, ...]] | None:
-            async with db.transaction(isolation="repeatable_read", readonly=True):
-                known = await reads.with_sealed(db, exchange, "reply")
-                row = None if known is None else await self._aged(db, known[0])
-                if known is None or row is None:
-                    return None
-                return row, None if row.reply is None else known[1], await reads.entries(db, row.row)
+            known = await reads.whole(db, exchange)
+            row = None if known is None else await self._aged(db, known[0])
+            if known is None or row is None:
+                return None
+            return row, None if row.reply is None else known[1], known[2]
 
         # Twice: in the moment in which it is carried out of its portion it is seen at neither place.
         for _ in range(2):
