@@ -131,11 +131,11 @@ class Node:
         return [system for system in self.bus.catalogue.systems.values() if self.bus.roles.works_for(system.id)]
 
     async def _record(self, stack: AsyncExitStack) -> None:
-        """As a recorder, keep the log as long as that is this node's duty; else see whether somebody does."""
+        """As a recorder, keep the log as long as that is this node's duty; else see whether somebody does. Every node
+        ends when the store goes back: a worker would begin again what has taken effect."""
         if Role.RECORDER not in self.bus.roles:
             await self.recorder.examine()
-            if Role.GATEWAY in self.bus.roles:
-                self._background(stack, self.recorder.lag.watch())
+            self._background(stack, self.recorder.lag.watch())
             return
         await self._duty.take()
         stack.push_async_callback(self._duty.leave)
@@ -180,13 +180,15 @@ class Node:
         async def stop() -> None:
             task.remove_done_callback(self._ended)
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])  # what it failed with was told when it did
 
         stack.push_async_callback(stop)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        log.critical("a part of the node ended", exc_info=None if task.cancelled() else task.exception())
+        error = None if task.cancelled() else task.exception()
+        # What is wrong with a store is told in words; the trace is for defects.
+        trace, facts = (None, {"error": str(error)}) if isinstance(error, StoreUnfit) else (error, {})
+        log.critical("a part of the node ended", exc_info=trace, extra={"facts": facts})
         self.failed.set()
 
     async def _sweep(self) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from gsb.lag import Lag
+from gsb.node import Node, Ports
+from gsb.roles import Role, Roles
 from gsb.store.contract import StoreUnfit
+from tests.support.cluster import protected, spread
+from tests.support.deployment import standard
+from tests.support.postgres import some_server
 from tests.support.recording import recording
+
+WITHIN = 60.0
+"""Seconds for whatever must happen, on a machine that is busy with other things."""
+NO_KAFKA = "127.0.0.1:9"
 
 
 async def test_a_gateway_judges_from_the_store_whatever_it_knows_of_recorders(tmp_path: Path) -> None:
@@ -65,3 +76,35 @@ async def test_a_store_that_took_the_place_of_a_newer_one_is_not_gone_on_with(tm
         hands.bus.store = older.store
         with pytest.raises(StoreUnfit, match="it had 4 entries in order, 4 of them published, and has"):
             await gateway.measure()
+
+
+async def until_published(node: Node) -> None:
+    """Returns when the node has seen that something is."""
+    while True:
+        if "gsb_log_published_size 1.0" in node.bus.metrics.text({}, None).decode():
+            return
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.slow
+async def test_whatever_its_role_a_node_ends_when_the_store_goes_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker too: what it would begin may have taken effect already."""
+    with some_server() as dsn:
+        deployment = spread(standard(tmp_path), dsn, [8080], NO_KAFKA)
+        folder = deployment.write()
+        roles = (Role.RECORDER, Role.GATEWAY, Role.WORKER)
+        nodes = [Node(folder, roles=Roles.of([role], []), ports=Ports(0, 0)) for role in roles]
+        async with asyncio.timeout(WITHIN):
+            for node in nodes:
+                await node.start()
+                await until_published(node)
+            db = await asyncpg.connect(protected(dsn))
+            await db.execute(f"UPDATE {deployment.gsb['store']['schema_name']}.log SET size = 0, published = 0")
+            await db.close()
+            await asyncio.gather(*(node.failed.wait() for node in nodes))
+        await asyncio.gather(*(node.stop() for node in nodes))
+    told = [record for record in caplog.records if record.message == "a part of the node ended"]
+    assert len(told) >= len(nodes)
+    assert not any(record.exc_info for record in told)
