@@ -152,10 +152,12 @@ class Node:
         """Drain for at most ``limits.drain`` seconds, then let go. Exchanges not finished by then stay in the store."""
         self.bus.draining = True
         workers = self._workers
-        workers.let_go_at = asyncio.get_running_loop().time() + self.bus.catalogue.gsb.limits.drain
+        until = asyncio.get_running_loop().time() + self.bus.catalogue.gsb.limits.drain
+        # Where a part has failed, as when the store went back, what has begun is finished and nothing more begins.
+        workers.let_go_at = float("-inf") if self.failed.is_set() else until
         log.info("draining", extra={"facts": {"calls": self.api.in_flight, "performing": workers.performing}})
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(workers.let_go_at):
+            async with asyncio.timeout_at(until):
                 await workers.done()
                 workers.let_go_at = float("-inf")
                 # Whoever still waits, waits for what this node cannot finish: they are told to ask again.

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from gsb.broker.local import LocalBroker
+from gsb.client import OutcomePending
 from gsb.model import State
 from gsb.sdk import Reply, Request
 from gsb.workers import Workers
 from tests.support.bus import PERSON_BODY, READ, Hands, bus_of, puppet, puppet_deployment
 from tests.support.deployment import PERSON
+from tests.support.node import node_in_process
 
 
 class Stage:
@@ -116,3 +118,25 @@ async def test_ending_breaks_off_what_still_runs(tmp_path: Path) -> None:
         await stage.asked.acquire()
         assert stage.now == 1
     assert stage.now == 0
+
+
+async def test_a_node_of_which_a_part_has_failed_begins_nothing_any_more(tmp_path: Path) -> None:
+    """What it could not go on with may be the store; what was begun is finished all the same."""
+    deployment, stage = puppet_deployment(tmp_path), Stage()
+    deployment.files["systems/registry.toml"] |= {"concurrency": 1, "timeout": 10.0}
+    puppet().acts = stage.act
+    try:
+        async with node_in_process(tmp_path, deployment) as it, it.client() as client, asyncio.timeout(30):
+            for _ in range(2):
+                with pytest.raises(OutcomePending):
+                    await client.call(READ, PERSON_BODY, purpose="payroll", wait=0, timeout=0)
+            await stage.asked.acquire()
+            it.node.failed.set()
+            stopping = asyncio.create_task(it.node.stop())
+            await asyncio.sleep(0)
+            stage.go_on.set()
+            await stopping
+        assert len(stage.tasks) == 1
+        assert stage.asked.locked(), "only one was begun"
+    finally:
+        puppet().reset()
