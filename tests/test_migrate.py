@@ -12,6 +12,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from gsb.foundation import store_of
 from gsb.metrics import Metrics
 from gsb.model import FINAL, Effect, State
 from gsb.store.contract import Business, NewExchange, Query, Reservation, Store, StoreUnfit
+from gsb.store.postgres.sessions import _BOUNDS
 from gsb.store.seal import new_key
 from gsb.store.sqlite import opened
 from tests.support.deployment import SITE, Deployment, standard
@@ -158,6 +160,19 @@ async def test_everything_is_carried_and_the_log_stays_one_log(move: Move, anoth
         assert [log.origin.rpartition("/")[2] for log in await hands.store.logs()] == [YEAR, "2027"]
         assert hands.log("2027")[-2:] == [("accepted", None), ("test", 4)]
         assert hands.log("2027")[:2] == [("log_begun", None), ("test", 3)]
+
+
+async def test_a_source_that_takes_long_to_be_read_is_waited_for(move: Move, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction of a node that is silent for so long is given up; to count a large file takes longer."""
+    monkeypatch.setitem(_BOUNDS, "idle_in_transaction_session_timeout", "100ms")
+
+    def slowly(table: str, _: int) -> None:
+        if table == "log":
+            time.sleep(0.5)
+
+    monkeypatch.setattr("gsb.cli.cluster.migrate._progress", slowly)
+    result = await move.carry()
+    assert result.exit_code == 0, result.output
 
 
 async def test_promises_go_on(move: Move) -> None:

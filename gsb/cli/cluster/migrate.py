@@ -92,6 +92,8 @@ async def _carry(here: SqliteTable, there: PostgresTable) -> Carried:
             db = await Sessions(read_dsn(there.dsn), there.schema_name, statement=DAY).connect()
             try:
                 await refuse_forgetful(db)
+                # Nor between two statements: to count a large file takes longer than a node may be silent.
+                await db.execute("SET idle_in_transaction_session_timeout = 0")
                 async with db.transaction():
                     carried = await carry(source, old, db, there.schema_name, new, _progress)
                     opened.mark_moved(here.path, f"the schema {there.schema_name} on {datetime.now(UTC):%F %H:%M} UTC")
