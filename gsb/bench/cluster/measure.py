@@ -77,10 +77,10 @@ async def main(folder: Path | None, dsn: str | None, brokers: str | None, plan: 
     try:
         async with servers(dsn, brokers, folder) as at:
             return 0 if await _judged(at, folder, plan) else 1
-    except (NotInstalled, *UNREACHABLE) as error:
-        print(f"it cannot be measured here: {error}".splitlines()[0], file=sys.stderr)
-    except RuntimeError as error:
-        print(f"a server or a node did not start: {str(error).strip().splitlines()[-1]}", file=sys.stderr)
+    except (NotInstalled, RuntimeError, *UNREACHABLE) as error:
+        # Of what a server or a node said last, the last line tells why it ended.
+        said = str(error).strip().splitlines() or [repr(error)]
+        print(f"it cannot be measured here: {said[-1]}", file=sys.stderr)
     return 2
 
 
@@ -103,7 +103,7 @@ async def _judged(at: Servers, folder: Path, plan: Plan) -> bool:
 
 
 async def _against_raw(made: Ground, plan: Plan) -> tuple[Compared, Compared, list[Flowed]]:
-    """One gateway, one worker, one recorder; a turn of both, which fills caches, does not count."""
+    """A gateway, a worker, a recorder; their first turn, which fills caches and gives the rows, does not count."""
     rates, times, flowed = Compared([], []), Compared([], []), list[Flowed]()
     async with AsyncExitStack() as stack:
         await _start(made, stack, SERVE, workers=1)
