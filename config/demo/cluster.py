@@ -21,6 +21,7 @@ from config.demo.prepare import CONFIG
 from config.demo.proof import said
 from config.demo.report import Report
 from gsb.bench.servers import kafka, postgres
+from gsb.bench.servers.installed import free_ports
 
 FOLDER = ROOT / "var" / "cluster"
 """Its deployment: as deep as config/demo, so that relative paths lead to the same places."""
@@ -55,7 +56,7 @@ class Cluster:
             if name == "gateway 2":
                 options += ["--port", second]
             if name != "gateway 1":
-                (port,) = kafka.free_ports(1)
+                (port,) = free_ports(1)
                 operations = str(port)
                 options += ["--operations-port", operations]
             ready = f"http://127.0.0.1:{operations}/readyz"
@@ -106,7 +107,7 @@ def lay_out(dsn: str, brokers: str) -> None:
     for name in SAME:
         (FOLDER / name).symlink_to(Path("../..") / CONFIG.relative_to(ROOT) / name)
     (FOLDER / "dsn").write_text(f"{dsn}&sslmode=disable\n", "utf-8")
-    (port,) = kafka.free_ports(1)
+    (port,) = free_ports(1)
     text = (CONFIG / "gsb.toml").read_text("utf-8")
     (FOLDER / "gsb.toml").write_text(changed(text, brokers, f"http://127.0.0.1:{port}"), "utf-8")
 

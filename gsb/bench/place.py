@@ -9,13 +9,13 @@ Everything is written to a folder of the benchmark's own; a crash leaves it behi
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gsb import jwk
+from gsb.bench.servers.installed import free_ports
 from gsb.store.seal import new_key
 
 BUS = "bus.bench"
@@ -167,15 +167,3 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, "utf-8")
     if path.parent.name == "keys":
         path.chmod(0o600)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback where nobody listens now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -15,8 +15,8 @@ from pathlib import Path
 from aiokafka.admin import AIOKafkaAdminClient
 
 from gsb.bench.servers import kafka
-from gsb.bench.servers.installed import room
-from gsb.bench.servers.kafka import free_ports, missing, run
+from gsb.bench.servers.installed import free_ports, room
+from gsb.bench.servers.kafka import missing, run
 from tests.support.memory import in_memory
 from tests.support.needs import needs
 

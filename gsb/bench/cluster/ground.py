@@ -20,10 +20,10 @@ import asyncpg
 from aiokafka.admin import AIOKafkaAdminClient
 
 from gsb.backends import KafkaTable
-from gsb.bench.place import Place, free_ports, lay_out
+from gsb.bench.place import Place, lay_out
 from gsb.bench.served import Server
 from gsb.bench.servers import kafka, postgres
-from gsb.bench.servers.installed import NotInstalled, room
+from gsb.bench.servers.installed import NotInstalled, free_ports, room
 from gsb.broker.kafka.admin import Topics
 from gsb.broker.topics import Topic, topics
 

@@ -1,4 +1,4 @@
-"""What may be missing before a server can be started, and room for what it writes.
+"""What may be missing before a server can be started, where it may listen, and room for what it writes.
 
 Whoever starts servers says what is missing in one line; nothing is installed here.
 """
@@ -6,9 +6,10 @@ Whoever starts servers says what is missing in one line; nothing is installed he
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 START = 90.0
@@ -17,6 +18,15 @@ START = 90.0
 
 class NotInstalled(Exception):
     """The text says what is missing and how to get it."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback where nobody listens now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
 
 
 @contextmanager

@@ -18,14 +18,14 @@ import time
 import uuid
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
-from gsb.bench.servers.installed import START, NotInstalled, room
+from gsb.bench.servers.installed import START, NotInstalled, free_ports, room
 
 LINE = os.environ.get("GSB_KAFKA_VERSION", "4.1")
 JARS = Path(__file__).parents[3] / ".deps/kafka" / LINE
@@ -201,15 +201,6 @@ async def _alive(brokers: str) -> set[int]:
         return set()
     finally:
         await client.close()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback where nobody listens now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def _shared(nodes: Sequence[Node]) -> dict[str, str]:
