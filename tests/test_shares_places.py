@@ -36,9 +36,10 @@ class Way:
 
     def __init__(self, shares: LocalShares) -> None:
         self._shares = shares
-        self.cut = False
+        self.cut, self.asked = False, asyncio.Event()
 
     async def slots(self, node: str, needs: Mapping[str, Need]) -> Mapping[str, Slots]:
+        self.asked.set()
         await asyncio.sleep(ROUND_TRIP / 2)
         if self.cut:
             raise StoreUnavailable
@@ -147,6 +148,28 @@ def test_the_system_is_used_whole_and_never_more_wherever_the_work_is(
         assert core.most == concurrency
         share = concurrency // len(wanting)
         assert all(nodes[number].calls >= 0.9 * share * 20 / 0.1 for number in wanting)
+
+    in_a_moment(run())
+
+
+@pytest.mark.parametrize("after", [0.001, 0.003], ids=["before it was heard", "before the answer"])
+def test_what_begins_while_a_node_gives_its_places_up_is_never_one_too_many(after: float) -> None:
+    async def run() -> None:
+        (first, second), core = workers(8, 2)
+        await asyncio.sleep(SECOND)
+        assert first.places.limit == 4
+        await second.stop()
+        second.want(20)
+        await asyncio.sleep(0)
+        await second._dealer.look()  # it says that it wants more, and looks again when the first has given up its own
+        first.way.asked.clear()
+        await first.way.asked.wait()
+        await asyncio.sleep(after)
+        first.want(4, seconds=1.0)
+        await asyncio.sleep(ROUND_TRIP)
+        second.start()
+        await asyncio.sleep(2 * SECOND)
+        assert core.most == 8
 
     in_a_moment(run())
 

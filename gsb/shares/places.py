@@ -98,14 +98,19 @@ class SharedPlaces(Places):
         self._steady, self._soon = steady, soon
         self._until = float("-inf")
         """When nothing begins any more in what is had."""
-        self._wanted = False
+        self._wanted = self._asking = False
         self._told = Need(0, 0, hungry=False, seconds=0.0)
 
     @property
     def limit(self) -> int:
-        return self._had if self._steady() < self._until else 0
+        if self._steady() >= self._until:
+            return 0
+        # What was not said to be busy may be another node's before the answer is here.
+        return min(self._had, self._told.busy) if self._asking else self._had
 
     def _want(self) -> None:
+        if self._asking:
+            return  # the answer may be enough
         self._wanted = True
         if not self._told.hungry:
             self._soon()
@@ -114,14 +119,16 @@ class SharedPlaces(Places):
         """What is needed now."""
         seconds = system.timeout + PREPARE + SPARE
         self._told = Need(system.concurrency, self._busy, self._wanted or bool(self._waiting), seconds)
-        self._wanted = False
+        self._wanted, self._asking = False, True
         return self._told
 
     def have(self, slots: Slots, asked: float) -> None:
         """What was given when it was asked for at that time."""
-        self._had = slots.calls
+        self._had, self._asking = slots.calls, False
         self._until = asked + slots.seconds - self._told.seconds + SPARE
         self._give()
+        if self._waiting:
+            self._want()
 
 
 class Dealer:
