@@ -18,6 +18,7 @@ from gsb.bench.store import filesystem
 from gsb.check import check
 from tests.support.deployment import free_ports
 
+PIP = "pip install 'gsb[bench]'"
 BRIEF = sync.Plan(pairs=1, in_flight=4, seconds=0.3)
 
 
@@ -76,6 +77,17 @@ async def test_a_folder_in_memory_is_refused(capsys: pytest.CaptureFixture[str])
     assert await sync.floor_alone(Path("/dev/shm"), BRIEF) == 2
     assert await sync.profile(Path("/dev/shm"), BRIEF) == 2
     assert "durable" in capsys.readouterr().err
+
+
+async def test_without_the_library_of_the_floor_nothing_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if filesystem(tmp_path) in IN_MEMORY:
+        pytest.skip("temporary files lie in memory here")
+    monkeypatch.setattr(sync, "find_spec", lambda name: None)
+    assert await sync.main(tmp_path, BRIEF) == 2
+    assert await sync.floor_alone(tmp_path, BRIEF) == 2
+    assert capsys.readouterr().err.splitlines() == [f"the floor signs with PyJWT, which is not installed: {PIP}"] * 2
 
 
 async def test_the_deployment_is_right_but_for_its_adapter_which_nobody_else_has(tmp_path: Path) -> None:
