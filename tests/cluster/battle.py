@@ -152,7 +152,7 @@ class Battle:
         await self.operator.stop()
         await self._recorded()
         for member in self.members:
-            await member.stop()
+            await self._within(member.stop(), f"{member.name} does not stop")
         self.findings += checker.pursuits_of(self.load.ops)
         await self._verify(1)
         await self.examine(ended=True)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from gsb import jwk
+from gsb.bench.servers import installed
 from gsb.evidence.checkpoint import Signer, Verifier
 
 SITE = Path(__file__).parent / "site"
@@ -58,14 +58,7 @@ def _private(owner: str, algorithm: str) -> bytes:
 
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback address that were free a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    return installed.free_ports(count)
 
 
 def toml(value: Any) -> str:

@@ -9,11 +9,16 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 
 START = 90.0
 """Seconds within which a server must be ready, on a machine that is busy with other things."""
+
+PORTS = range(20_000, 32_768)
+"""Where servers listen: Linux takes the ports of outgoing connections from those above, so whoever is started again
+finds its port free."""
 
 
 class NotInstalled(Exception):
@@ -21,12 +26,15 @@ class NotInstalled(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback where nobody listens now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """Ports of loopback where nobody listens now, all different."""
+    free: list[int] = []
+    for port in SystemRandom().sample(PORTS, len(PORTS)):
+        if len(free) == count:
+            break
+        with socket.socket() as each, suppress(OSError):
+            each.bind(("127.0.0.1", port))
+            free.append(port)
+    return free
 
 
 @contextmanager
