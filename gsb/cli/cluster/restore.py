@@ -36,7 +36,9 @@ if POSTGRES:
 def restore(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The deployment's folder.")],
     reason: Annotated[str, typer.Option("--reason", help="Why; its entry commits to it.")],
-    admit: Annotated[bool, typer.Option("--admit-writes", help="Only let writes in again; nodes may run.")] = False,
+    admit: Annotated[
+        bool, typer.Option("--admit-writes", help="Only let writes in again; on PostgreSQL nodes may run.")
+    ] = False,
 ) -> None:
     """Go on from a store that may be older than what was acknowledged: a backup, or a standby that was not synchronous.
 

@@ -8,7 +8,7 @@ same one, the second waits for the first one's commit and finds it taken. A cras
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -50,6 +50,8 @@ WITH given AS MATERIALIZED (
 INSERT INTO pending SELECT number FROM given
 """
 """Adds all entries of a transaction, in their order: one statement costs a fifth of one for each."""
+AT_ONCE = 16 * 1024 * 1024
+"""Bytes of bodies that one statement writes."""
 _KEEP_ALL = "INSERT INTO sealed SELECT * FROM unnest($1::bigint[], $2::bytea[])"
 ENTER = """
 WITH one AS (INSERT INTO entry(leaf, content, exchange) VALUES ($1, $2, $3) RETURNING number),
@@ -211,7 +213,8 @@ class Batch:
         reads_only = all(row.effect is Effect.NONE for row in self.changed.values())
         if self.changed and reads_only and all(isinstance(ask, Begin) for ask in asks):
             await self._db.execute("SET LOCAL synchronous_commit = off")
-        await self._all(_KEEP_ALL, self._sealed)
+        for some in portions(self._sealed):
+            await self._all(_KEEP_ALL, some)
         await self._many(INSERT, [values_of(row) for row in self.created.values()])
         await self._many(UPDATE, [moving(row) for row in self.changed.values()])
         again = [(key, row.row) for key, row in self._again.items()]
@@ -227,6 +230,18 @@ class Batch:
     async def _many(self, statement: str, values: Sequence[Any]) -> None:
         if values:
             await self._db.executemany(statement, values)
+
+
+def portions(sealed: Sequence[tuple[int, bytes]]) -> Iterator[Sequence[tuple[int, bytes]]]:
+    """In pieces of which none has many more bytes than ``AT_ONCE``: a server takes a gigabyte in one value at most."""
+    begin = size = 0
+    for at, (_, data) in enumerate(sealed):
+        if size + len(data) > AT_ONCE and at > begin:
+            yield sealed[begin:at]
+            begin, size = at, 0
+        size += len(data)
+    if begin < len(sealed):
+        yield sealed[begin:]
 
 
 class Ask(Protocol):
