@@ -31,7 +31,7 @@ from tests.support.deployment import SITE, Deployment, standard
 
 GSB = Path(sys.executable).parent / "gsb"
 READY_WITHIN = 30.0
-STOPPED_WITHIN = 40.0
+STOPPED_WITHIN = 90.0
 STARTED = '"started"'
 """Stands in the line of the log by which a node says that it is up."""
 ROOT = Path(__file__).parents[2]
