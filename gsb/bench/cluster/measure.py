@@ -67,7 +67,7 @@ class Compared:
     def told(self, title: str, scale: float, unit: str, bar: str) -> str:
         """One row of the table."""
         ours, theirs = (median(each) * scale for each in (self.bus, self.raw))
-        return f"{title:26}{ours:>9,.1f}{unit:3}{theirs:>9,.1f}{unit:3}{self.ratio:>8.2f}   {bar}"
+        return f"{title:28}{ours:>9,.1f}{unit:3}{theirs:>9,.1f}{unit:3}{self.ratio:>8.2f}   {bar}"
 
 
 async def main(folder: Path | None, dsn: str | None, brokers: str | None, plan: Plan) -> int:
@@ -88,9 +88,10 @@ async def _judged(at: Servers, folder: Path, plan: Plan) -> bool:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     print(f"{cores} cores; {plan.exchanges} writes of 2 KB each way a turn, {plan.in_flight} in flight", flush=True)
     async with ground(at, folder, 1) as made:
-        rate, took, flowed = await _against_raw(made, plan)
-    print(f"{'':26}{'bus':>10}{'by hand':>13}{'ratio':>9}")
+        rate, grouped, took, flowed = await _against_raw(made, plan)
+    print(f"{'':28}{'bus':>10}{'by hand':>13}{'ratio':>9}")
     print(rate.told("asynchronous exchanges", 1, "/s", f"at least {LEAST}"))
+    print(grouped.told("the same, by hand in groups", 1, "/s", "not judged"))
     print(took.told("one synchronous, p50", 1000, "ms", f"at most {MOST:g}"))
     print(
         f"accepted {median(each.accepted for each in flowed):,.0f}/s; {flowed[-1].sessions} connections each",
@@ -102,9 +103,10 @@ async def _judged(at: Servers, folder: Path, plan: Plan) -> bool:
     return await _two_workers(at, folder, plan, cores) and good
 
 
-async def _against_raw(made: Ground, plan: Plan) -> tuple[Compared, Compared, list[Flowed]]:
+async def _against_raw(made: Ground, plan: Plan) -> tuple[Compared, Compared, Compared, list[Flowed]]:
     """A gateway, a worker, a recorder; their first turn, which fills caches and gives the rows, does not count."""
     rates, times, flowed = Compared([], []), Compared([], []), list[Flowed]()
+    grouped = Compared(rates.bus, [])
     async with AsyncExitStack() as stack:
         await _start(made, stack, SERVE, workers=1)
         way = await stack.enter_async_context(latency.way(made))
@@ -118,12 +120,15 @@ async def _against_raw(made: Ground, plan: Plan) -> tuple[Compared, Compared, li
             flowed.append(await flow(made, db, plan.exchanges, plan.in_flight))
             rates.bus.append(flowed[-1].rate)
             await raw.make(made, schema := f"{made.name}_{turn}")
-            rates.raw.append(await raw.write(made, schema, known, flowed[-1].sessions, plan.in_flight))
+            rates.raw.append(await raw.write(made, schema, known, plan.in_flight, 1))
+            await raw.make(made, schema := f"{made.name}_grouped_{turn}")
+            sessions = flowed[-1].sessions
+            grouped.raw.append(await raw.write(made, schema, known, sessions, max(1, plan.in_flight // sessions)))
             times.bus.append(await latency.synchronous(made, plan.calls))
             await raw.make(made, schema := f"{made.name}_one_{turn}")
             bare = await latency.commits(made, schema, known[: plan.calls])
             times.raw.append(bare + await way.there_and_back(plan.calls))
-    return rates, times, flowed
+    return rates, grouped, times, flowed
 
 
 async def _start(made: Ground, stack: AsyncExitStack, module: tuple[str, ...], workers: int) -> Sequence[Path]:

@@ -1,9 +1,10 @@
 """The rows that a run of the bus wrote, written once more by hand: the same tables, sizes and durable commits.
 
-For each exchange there are three transactions, as in the bus: it is accepted, it is begun, it ends. There are as many
-connections as the bus had, and each writes its share of the exchanges that are under way together in one transaction,
-with one statement for each table, as a careful hand would; nothing is looked up, decided, sealed or answered. What the
-recorder does with the entries is done beside it, a thousand at a time.
+For each exchange there are three transactions, as in the bus: it is accepted, it is begun, it ends. Exchanges have
+transactions of their own, on as many connections as there are exchanges under way; or a careful hand groups them: on as
+many connections as the bus had, each writes its share of what is under way in one transaction, with one statement for
+each table. Nothing is looked up, decided, sealed or answered. What the recorder does with the entries is done beside
+it, a thousand at a time.
 """
 
 from __future__ import annotations
@@ -102,11 +103,10 @@ async def make(made: Ground, schema: str) -> None:
     await db.close()
 
 
-async def write(made: Ground, schema: str, exchanges: Sequence[Exchange], connections: int, in_flight: int) -> float:
-    """Exchanges a second, until the last has ended and its entries have their places."""
+async def write(made: Ground, schema: str, exchanges: Sequence[Exchange], connections: int, share: int) -> float:
+    """Exchanges a second, until the last has ended and its entries have their places; ``share`` in a transaction."""
     sessions = [await made.connect(schema) for _ in range(connections)]
     recorder = await made.connect(schema)
-    share = max(1, in_flight // connections)
     work = iter(exchanges)
     began = time.perf_counter()
     ended = asyncio.Event()
