@@ -1,12 +1,14 @@
-"""What several modules of tests share for a whole run, because starting it costs seconds."""
+"""What several modules of tests share: servers, because starting one costs seconds, and what is made on them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.support.kafka import some_cluster
+from tests.support.postgres import some_server
+from tests.support.stores import PostgresMaker
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +16,18 @@ def kafka() -> Iterator[str]:
     """The addresses of a Kafka that no test stops; each makes topics under a prefix of its own."""
     with some_cluster() as brokers:
         yield brokers
+
+
+@pytest.fixture(scope="module")
+def dsn() -> Iterator[str]:
+    """The URI of a PostgreSQL that no test stops."""
+    with some_server() as found:
+        yield found
+
+
+@pytest.fixture
+async def maker(dsn: str) -> AsyncIterator[PostgresMaker]:
+    """Stores on a new schema of it; modules of another kind of store have a maker of their own."""
+    made = PostgresMaker(dsn, bytes(range(32)))
+    yield made
+    await made.drop()

@@ -16,18 +16,11 @@ from tests.support import kafka
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ
 from tests.support.cluster import Member, cluster
 from tests.support.deployment import standard
-from tests.support.postgres import some_server
 from tests.support.reading import published, size_of
 
 pytestmark = pytest.mark.slow
 WITHIN = 60.0
 """Seconds for whatever must happen, on a machine that is busy with other things."""
-
-
-@pytest.fixture(scope="module")
-def dsn() -> Iterator[str]:
-    with some_server() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,6 @@ from tests.support.cluster import Member, cluster
 from tests.support.deployment import SITE
 from tests.support.node import GSB
 from tests.support.pausing import STEPS
-from tests.support.postgres import some_server
 from tests.support.recording import Clock, Hands, numbered, recording
 from tests.test_cosign import scene
 
@@ -40,12 +39,6 @@ WITHIN = 60.0
 """Seconds for whatever must happen, on a machine that is busy with other things."""
 NO_KAFKA = "127.0.0.1:9"
 """Recorders need none."""
-
-
-@pytest.fixture(scope="module")
-def dsn() -> Iterator[str]:
-    with some_server() as found:
-        yield found
 
 
 # --- the lease

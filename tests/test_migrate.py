@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,18 +37,11 @@ from gsb.store.seal import new_key
 from gsb.store.sqlite import opened
 from tests.support.deployment import SITE, Deployment, standard
 from tests.support.node import GSB, running_node
-from tests.support.postgres import some_server
 from tests.support.recording import YEAR, Clock, recording
 from tests.support.stores import PostgresMaker, accepted, begun, done, entry, new, unknown
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(SITE), os.environ.get("PYTHONPATH", "")])}
-
-
-@pytest.fixture(scope="module")
-def dsn() -> Iterator[str]:
-    with some_server() as found:
-        yield found
 
 
 @dataclass

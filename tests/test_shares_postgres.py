@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 
 import asyncpg
 import pytest
@@ -14,23 +14,10 @@ from gsb.shares.postgres import PostgresShares
 from gsb.store.contract import StoreUnfit
 from gsb.store.postgres.sessions import Sessions
 from tests.shares_contract import LONG, RECORDER, SharesContract, eventually
-from tests.support.postgres import own_server, some_server
+from tests.support.postgres import own_server
 from tests.support.stores import PostgresMaker
 
 KEY = bytes(range(32))
-
-
-@pytest.fixture(scope="module")
-def dsn() -> Iterator[str]:
-    with some_server() as found:
-        yield found
-
-
-@pytest.fixture
-async def maker(dsn: str) -> AsyncIterator[PostgresMaker]:
-    made = PostgresMaker(dsn, KEY)
-    yield made
-    await made.drop()
 
 
 async def shares_of(maker: PostgresMaker) -> PostgresShares:

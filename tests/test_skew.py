@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,13 +20,6 @@ from gsb.shares.local import LocalShares
 from gsb.skew import measure
 from tests.support.cluster import spread
 from tests.support.deployment import standard
-from tests.support.postgres import some_server
-
-
-@pytest.fixture(scope="module")
-def dsn() -> Iterator[str]:
-    with some_server() as found:
-        yield found
 
 
 @asynccontextmanager

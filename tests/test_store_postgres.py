@@ -6,7 +6,6 @@ The server is real: see ``tests.support.postgres``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -17,24 +16,10 @@ from gsb.store.postgres import PostgresStore, aging, reads
 from gsb.store.sealing import Position
 from gsb.store.spent import KEPT
 from tests.store_contract import StoreContract
-from tests.support.postgres import some_server
 from tests.support.stores import AGES, PostgresMaker, accepted, done, new
 from tests.test_threat_model import table
 
 KEY = bytes(range(32))
-
-
-@pytest.fixture(scope="module")
-def dsn() -> Iterator[str]:
-    with some_server() as found:
-        yield found
-
-
-@pytest.fixture
-async def maker(dsn: str) -> AsyncIterator[PostgresMaker]:
-    made = PostgresMaker(dsn, KEY)
-    yield made
-    await made.drop()
 
 
 class TestContract(StoreContract):

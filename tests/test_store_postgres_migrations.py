@@ -9,7 +9,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,26 +21,12 @@ from gsb.store.contract import StoreUnfit
 from gsb.store.postgres.layout import migrations
 from gsb.store.postgres.layout.tables import VERSION
 from tests.support.old_layout import FIRST, KEY
-from tests.support.postgres import some_server
 from tests.support.stores import PostgresMaker, accepted, done, state_of
 
 ROOT = Path(__file__).parent.parent
 STEPS = [step for each in migrations.MIGRATIONS.values() for step in (*each.expand, *each.contract)]
 WAIT = 60.0
 """Seconds within which what is waited for must happen."""
-
-
-@pytest.fixture(scope="module")
-def dsn() -> Iterator[str]:
-    with some_server() as found:
-        yield found
-
-
-@pytest.fixture
-async def maker(dsn: str) -> AsyncIterator[PostgresMaker]:
-    made = PostgresMaker(dsn, KEY)
-    yield made
-    await made.drop()
 
 
 async def before(maker: PostgresMaker) -> None:

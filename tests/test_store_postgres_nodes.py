@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,25 +19,11 @@ from gsb.store.postgres import PostgresStore, sessions
 from gsb.store.postgres.batch import ENTER
 from gsb.store.postgres.sessions import database_clock
 from tests.store_contract_log import FIRST, SECOND, opened, placed
-from tests.support.postgres import some_server
 from tests.support.stores import DONE, LEASE, PostgresMaker, accepted, begun, done, entry, ids, new, state_of
 
 KEY = bytes(range(32))
 ROOT = Path(__file__).parent.parent
 NODES = 3
-
-
-@pytest.fixture(scope="module")
-def dsn() -> Iterator[str]:
-    with some_server() as found:
-        yield found
-
-
-@pytest.fixture
-async def maker(dsn: str) -> AsyncIterator[PostgresMaker]:
-    made = PostgresMaker(dsn, KEY)
-    yield made
-    await made.drop()
 
 
 @pytest.fixture

@@ -7,34 +7,17 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
-import pytest
 
 from gsb.model import Effect, State
 from gsb.store.contract import DAY, NewExchange, Store
 from gsb.store.postgres.layout import portions
 from gsb.store.postgres.layout.portions import LOOK, MARGIN, start_of
-from tests.support.postgres import some_server
 from tests.support.stores import AGES, DONE, PostgresMaker, accepted, begun, done, entry, new, state_of
 
-KEY = bytes(range(32))
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def dsn() -> Iterator[str]:
-    with some_server() as found:
-        yield found
-
-
-@pytest.fixture
-async def maker(dsn: str) -> AsyncIterator[PostgresMaker]:
-    made = PostgresMaker(dsn, KEY)
-    yield made
-    await made.drop()
 
 
 async def tended(maker: PostgresMaker, seconds: float = LOOK) -> None:
