@@ -1,8 +1,9 @@
 """How far this node's clock is off the store's, which is the one by which leases, replays and retention are judged.
 
 Signatures and agreements are judged by the node's own clock, so one that is too far off would refuse what others admit:
-such a node says that it is not ready. Nothing is set or corrected here. A crash forgets the offset, and the next start
-measures it before it is ready.
+such a node says that it is not ready. Nothing is set or corrected here. A crash forgets the offset; the next start
+looks once before it listens, and where the store does not answer in time the clock counts as right until a look says
+otherwise.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import typer
 
+from gsb.catalogue import Catalogue, ConfigInvalid, build
 from gsb.client import BusProblem, ClientError, OutcomePending, ReplyUntrusted, Unreachable
 from gsb.jwk import KeyUnfit, PrivateKey, PublicKey, read_private, read_public
 
@@ -28,6 +29,16 @@ def fail(message: str, code: int = 2) -> typer.Exit:
     """One line on standard error, and the exit to raise."""
     typer.echo(f"gsb: {shown(message)}", err=True)
     return typer.Exit(code)
+
+
+def catalogue_of(folder: Path) -> Catalogue:
+    """A deployment, or a clear end."""
+    try:
+        return build(folder)
+    except ConfigInvalid as error:
+        raise fail("\n".join(map(str, error.findings))) from error
+    except OSError as error:
+        raise fail(f"cannot read the deployment: {error}") from error
 
 
 def shown(text: str) -> str:

@@ -18,8 +18,8 @@ from typing import Annotated
 import typer
 
 from gsb.backends import PostgresTable, SqliteTable
-from gsb.catalogue import Catalogue, ConfigInvalid, build
-from gsb.cli.shared import fail
+from gsb.catalogue import Catalogue
+from gsb.cli.shared import catalogue_of, fail
 from gsb.dsn import DsnUnfit, read_dsn
 from gsb.evidence.checkpoint import Signer, to_base64
 from gsb.lint_backends import POSTGRES
@@ -60,16 +60,6 @@ def migrate(
     _tell(carried, here, there)
     if left.gsb.log.path.resolve() != right.gsb.log.path.resolve():
         typer.echo(f"copy {left.gsb.log.path} to {right.gsb.log.path}: time-stamps cannot be made again from a store")
-
-
-def catalogue_of(folder: Path) -> Catalogue:
-    """A deployment, or a clear end."""
-    try:
-        return build(folder)
-    except ConfigInvalid as error:
-        raise fail("\n".join(map(str, error.findings))) from error
-    except OSError as error:
-        raise fail(f"cannot read the deployment: {error}") from error
 
 
 def _same_bus(left: Catalogue, right: Catalogue) -> None:

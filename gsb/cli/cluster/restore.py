@@ -14,9 +14,8 @@ import typer
 
 from gsb.backends import PostgresTable
 from gsb.catalogue import Catalogue
-from gsb.cli.cluster.migrate import catalogue_of
 from gsb.cli.evidence.log import alone_with, witnessed
-from gsb.cli.shared import fail, shown
+from gsb.cli.shared import catalogue_of, fail, shown
 from gsb.dsn import DsnUnfit, read_dsn
 from gsb.errors import StoreUnavailable
 from gsb.foundation import store_of

@@ -14,8 +14,8 @@ import typer
 
 from gsb.ask import seen_of
 from gsb.bus import node_name
-from gsb.catalogue import Catalogue, ConfigInvalid, build
-from gsb.cli.shared import fail
+from gsb.catalogue import Catalogue
+from gsb.cli.shared import catalogue_of, fail
 from gsb.duty import LEASE, RENEW, Duty
 from gsb.errors import StoreUnavailable
 from gsb.evidence.checkpoint import Checkpoint, NoteWrong, Signer, open_checkpoint
@@ -37,7 +37,7 @@ def key(folder: Deployment) -> None:
 
     A log that is not begun yet is told by the name that it would get now. Runs beside the node.
     """
-    catalogue = _catalogue(folder)
+    catalogue = catalogue_of(folder)
     try:
         keys = list(_keys(catalogue))
     except OSError as error:
@@ -73,7 +73,7 @@ def begin(
     if not 4 <= len(reason.strip()) <= 500:
         raise fail("say why, in 4 to 500 characters: --reason")
     try:
-        origin = asyncio.run(_begin(_catalogue(folder), reason.strip()))
+        origin = asyncio.run(_begin(catalogue_of(folder), reason.strip()))
     except (OSError, StoreUnavailable, StoreUnfit, LogMoved, ValueError) as error:
         raise fail(f"no log was begun: {error}") from error
     typer.echo(f"the next start records to {origin}")
@@ -119,12 +119,3 @@ async def witnessed(catalogue: Catalogue, ground: Ground) -> Sequence[Checkpoint
     if (origin := await open_log(ground)) is None:
         return ()
     return await seen_of(ground.signer(origin).verifier, catalogue.gsb.log.witnesses)
-
-
-def _catalogue(folder: Path) -> Catalogue:
-    try:
-        return build(folder)
-    except ConfigInvalid as error:
-        raise fail("\n".join(map(str, error.findings))) from error
-    except OSError as error:
-        raise fail(f"cannot read the deployment: {error}") from error
