@@ -48,5 +48,8 @@ $(KAFKA): tests/deps/kafka/pom.xml
 .deps/%/.installed: tests/deps/%.txt
 	@tests/deps/environment.sh .deps/$* -r $<
 
+.deps/%/.installed: config/systems/%.txt
+	@tests/deps/environment.sh .deps/$* -r $<
+
 tests/%/node_modules/.installed: tests/%/package.json tests/%/package-lock.json
 	@tests/deps/packages.sh tests/$*
