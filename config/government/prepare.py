@@ -1,0 +1,33 @@
+"""Makes the private keys of this deployment; ``make systems`` does it too. It starts nothing.
+
+Every agency has a key, since each calls some service of another. What is there stays as it is.
+
+    python config/government/prepare.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it also runs as a plain file
+
+from config import material
+from config.material import Made
+
+CONFIG = Path(__file__).parent
+DATA = Path("var") / "government"
+"""What the bus writes, below the folder that holds ``config``."""
+
+
+def prepare(folder: Path = CONFIG) -> list[Made]:
+    """Make what is missing, for this deployment or the copy of it in ``folder``. Raises OSError."""
+    (folder.parents[1] / DATA).mkdir(parents=True, exist_ok=True)
+    agencies = {path.stem: "ES256" for path in sorted((folder / "agencies").glob("*.toml"))}
+    operators = {path.stem: "ES256" for path in sorted((folder / "operators").glob("*.toml"))}
+    return material.keys(folder / "keys", {"bus": "ES256", "log": "Ed25519", **agencies, **operators})
+
+
+if __name__ == "__main__":
+    for each in prepare():
+        print(f"{'made' if each.new else 'kept'}  {each.name}")
