@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from config.systems.running import Copy
 from gsb.schema import Schema
 from gsb.sdk import Broken, Refused, Unavailable
 from gsb_adapters.tax import Tax
 from tests.support.adapters import opened, request
+from tests.support.real import real
 from tests.support.sockets import answering, http
-from tests.support.systems import Server, openfisca
 
 SERVICE = "tax/income-tax/v1"
 FOLDER = Path(__file__).parents[1] / "schemas" / SERVICE
@@ -40,13 +41,13 @@ def money(amount: str) -> dict[str, str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[Server]:
-    async with openfisca() as server:
-        yield server
+async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
+    async with real("openfisca", tmp_path_factory.mktemp("engine")) as system:
+        yield system
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def tax(engine: Server) -> AsyncIterator[Tax]:
+async def tax(engine: Copy) -> AsyncIterator[Tax]:
     async with opened(Tax, {"url": engine.url, "currency": "XOF"}, {SERVICE: {}}) as adapter:
         yield adapter
 
@@ -118,8 +119,11 @@ async def test_check_says_whether_it_is_there(tax: Tax) -> None:
 
 
 @pytest.mark.slow
-async def test_a_stopped_engine_is_unavailable_and_a_started_one_is_back() -> None:
-    async with openfisca() as server, opened(Tax, {"url": server.url, "currency": "XOF"}, {SERVICE: {}}) as tax:
+async def test_a_stopped_engine_is_unavailable_and_a_started_one_is_back(tmp_path: Path) -> None:
+    async with (
+        real("openfisca", tmp_path) as server,
+        opened(Tax, {"url": server.url, "currency": "XOF"}, {SERVICE: {}}) as tax,
+    ):
         await server.stop()
         with pytest.raises(Unavailable) as raised:
             await tax.handle(request(SERVICE, asked("4200")))

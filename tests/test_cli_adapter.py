@@ -13,7 +13,7 @@ import pytest
 from gsb.cli.adapter.new import files
 from tests.support.deployment import free_ports
 from tests.support.node import GSB
-from tests.support.systems import openfisca
+from tests.support.real import real
 
 ROOT = Path(__file__).parents[1]
 RUFF = Path(sys.executable).parent / "ruff"
@@ -164,7 +164,7 @@ async def test_a_call_of_a_real_system_is_recorded_and_replayed(tmp_path: Path) 
     body = {"tin": "TIN-0000042", "period": "2026-09", "gross": {"amount": "214500.50", "currency": "XOF"}}
     config = tmp_path / "config"
     (config / "systems").mkdir(parents=True)
-    async with openfisca() as engine:
+    async with real("openfisca", tmp_path) as engine:
         system = f'title = "Tax"\nagency = "tax"\nadapter = "tax"\n[settings]\nurl = "{engine.url}"\ncurrency = "XOF"\n'
         (config / "systems/tax.toml").write_text(system)
         words = ("record", "tax", "tax/income-tax/v1", json.dumps(body), "--config", config, "--to", "taxed.json")

@@ -44,11 +44,7 @@ RUN_WITHIN = 300.0
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """The demonstration in a folder of its own, on free ports, prepared by nobody yet."""
-    shutil.copytree(
-        ROOT / "config" / "demo",
-        tmp_path / "config" / "demo",
-        ignore=shutil.ignore_patterns("keys", "__pycache__"),
-    )
+    shutil.copytree(ROOT / "config", tmp_path / "config", ignore=shutil.ignore_patterns("keys", "__pycache__"))
     shutil.copytree(ROOT / "schemas", tmp_path / "schemas")
     (tmp_path / ".deps").symlink_to(ROOT / ".deps")
     ports = dict(zip(("8080", "8081", "5100"), map(str, free_ports(3)), strict=True))

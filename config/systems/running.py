@@ -37,8 +37,8 @@ class Copy:
     @property
     def pid(self) -> int | None:
         """Of the running process, whoever started it; None if it does not run."""
-        if self._process is not None and self._process.poll() is not None:
-            return None
+        if self._process is not None:
+            return self._process.pid if self._process.poll() is None else None
         with suppress(FileNotFoundError, ValueError):
             pid, began = self._pid.read_text("ascii").split()
             if _began(int(pid)) == began:

@@ -85,22 +85,6 @@ class Server:
         listening.set()  # it ended: whoever waits finds out by asking it
 
 
-@asynccontextmanager
-async def openfisca() -> AsyncIterator[Server]:
-    """OpenFisca with its example country."""
-    program = DEPS / "openfisca" / "bin" / "openfisca"
-    needs(program.exists(), "OpenFisca is not installed: make deps-test")
-    (port,) = free_ports(1)
-    command: list[str | Path] = [program, "serve", "--country-package", "openfisca_country_template"]
-    command += ["--port", str(port), "--bind", f"127.0.0.1:{port}", "--workers", "1"]
-    server = Server(f"http://127.0.0.1:{port}", command, "Listening at", "/spec")
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
-
-
 KINTO_SETTINGS = """\
 [server:main]
 use = egg:waitress#main
