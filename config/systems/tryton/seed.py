@@ -1,0 +1,138 @@
+"""Fills a fresh Tryton database: company, chart of accounts, years, budgets, suppliers, employees and the bus's user.
+
+    python seed.py TRYTOND.CONF PASSWORD-FILE
+
+It runs in Tryton's own environment, by Tryton's own client library, as a program by itself: nothing of it is ever
+imported by the bus. If it breaks off, the database is thrown away and built anew.
+"""
+
+import datetime as dt
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+from proteus import Model, config
+from trytond.modules.account.tests.tools import create_chart, create_fiscalyear, get_accounts
+from trytond.modules.account_invoice.tests.tools import create_payment_term, set_fiscalyear_invoice_sequences
+from trytond.modules.company.tests.tools import create_company, get_company
+
+YEARS = range(2025, 2031)
+ACCOUNTS = (  # code, name, and the account of the minimal chart that it is made like
+    ("6110", "Salaries of civil servants", "expense"),
+    ("6220", "Goods and services", "expense"),
+    ("6310", "Grants", "expense"),
+    ("4210", "Net salaries to pay", "tax"),
+    ("4310", "Social security to pay", "tax"),
+    ("4470", "Income tax withheld", "tax"),
+    ("5120", "Treasury single account", "cash"),
+)
+BUDGETS = {"6110": Decimal("900000000000.00"), "6220": Decimal("50000000.00")}
+SUPPLIERS = (("SUP-001", "Acme Construction"), ("SUP-002", "Blue Water Ltd"))
+GROUPS = ("Account", "Account Budget", "Purchase", "Accounting Party", "Employee Administration")
+EMPLOYEES = (  # number, family name, given names, birth date, ministry, department, post, grade, salary
+    ("E-000001", "Diallo", "Amina", (1984, 3, 2), "MOF", "Budget", "Director", "A", "612000.00"),
+    ("E-000002", "N'Guessan", "Adjoua", (1990, 11, 23), "MOF", "Budget", "Officer", "B", "214500.50"),
+    ("E-000003", "Traoré", "Seydou", (1979, 7, 14), "MOF", "Treasury", "Officer", "B", "219800.00"),
+    ("E-000004", "欧阳", "静", (1995, 1, 30), "MOF", "Treasury", "Clerk", "C", "143250.25"),
+    ("E-000005", "Konaté", "Fanta", (1988, 5, 9), "MOF", "Records", "Clerk", "C", "139990.99"),
+    ("E-000006", "Sow", "Ibrahima", (1971, 12, 1), "MOJ", "Courts", "Judge", "A", "705000.00"),
+)
+
+
+def main(settings, password):
+    config.set_trytond("gov", config_file=settings)
+    currency = Model.get("currency.currency")(name="CFA franc", code="XOF", digits=2, rounding=Decimal("0.01"))
+    currency.save()
+    ministry = Model.get("party.party")(name="Ministry of Finance")
+    ministry.save()
+    create_company(party=ministry, currency=currency)
+    company = get_company()
+    years = open_years(company)
+    books(company, years)
+    term = create_payment_term()
+    term.save()
+    for code, name in SUPPLIERS:
+        party(code, name, supplier_payment_term=term)
+    for employee in EMPLOYEES:
+        employ(company, *employee)
+    service_user(company, password)
+
+
+def open_years(company):
+    years = []
+    for number in YEARS:
+        span = (dt.date(number, 1, 1), dt.date(number, 12, 31))
+        year = set_fiscalyear_invoice_sequences(create_fiscalyear(company, span))
+        year.save()
+        year.click("create_period")
+        years.append(year)
+    return years
+
+
+def books(company, years):
+    create_chart(company)
+    made = get_accounts(company)
+    payable = made["payable"]
+    payable.code = "4010"
+    payable.save()
+    accounts = {}
+    for code, name, like in ACCOUNTS:
+        account = Model.get("account.account")(name=name, code=code, company=company, type=made[like].type)
+        account.save()
+        accounts[code] = account
+    for year in years:
+        budget = Model.get("account.budget")(name=f"State budget {year.name}", company=company, fiscalyear=year)
+        budget.click("update_lines")
+        for code, amount in BUDGETS.items():
+            (line,) = Model.get("account.budget.line").find(
+                [("budget", "=", budget.id), ("account", "=", accounts[code].id)]
+            )
+            line.amount = amount
+            line.save()
+    (cash,) = Model.get("account.journal").find([("code", "=", "CASH")])
+    account = accounts["5120"]
+    Model.get("account.invoice.payment.method")(
+        name="Treasury single account", company=company, journal=cash, debit_account=account, credit_account=account
+    ).save()
+
+
+def party(code, name, **more):
+    made = Model.get("party.party")(code=code, name=name, **more)
+    made.save()
+    return made
+
+
+def employ(company, number, family, given, born, ministry, department, post, grade, salary):
+    person = party(number, f"{given} {family}")
+    person.identifiers.new(code=f"TIN-{number[2:]}")
+    person.addresses[0].street = f"{int(number[2:])} Harbour Lane"
+    person.addresses[0].city = "Port Sable"
+    person.save()
+    Model.get("company.employee")(
+        party=person,
+        company=company,
+        start_date=dt.date(2020, 1, 1),
+        family_name=family,
+        given_names=given,
+        birth_date=dt.date(*born),
+        ministry=ministry,
+        department=department,
+        post=post,
+        grade=grade,
+        salary=Decimal(salary),
+        salary_account=f"XX99{int(number[2:]):016}",
+        health_notes="none on file",
+    ).save()
+
+
+def service_user(company, password):
+    user = Model.get("res.user")(name="Government Service Bus", login="gsb", password=password)
+    for group in Model.get("res.group").find([("name", "in", GROUPS)]):
+        user.groups.append(Model.get("res.group")(group.id))
+    user.companies.append(Model.get("company.company")(company.id))
+    user.company = Model.get("company.company")(company.id)
+    user.save()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]).read_text("utf-8"))
