@@ -1,0 +1,39 @@
+"""Starts a PostgreSQL on the data of one Kinto, waits until it answers, and becomes that Kinto.
+
+    start.py DATA SOCKET PROGRAMS COMMAND...
+
+So there is one process to be stopped or killed. PostgreSQL is its child and gets SIGINT from the kernel when it ends,
+however it ends: neither outlives the other. A crash loses nothing that was committed; the next start recovers.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+WITHIN = 60.0
+PAUSE = 0.05
+
+
+def postgres(data: Path, socket: str, programs: Path) -> None:
+    """Returns when it answers. Ends this process if it does not."""
+    command = ["setpriv", "--pdeathsig", "INT", str(programs / "postgres"), "-D", str(data), "-k", socket]
+    asked = [str(programs / "pg_isready"), "-q", "-h", socket]
+    until = time.monotonic() + WITHIN
+    server = None
+    while time.monotonic() < until:
+        # One that was killed a moment ago may still be leaving, and then a new one ends at once.
+        if server is None or server.poll() is not None:
+            server = subprocess.Popen(command)
+        if subprocess.run(asked, check=False).returncode == 0 and server.poll() is None:
+            return
+        time.sleep(PAUSE)
+    sys.exit("PostgreSQL does not answer")
+
+
+if __name__ == "__main__":
+    postgres(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    os.execv(sys.argv[4], sys.argv[4:])
