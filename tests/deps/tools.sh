@@ -26,6 +26,7 @@ if [ "$only" != servers ]; then
     if [ "${node_major:-0}" -lt 20 ]; then missing+=(nodejs); fi
     command -v npm >/dev/null || missing+=(npm)
     command -v chromium >/dev/null || missing+=(chromium)
+    [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
 fi
 
 if [ ${#missing[@]} -eq 0 ]; then

@@ -1,0 +1,150 @@
+"""One SFTP connection (draft-ietf-secsh-filexfer-02, as OpenSSH has it) for one call: put, read, list and move files.
+
+It knows no format and keeps nothing between calls. A connection that is lost, here or there, leaves at most a file
+under a temporary name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import cast
+from uuid import uuid4
+
+import asyncssh
+from asyncssh.sftp import SFTPConnectionLost, SFTPError, SFTPNoConnection, SFTPNoSuchFile, SFTPOpUnsupported
+
+from gsb.sdk import Unavailable
+from gsb_adapters.batch.settings import SftpSettings
+
+FAILURES = (OSError, TimeoutError, asyncssh.Error)
+NOT_SAID = (SFTPConnectionLost, SFTPNoConnection)
+"""Errors that no answer of the server stands behind."""
+MOST_SEEN = 100_000
+"""Entries of a folder that are looked at, dotted names among them."""
+
+
+class TooLarge(Exception):
+    """A file has more bytes than the settings allow."""
+
+
+class Remote:
+    """The partner's folders."""
+
+    def __init__(self, client: asyncssh.SFTPClient, most_bytes: int) -> None:
+        self._client = client
+        self._most_bytes = most_bytes
+        self.acted = False
+        """Whether a file that acts may be there, as far as anybody can tell."""
+
+    async def put(self, path: str, content: bytes, *, acts: bool = False) -> bool:
+        """Have the file be there under this name, whole and on disk (where the server offers to say so), or not at all.
+
+        False if the name is taken: then nothing was changed. ``acts``: its being there is what the exchange is for.
+        """
+        folder, slash, name = path.rpartition("/")
+        draft = f"{folder}{slash}.{name}.{uuid4().hex}.tmp"
+        async with self._client.open(draft, "xb") as file:
+            await file.write(content)
+            with suppress(SFTPOpUnsupported):
+                await file.fsync()
+        before, self.acted = self.acted, self.acted or acts
+        try:
+            # The plain renaming of SFTP replaces nothing, unlike that of POSIX: who comes second is told.
+            await self._client.rename(draft, path)
+        except NOT_SAID:
+            raise
+        except SFTPError:
+            self.acted = before
+            if not await self.exists(path):
+                raise
+            await self._client.remove(draft)
+            return False
+        return True
+
+    async def exists(self, path: str) -> bool:
+        return await self._client.exists(path)
+
+    async def read(self, path: str) -> bytes | None:
+        """The file; None if there is none of this name. Raises TooLarge."""
+        try:
+            async with self._client.open(path, "rb") as file:
+                content = cast(bytes, await file.read(self._most_bytes + 1))
+        except SFTPNoSuchFile:
+            return None
+        if len(content) > self._most_bytes:
+            raise TooLarge(path)
+        return content
+
+    async def names(self, folder: str, most: int) -> list[str]:
+        """At most so many of the files in the folder, in the order of their names; those that begin with a dot are not
+        there yet. Nothing if there is no such folder. Files beyond are seen once others have been moved away."""
+        found: list[str] = []
+        seen = 0
+        with suppress(SFTPNoSuchFile):
+            async for entry in self._client.scandir(folder):
+                seen += 1
+                name = str(entry.filename)
+                if not name.startswith(".") and entry.attrs.type == asyncssh.FILEXFER_TYPE_REGULAR:
+                    found.append(name)
+                if len(found) >= most or seen >= MOST_SEEN:
+                    break
+        return sorted(found)
+
+    async def move(self, path: str, to: str) -> bool:
+        """Move it in one step, in the place of any file of that name; False if it is not there any more."""
+        try:
+            try:
+                await self._client.posix_rename(path, to)
+            except SFTPOpUnsupported:
+                await self._client.rename(path, to)
+        except SFTPNoSuchFile:
+            return False
+        return True
+
+    async def folder(self, path: str) -> None:
+        """Have the folder be there, and those above it."""
+        await self._client.makedirs(path, exist_ok=True)
+
+
+@asynccontextmanager
+async def connected(settings: SftpSettings) -> AsyncIterator[Remote]:
+    """A connection for one call. Raises ``Unavailable`` for whatever fails while it is there."""
+    try:
+        async with asyncio.timeout(settings.patience):
+            connection = await _connect(settings)
+    except (*FAILURES, ValueError) as error:  # a key that is none is a ValueError
+        raise Unavailable(_told(error), sent=False) from error
+    remote = None
+    try:
+        async with asyncio.timeout(settings.patience):
+            client = await connection.start_sftp_client()
+        remote = Remote(client, settings.most_bytes)
+        yield remote
+    except FAILURES as error:
+        raise Unavailable(_told(error), sent=remote is not None and remote.acted) from error
+    finally:
+        # Every step was answered before the next began, so there is nothing that a farewell could still save.
+        connection.abort()
+        await connection.wait_closed()
+
+
+async def _connect(settings: SftpSettings) -> asyncssh.SSHClientConnection:
+    """Only the pinned keys are trusted and only the one key is offered, whatever the machine's own files say."""
+    pinned = [asyncssh.import_public_key(line) for line in settings.host_key.read().splitlines() if line.strip()]
+    return await asyncssh.connect(
+        settings.host,
+        settings.port,
+        username=settings.user or (),
+        known_hosts=(pinned, [], []),
+        client_keys=[asyncssh.import_private_key(settings.client_key.read())],
+        preferred_auth="publickey",
+        agent_path=None,
+        config=None,
+        x509_trusted_certs=None,
+    )
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
