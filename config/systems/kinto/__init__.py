@@ -1,4 +1,4 @@
-"""Kinto as three registries: businesses, the civil register, and public investment; kept in a PostgreSQL of its own.
+"""Kinto as four registries: businesses, persons, public investment and procurement; kept in a PostgreSQL of its own.
 
 Kinto's memory backend forgets everything at a stop, and a registry that forgets cannot show whether an exchange had
 its effect. So each copy has its own PostgreSQL in its own folder, reached by a socket and only as the user that it
@@ -21,7 +21,7 @@ from config.systems.kinto.data import COLLECTIONS, PERSONS
 from config.systems.openfisca import answers
 from gsb.bench.servers import postgres
 
-ACCOUNTS = ("admin", "gsb", "pim")
+ACCOUNTS = ("admin", "gsb", "pim", "procurement")
 BATCH = 200
 """Records that are entered by one request."""
 LEAVES_WITHIN = 30.0

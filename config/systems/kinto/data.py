@@ -60,6 +60,12 @@ DISBURSEMENT = _schema(
     },
     {"paid_on": DATE, "officer": TEXT},
 )
+RELEASE = {
+    "type": "object",
+    "required": ["ocid", "package"],
+    "properties": {"ocid": {"type": "string", "pattern": "^ocds-213czf-"}, "package": {"type": "object"}},
+}
+"""A package of open contracting data with one release; the prefix is the one that the standard uses in examples."""
 
 BUSINESSES: tuple[Record, ...] = (
     {"brn": "BRN-000001", "name": "Karité SARL", "status": "ACTIVE", "tin": "TIN-1001", "registered_on": "2014-03-17"},
@@ -122,4 +128,5 @@ COLLECTIONS = (
     Collection("registry", "persons", "national_id", PERSON, PERSONS, "gsb"),
     Collection("pim", "projects", "code", PROJECT, PROJECTS, "pim"),
     Collection("pim", "disbursements", "reference", DISBURSEMENT, DISBURSEMENTS, "pim"),
+    Collection("procurement", "releases", "id", RELEASE, (), "procurement", creates=True),
 )
