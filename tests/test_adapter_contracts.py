@@ -9,6 +9,10 @@ class TestHttpJson(AdapterContract):
     adapter = "http_json"
 
 
+class TestOidc(AdapterContract):
+    adapter = "oidc"
+
+
 class TestSql(AdapterContract):
     adapter = "sql"
 

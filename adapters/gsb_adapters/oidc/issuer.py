@@ -1,0 +1,138 @@
+"""The issuer of tokens: its discovery document and keys, read when needed and kept for a while, and whether a JWT is a
+genuine one of its own, meant for the bus and in force. PyJWT does the cryptography.
+
+It asks nobody whether a token was revoked. Nothing outlives the process: after a crash everything is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import jwt
+
+from gsb.sdk import Broken, Clock, Http, HttpReply, Refused, Unavailable
+from gsb_adapters.oidc.settings import OidcSettings
+
+WELL_KNOWN = "/.well-known/openid-configuration"
+PUBLIC = frozenset({"RSA", "EC", "OKP"})
+"""Types of keys that have a public half (RFC 7518, section 6.1; RFC 8037); a shared secret verifies nothing here."""
+OPTIONS: Any = {
+    "require": ["iss", "aud", "exp", "sub"],
+    "enforce_minimum_key_length": True,
+    # The time is judged by the adapter's own clock.
+    **dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat"), False),
+}
+
+Document = dict[str, Any]
+
+
+class Issuer:
+    """One issuer. Calls that come at once wait for one reading of its keys."""
+
+    def __init__(self, settings: OidcSettings, http: Http, clock: Clock) -> None:
+        self._settings, self._http, self._clock = settings, http, clock
+        self._document: Document = {}
+        self._document_until = float("-inf")
+        self._keys: dict[str, Document] = {}
+        self._keys_read = float("-inf")
+        self._reading = asyncio.Lock()
+
+    async def endpoint(self, name: str) -> str:
+        """Where something is reached, by its name in the discovery document (OpenID Connect Discovery 1.0, sections 3
+        and 4.3). Raises Unavailable and Broken."""
+        if self._clock.steady() >= self._document_until:
+            found = read(await self._http.request("GET", self._settings.url + WELL_KNOWN))
+            if found.get("issuer") != self._settings.name:
+                raise Broken("the discovery document is another issuer's")
+            self._document, self._document_until = found, self._clock.steady() + self._settings.keep
+        url = self._document.get(name)
+        reached = self._settings.reached(url) if isinstance(url, str) else None
+        if reached is None:
+            raise Broken(f"the issuer has no {name} that can be used")
+        return reached
+
+    async def claims(self, token: str) -> Document:
+        """What a JWT says, once it is verified (RFC 7519, section 7.2; OpenID Connect Core, section 3.1.3.7).
+
+        Raises Refused: then it is worth nothing here. Unavailable and Broken if the keys cannot be had.
+        """
+        # 1. Signed as the deployment allows: never as the token, or the issuer's document, says that it may be.
+        header = header_of(token) or {}
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if algorithm not in self._settings.algorithms:
+            raise Refused("algorithm_invalid")
+        # 2. The issuer's key of that id, for that algorithm if the key names one. Extensions are not understood here.
+        key = await self._key(kid) if isinstance(kid, str) and "crit" not in header else None
+        if key is None or key.get("alg", algorithm) != algorithm:
+            raise Refused("token_invalid", "no such key")
+        # 3. Signature, issuer and audience.
+        claims = self._verified(token, key, algorithm)
+        # 4. The time.
+        if not self.in_time(claims):
+            raise Refused("token_expired")
+        return claims
+
+    def in_time(self, claims: Mapping[str, Any]) -> bool:
+        """Whether it is after ``nbf`` and ``iat`` and before ``exp``, as far as they are there. They are numbers of
+        seconds, and some issuers write fractions too (RFC 7519, section 2: NumericDate)."""
+        now, leeway = self._clock.now(), self._settings.leeway
+        try:
+            begins = [float(claims[name]) for name in ("nbf", "iat") if name in claims]
+            # A NaN is never before or after anything, so it is never in time.
+            return all(each <= now + leeway for each in begins) and float(claims.get("exp", "inf")) > now - leeway
+        except (TypeError, ValueError, OverflowError):
+            return False
+
+    async def _key(self, kid: str) -> Document | None:
+        """The public key of this id as a JWK; None if the issuer has none.
+
+        A key that is not known may be new, so the keys are read again, but no more often than the settings allow: ids
+        are chosen by whoever writes a token.
+        """
+        async with self._reading:
+            age = self._clock.steady() - self._keys_read
+            if age >= self._settings.keep or (kid not in self._keys and age >= self._settings.pace):
+                found = read(await self._http.request("GET", await self.endpoint("jwks_uri"))).get("keys")
+                if not isinstance(found, list):
+                    raise Broken("the issuer's key set has no keys")
+                self._keys = {each["kid"]: each for each in found if _verifies(each)}
+                self._keys_read = self._clock.steady()
+            return self._keys.get(kid)
+
+    def _verified(self, token: str, key: Document, algorithm: str) -> Document:
+        settings = self._settings
+        expected: dict[str, Any] = {"audience": settings.meant_for, "issuer": settings.name, "options": OPTIONS}
+        try:
+            public = jwt.PyJWK.from_dict(key, algorithm=algorithm).key
+            claims: Document = jwt.decode(token, public, algorithms=[algorithm], **expected)
+        except jwt.InvalidAudienceError as error:
+            raise Refused("audience_invalid") from error
+        except jwt.PyJWTError as error:
+            raise Refused("token_invalid", type(error).__name__) from error
+        return claims
+
+
+def header_of(token: str) -> Mapping[str, Any] | None:
+    """The header of a JWT, which nobody has verified; None for any other token, which only its issuer can read."""
+    try:
+        return jwt.get_unverified_header(token)
+    except jwt.InvalidTokenError:
+        return None
+
+
+def read(answer: HttpReply) -> Document:
+    """The JSON object of an answer of the issuer. Raises Unavailable and Broken."""
+    if answer.status in (429, 502, 503, 504):
+        raise Unavailable(f"status {answer.status}", sent=True, after=answer.after())
+    said = answer.json() if answer.status == 200 else None
+    if not isinstance(said, dict):
+        raise Broken(f"status {answer.status}, or no object")
+    return said
+
+
+def _verifies(key: Any) -> bool:
+    if not isinstance(key, dict) or not isinstance(key.get("kid"), str):
+        return False
+    return key.get("kty") in PUBLIC and key.get("use", "sig") == "sig"
