@@ -171,7 +171,7 @@ async def _uncommitted(maker: PostgresMaker, leaf: bytes, content: bytes) -> asy
     """A node in the middle of a transaction that has added an entry."""
     db = await asyncpg.connect(maker.dsn, server_settings={"search_path": maker.schema})
     await db.execute("BEGIN")
-    await db.execute(ENTER, leaf, content, None, b"secret")
+    await db.execute(ENTER, [leaf], [content], [None], [b"secret"])
     return db
 
 

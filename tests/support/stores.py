@@ -58,7 +58,7 @@ class PostgresMaker:
         self.schema = f"test_{os.urandom(8).hex()}"
         self._opened: list[PostgresStore] = []
 
-    async def time(self, db: object) -> float:
+    def time(self, of_the_database: float) -> float:
         return self.clock()
 
     def make(self) -> PostgresStore:

@@ -20,7 +20,7 @@ import asyncpg
 
 from gsb.bench.cluster.ground import Ground
 from gsb.store.postgres.layout.tables import LAYOUT
-from gsb.store.postgres.schema import COLUMNS, INSERT, SELECT, UPDATE, moving, row_of, values_of
+from gsb.store.postgres.schema import COLUMNS, SELECT, moving, row_of, values_of
 from gsb.store.standing import Row
 
 INSERTS = {
@@ -33,6 +33,11 @@ INSERT INTO entry OVERRIDING SYSTEM VALUE SELECT * FROM unnest($1::bigint[], $2:
     "secret": "INSERT INTO secret SELECT * FROM unnest($1::bigint[], $2::bytea[])",
     "pending": "INSERT INTO pending SELECT * FROM unnest($1::bigint[])",
 }
+_MADE = " ".join(["INSERT INTO exchange VALUES (", ", ".join(f"${at}" for at in range(1, len(COLUMNS) + 1)), ")"])
+_MOVING = COLUMNS[COLUMNS.index("key") :]
+_MOVED = " ".join(
+    ["UPDATE exchange SET", ", ".join(f"{name} = ${at}" for at, name in enumerate(_MOVING, 2)), "WHERE number = $1"]
+)
 SEQUENCED = 1_000
 """Entries that get their places in one transaction."""
 _NEXT = "SELECT entry FROM pending ORDER BY entry LIMIT $1"
@@ -131,18 +136,18 @@ async def _hand(db: asyncpg.Connection, work: Iterator[Exchange], share: int) ->
 async def accept(db: asyncpg.Connection, group: Sequence[Exchange]) -> None:
     async with db.transaction():
         await _insert(db, [each.accepted for each in group])
-        await db.executemany(INSERT, [each.states[0] for each in group])
+        await db.executemany(_MADE, [each.states[0] for each in group])
 
 
 async def begin(db: asyncpg.Connection, group: Sequence[Exchange]) -> None:
     async with db.transaction():
-        await db.executemany(UPDATE, [each.states[1] for each in group])
+        await db.executemany(_MOVED, [each.states[1] for each in group])
 
 
 async def end(db: asyncpg.Connection, group: Sequence[Exchange]) -> None:
     async with db.transaction():
         await _insert(db, [each.ended for each in group])
-        await db.executemany(UPDATE, [each.states[2] for each in group])
+        await db.executemany(_MOVED, [each.states[2] for each in group])
 
 
 async def _insert(db: asyncpg.Connection, rows: Sequence[dict[str, Values]]) -> None:

@@ -8,8 +8,9 @@ same one, the second waits for the first one's commit and finds it taken. A cras
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import asyncpg
@@ -20,10 +21,18 @@ from gsb.store import standing
 from gsb.store.asks import SET_BACK, Begin, Jti, Plain, SealedEntry
 from gsb.store.contract import Due
 from gsb.store.postgres.aging import Jtis, around, bucket_of
-from gsb.store.postgres.schema import INSERT, SELECT, UPDATE, moving, row_of, values_of
+from gsb.store.postgres.schema import COLUMNS, EXCHANGE, INSERT, SELECT, UPDATE, moving, row_of, values_of
+from gsb.store.postgres.sessions import NOW, Clock
 from gsb.store.standing import HORIZON, Row
 
-_BY_ID = SELECT + "WHERE id = ANY($1::text[]) ORDER BY number FOR UPDATE"
+_TIME_AND_NUMBERS = " ".join(["SELECT", NOW, ", ARRAY(SELECT nextval('numbers') FROM generate_series(1, $1))"])
+_BY_ID = " ".join(
+    [
+        *("SELECT", EXCHANGE, ",", NOW, ", nextval('numbers')"),
+        "FROM exchange WHERE id = ANY($1::text[]) ORDER BY number FOR UPDATE",
+    ]
+)
+"""With the time, and a number for the body of its outcome: a lone call waits for as few answers as can be."""
 _BY_NUMBER = SELECT + "WHERE number = ANY($1::bigint[])"
 _DUE = SELECT + "WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED"
 _TOO_LATE = SELECT + "WHERE due_at > $1 LIMIT $2 FOR UPDATE SKIP LOCKED"
@@ -39,33 +48,45 @@ _CLAIM = """
 INSERT INTO reservation SELECT * FROM unnest($1::bytea[], $2::bigint[])
 ON CONFLICT (hash) DO UPDATE SET exchange = reservation.exchange RETURNING hash, exchange
 """
-_ENTER_ALL = """
-WITH given AS MATERIALIZED (
-    SELECT nextval(pg_get_serial_sequence('entry', 'number')) AS number, each.* FROM (
-        SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bytea[])
-        WITH ORDINALITY AS listed(leaf, content, exchange, secret, at) ORDER BY at
-    ) AS each
-), one AS (INSERT INTO entry OVERRIDING SYSTEM VALUE SELECT number, leaf, content, exchange FROM given),
-    kept AS (INSERT INTO secret SELECT number, secret FROM given)
-INSERT INTO pending SELECT number FROM given
-"""
-"""Adds all entries of a transaction, in their order: one statement costs a fifth of one for each."""
 AT_ONCE = 16 * 1024 * 1024
 """Bytes of bodies that one statement writes."""
-_KEEP_ALL = "INSERT INTO sealed SELECT * FROM unnest($1::bigint[], $2::bytea[])"
-ENTER = """
-WITH one AS (INSERT INTO entry(leaf, content, exchange) VALUES ($1, $2, $3) RETURNING number),
-    kept AS (INSERT INTO secret SELECT number, $4 FROM one)
-INSERT INTO pending SELECT number FROM one RETURNING entry
+_ENTERED = """
+given AS MATERIALIZED (
+    SELECT nextval(pg_get_serial_sequence('entry', 'number')) AS number, each.* FROM (
+        SELECT * FROM unnest({}::bytea[], {}::bytea[], {}::bigint[], {}::bytea[])
+        WITH ORDINALITY AS listed(leaf, content, exchange, secret, at) ORDER BY at
+    ) AS each
+), entered AS (INSERT INTO entry OVERRIDING SYSTEM VALUE SELECT number, leaf, content, exchange FROM given),
+    hidden AS (INSERT INTO secret SELECT number, secret FROM given),
+    waiting AS (INSERT INTO pending SELECT number FROM given)
 """
-"""Adds one entry that has no place yet."""
+"""Adds entries that have no place yet, in their order."""
+ENTER = " ".join(["WITH", _ENTERED.format("$1", "$2", "$3", "$4"), "SELECT number FROM given"])
+"""Answers their numbers."""
+_PARTS = {
+    "kept": "kept AS (INSERT INTO sealed SELECT * FROM unnest({}::bigint[], {}::bytea[]))",
+    "made": " ".join(["made AS (", INSERT, ")"]),
+    "changed": " ".join(["changed AS (", UPDATE, ")"]),
+    "entered": _ENTERED,
+}
+"""What a transaction writes. None of them looks at what another one writes."""
+
+
+@cache
+def _writing(parts: tuple[str, ...]) -> str:
+    """One statement for these parts: a statement costs a way to the server and back, however much it writes."""
+    template = ", ".join(_PARTS[part] for part in parts)
+    parameters = (f"${at}" for at in range(1, template.count("{}") + 1))
+    return " ".join(["WITH", template.format(*parameters), "SELECT"])
 
 
 class Batch:
     """The rows that one transaction reads and writes. ``kept`` is the age at which a key is free again."""
 
-    def __init__(self, db: asyncpg.Connection, jtis: Jtis, now: float, kept: float) -> None:
-        self._db, self._jtis, self._kept, self.now = db, jtis, kept, now
+    def __init__(self, db: asyncpg.Connection, jtis: Jtis, clock: Clock, kept: float) -> None:
+        self._db, self._jtis, self._clock, self._kept = db, jtis, clock, kept
+        self.now = 0.0
+        """The time, from ``load`` on."""
         self.set_back = False
         """Something was refused because the clock was set back."""
         self.due: list[Row] = []
@@ -93,13 +114,18 @@ class Batch:
 
     async def load(self, asks: Sequence[Ask]) -> None:
         """Lock and read what the calls will ask for."""
-        # An exchange and its record, or the body of an outcome: two numbers for each call are always enough.
-        if most := 2 * sum(not isinstance(ask, Begin) for ask in asks):
-            numbers = await self._db.fetch("SELECT nextval('numbers') FROM generate_series(1, $1)", most)
-            self._numbers = [number for (number,) in reversed(numbers)]
-        if ids := {id_ for ask in asks for id_ in ask.ids()}:
-            for found in await self._db.fetch(_BY_ID, list(ids)):
-                self._know(row_of(found))
+        ids = {id_ for ask in asks for id_ in ask.ids()}
+        for found in await self._db.fetch(_BY_ID, list(ids)) if ids else ():
+            self._know(row_of(found))
+            now, number = tuple(found)[len(COLUMNS) :]
+            self.now = self._clock(now)
+            self._numbers.append(number)
+        # The body of an outcome; or an exchange and its record.
+        numbers = sum(0 if isinstance(ask, Begin) else 1 if ask.ids() else 2 for ask in asks)
+        if (lack := max(numbers - len(self._numbers), 0)) or not self._known:
+            now, more = await self._db.fetchrow(_TIME_AND_NUMBERS, lack)
+            self.now = self._clock(now)
+            self._numbers += reversed(more)
         await self._claim_jtis([jti for ask in asks if (jti := ask.spends()) is not None])
         await self._claim_keys(self._keys(asks))
         if most := sum(ask.limit for ask in asks if isinstance(ask, Overdue)):
@@ -213,19 +239,27 @@ class Batch:
         reads_only = all(row.effect is Effect.NONE for row in self.changed.values())
         if self.changed and reads_only and all(isinstance(ask, Begin) for ask in asks):
             await self._db.execute("SET LOCAL synchronous_commit = off")
-        for some in portions(self._sealed):
-            await self._all(_KEEP_ALL, some)
-        await self._many(INSERT, [values_of(row) for row in self.created.values()])
-        await self._many(UPDATE, [moving(row) for row in self.changed.values()])
+        *ahead, last = portions(self._sealed) if self._sealed else [()]
+        for some in ahead:
+            await self._put({"kept": some})
+        created, changed = self.created.values(), self.changed.values()
+        await self._put(
+            {
+                "kept": last,
+                "made": [values_of(row) for row in created],
+                "changed": [moving(row) for row in changed],
+                "entered": self.entries,
+            }
+        )
         again = [(key, row.row) for key, row in self._again.items()]
         await self._many("UPDATE reservation SET exchange = $2 WHERE hash = $1", again)
-        await self._all(_ENTER_ALL, self.entries)
         await self._many("DELETE FROM spent WHERE hash = $1", [(hashed,) for hashed in self._returned])
 
-    async def _all(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """One statement for all rows, with a list for each column."""
-        if rows:
-            await self._db.execute(statement, *map(list, zip(*rows, strict=True)))
+    async def _put(self, parts: Mapping[str, Sequence[Sequence[Any]]]) -> None:
+        """One statement for all rows of all parts, with a list for each column."""
+        if some := {part: rows for part, rows in parts.items() if rows}:
+            columns = [list(column) for rows in some.values() for column in zip(*rows, strict=True)]
+            await self._db.execute(_writing(tuple(some)), *columns)
 
     async def _many(self, statement: str, values: Sequence[Any]) -> None:
         if values:

@@ -53,7 +53,7 @@ WHERE origin = $1 AND published <= $2 AND size >= $2 RETURNING number
 
 async def enter(db: asyncpg.Connection, entry: SealedEntry, exchange: int | None = None) -> int:
     """Add one entry; answers its number."""
-    return int(await db.fetchval(ENTER, entry.leaf, entry.content, exchange, entry.secret))
+    return int(await db.fetchval(ENTER, [entry.leaf], [entry.content], [exchange], [entry.secret]))
 
 
 # --- reading

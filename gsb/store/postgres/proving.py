@@ -17,8 +17,8 @@ from gsb.store import standing
 from gsb.store.contract import Ages
 from gsb.store.logs import Backlog, Entered, Erased, Evidence, LogState, Unsequenced
 from gsb.store.postgres import log, reads
-from gsb.store.postgres.sessions import Sessions
-from gsb.store.postgres.writer import Clock, Committed, Writer
+from gsb.store.postgres.sessions import Clock, Sessions, database_clock
+from gsb.store.postgres.writer import Committed, Writer
 from gsb.store.sealing import Sealing
 from gsb.store.standing import Row
 
@@ -62,7 +62,10 @@ class Proving:
         """The exchange, as far as it is young enough to be told."""
         if row is None or row.finished_at is None:
             return row
-        return standing.aged(row, self._ages, await self._clock(db))
+        return standing.aged(row, self._ages, await self._now(db))
+
+    async def _now(self, db: asyncpg.Connection) -> float:
+        return self._clock(await database_clock(db))
 
     # --- the evidence log -----------------------------------------------------------------------------------
 
@@ -87,7 +90,7 @@ class Proving:
 
     async def publish(self, origin: str, size: int, note: bytes) -> None:
         async def published(db: asyncpg.Connection) -> None:
-            await log.publish(db, origin, size, note, await self._clock(db))
+            await log.publish(db, origin, size, note, await self._now(db))
 
         await self._sessions.transact(published)
 
@@ -118,7 +121,7 @@ class Proving:
         sealed = self._seal.entry(entry)
 
         async def withheld(db: asyncpg.Connection) -> None:
-            await log.withhold(db, sealed, await self._clock(db))
+            await log.withhold(db, sealed, await self._now(db))
 
         await self._sessions.transact(withheld)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import asyncpg
 
@@ -16,14 +16,16 @@ from gsb.errors import StoreUnavailable
 from gsb.model import Entry, State
 from gsb.store.contract import Query
 from gsb.store.postgres.schema import COLUMNS, EXCHANGE, SELECT, business_bytes, row_of
+from gsb.store.postgres.sessions import NOW
 from gsb.store.sealing import Position, narrowed
 from gsb.store.standing import Row
 
-_SPENT = "SELECT hash, bucket, number FROM spent WHERE hash = ANY($1::bytea[])"
-_OWNERS = " ".join(
+_LOOKED = " ".join(
     [
-        *("SELECT", EXCHANGE, ", hash FROM exchange JOIN reservation ON exchange.number = reservation.exchange"),
-        "WHERE hash = ANY($1::bytea[])",
+        *("SELECT", EXCHANGE, ", spent.bucket, spent.number,", NOW),
+        "FROM unnest($1::bytea[], $2::bytea[]) WITH ORDINALITY AS asked(jti, key, at)",
+        "LEFT JOIN spent ON spent.hash = asked.jti LEFT JOIN reservation ON reservation.hash = asked.key",
+        "LEFT JOIN exchange ON exchange.number = reservation.exchange ORDER BY at",
     ]
 )
 _REQUESTS = """
@@ -40,7 +42,7 @@ _WHOLE = " ".join(
     [
         *("SELECT", EXCHANGE, ", bytes,"),
         "ARRAY(SELECT content FROM entry WHERE entry.exchange = exchange.number ORDER BY entry.number),",
-        "ARRAY(SELECT leaf FROM entry WHERE entry.exchange = exchange.number ORDER BY entry.number)",
+        *("ARRAY(SELECT leaf FROM entry WHERE entry.exchange = exchange.number ORDER BY entry.number),", NOW),
         "FROM exchange LEFT JOIN sealed ON sealed.number = reply WHERE id = $1",
     ]
 )
@@ -138,16 +140,25 @@ async def services(db: asyncpg.Connection) -> list[str]:
     return [service for (service,) in await db.fetch(_SERVICES)]
 
 
-async def owners(db: asyncpg.Connection, keys: Sequence[bytes]) -> dict[bytes, Row]:
-    """The exchange to which each key belongs, or did until its reservation ran out."""
-    if not keys:
-        return {}
-    return {found[len(COLUMNS)]: row_of(found) for found in await db.fetch(_OWNERS, keys)}
+class Looked(NamedTuple):
+    """What is known of a jti and a key."""
+
+    owner: Row | None
+    """The exchange to which the key belongs, or did until its reservation ran out."""
+    spent: tuple[int, int] | None
+    """The bucket and the number of the jti, if it is remembered."""
+    now: float
+    """The database's time."""
 
 
-async def spent(db: asyncpg.Connection, hashes: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
-    """The bucket and the number of each jti that is remembered."""
-    return {hashed: (bucket, number) for hashed, bucket, number in await db.fetch(_SPENT, hashes)}
+async def looked(db: asyncpg.Connection, asked: Sequence[tuple[bytes, bytes | None]]) -> list[Looked]:
+    """Of each hashed jti and key, in their order."""
+    found = []
+    for each in await db.fetch(_LOOKED, *map(list, zip(*asked, strict=True))):
+        bucket, number, now = tuple(each)[len(COLUMNS) :]
+        owner = None if each[0] is None else row_of(each)
+        found.append(Looked(owner, None if bucket is None else (bucket, number), now))
+    return found
 
 
 async def requests(db: asyncpg.Connection, ids: Sequence[str]) -> dict[str, bytes | None]:
@@ -167,14 +178,15 @@ async def with_sealed(db: asyncpg.Connection, id_: str, column: str) -> tuple[Ro
     return None if found is None else (row_of(found), found[len(COLUMNS)])
 
 
-async def whole(db: asyncpg.Connection, id_: str) -> tuple[Row, bytes | None, tuple[Entry, ...]] | None:
-    """One exchange with its sealed reply, if there is one, and its entries, oldest first, without their secrets."""
+async def whole(db: asyncpg.Connection, id_: str) -> tuple[Row, bytes | None, tuple[Entry, ...], float] | None:
+    """One exchange with its sealed reply, if there is one, its entries, oldest first, without their secrets, and the
+    database's time."""
     found = await db.fetchrow(_WHOLE, id_)
     if found is None:
         return None
-    sealed, contents, leaves = tuple(found)[len(COLUMNS) :]
+    sealed, contents, leaves, now = tuple(found)[len(COLUMNS) :]
     entries = (Entry(content, leaf, b"") for content, leaf in zip(contents, leaves, strict=True))
-    return row_of(found), sealed, tuple(entries)
+    return row_of(found), sealed, tuple(entries), now
 
 
 async def standing_still(db: asyncpg.Connection) -> dict[State, int]:

@@ -21,10 +21,34 @@ _MOVING = _NAMED[_NAMED.index("key") :]
 EXCHANGE = ", ".join("exchange." + name for name in _NAMED)
 """What to select for ``row_of``."""
 SELECT = " ".join(["SELECT", EXCHANGE, "FROM exchange "])
-INSERT = " ".join(["INSERT INTO exchange VALUES (", ", ".join(f"${at}" for at in range(1, len(_NAMED) + 1)), ")"])
+_TYPES = {
+    name: kind
+    for kind, names in (
+        ("bigint", "number request reply"),
+        ("integer", "attempt nudges status"),
+        ("boolean", "maybe_sent"),
+        ("bytea", "fingerprint business subject key fields"),
+        ("double precision", "accepted_at expires_at due_at lease_until began_at finished_at"),
+    )
+    for name in names.split()
+}
+
+
+def _lists(names: Sequence[str]) -> str:
+    return ", ".join(f"{{}}::{_TYPES.get(name, 'text')}[]" for name in names)
+
+
+INSERT = " ".join(["INSERT INTO exchange SELECT * FROM unnest(", _lists(_NAMED), ")"])
+"""Adds rows, given as a list for each column; each ``{}`` is to become a parameter."""
+_CHANGEABLE = ("number", *_MOVING)
 UPDATE = " ".join(
-    ["UPDATE exchange SET", ", ".join(f"{name} = ${at}" for at, name in enumerate(_MOVING, 2)), "WHERE number = $1"]
+    [
+        *("UPDATE exchange SET", ", ".join(f"{name} = moved.{name}" for name in _MOVING)),
+        *("FROM unnest(", _lists(_CHANGEABLE), ") AS moved(", ", ".join(_CHANGEABLE), ")"),
+        "WHERE exchange.number = moved.number",
+    ]
 )
+"""Changes rows, given likewise."""
 
 _CLEAR, _HASHED = b"c", b"h"
 

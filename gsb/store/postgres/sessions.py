@@ -26,7 +26,15 @@ CONNECT, SILENCE = 5.0, 2.0
 READERS, STATEMENT = 8, 10.0
 """Connections for reading at most, and seconds after which the server gives a statement up."""
 _BOUNDS = {"lock_timeout": "2s", "idle_in_transaction_session_timeout": "15s"}
+_BY_INDEX = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
+"""Every statement finds its rows by an index; a plan that was made while the tables were small must not read them whole
+once they have grown."""
 _SCHEMA = re.compile("[a-z_][a-z0-9_]{0,62}")
+NOW = "extract(epoch FROM clock_timestamp())::double precision"
+"""What a statement selects to tell the database's time, in seconds since the epoch: one clock for all nodes."""
+_TIME = " ".join(["SELECT", NOW])
+Clock = Callable[[float], float]
+"""What the time is when the database's clock says so: it itself, but for tests."""
 
 OF_THE_DATABASE = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """Whatever can go wrong with a server or on the way to it; a time-out is an OSError."""
@@ -62,7 +70,7 @@ class Sessions:
     def _settings(self) -> dict[str, Any]:
         session = {"synchronous_commit": "on", "default_transaction_isolation": "read committed", **_BOUNDS}
         session |= {"search_path": self.name, "application_name": migrations.application(self.name), "jit": "off"}
-        session |= {"statement_timeout": f"{round(self._statement * 1000)}ms"}
+        session |= {"statement_timeout": f"{round(self._statement * 1000)}ms", **_BY_INDEX}
         return {
             "dsn": self._dsn,
             "timeout": CONNECT,
@@ -143,5 +151,5 @@ async def refuse_forgetful(db: asyncpg.Connection) -> None:
 
 
 async def database_clock(db: asyncpg.Connection) -> float:
-    """The database's time, in seconds since the epoch: one clock for all nodes."""
-    return float(await db.fetchval("SELECT extract(epoch FROM clock_timestamp())::double precision"))
+    """The database's time, in seconds since the epoch."""
+    return float(await db.fetchval(_TIME))

@@ -31,8 +31,8 @@ from gsb.store.contract import (
 from gsb.store.postgres import reads
 from gsb.store.postgres.batch import Overdue
 from gsb.store.postgres.proving import Proving
-from gsb.store.postgres.sessions import READERS, STATEMENT, Sessions, database_clock
-from gsb.store.postgres.writer import Clock, Committed
+from gsb.store.postgres.sessions import READERS, STATEMENT, Clock, Sessions
+from gsb.store.postgres.writer import Committed
 from gsb.store.standing import Row
 
 FRESH = 1_024
@@ -49,8 +49,8 @@ class PostgresStore(Proving):
     """See ``gsb.store.contract.Store``. All calls come from the event loop in which it was opened.
 
     ``dsn`` is a connection URI of PostgreSQL, and may name several hosts; the tables lie in ``schema``. At most
-    ``readers`` connections read, and the server gives a statement up after so many seconds. ``clock`` tells the time on
-    a connection; ``steady`` gives seconds that only grow. ``committed`` is told of each commit how many
+    ``readers`` connections read, and the server gives a statement up after so many seconds. ``clock`` tells the time
+    from the database's; ``steady`` gives seconds that only grow. ``committed`` is told of each commit how many
     calls it held and how many seconds it took.
     """
 
@@ -63,7 +63,7 @@ class PostgresStore(Proving):
         ages: Ages | None = None,
         readers: int = READERS,
         statement: float = STATEMENT,
-        clock: Clock = database_clock,
+        clock: Clock = float,
         steady: Callable[[], float] = time.monotonic,
         committed: Committed = untold,
     ) -> None:
@@ -90,17 +90,15 @@ class PostgresStore(Proving):
         """Of each jti and key: whether the jti is spent, and whose the key is."""
 
         async def found(db: asyncpg.Connection) -> list[tuple[bool, Row | None]]:
-            spent = await reads.spent(db, [jti for jti, _ in asked])
-            owners = await reads.owners(db, [key for _, key in asked if key is not None])
-            # Nearly every call is new, and then the time does not matter.
-            now = await self._clock(db) if spent or owners else 0.0
-            over = self._writer.jtis.over
-            fresh = {jti for jti, known in spent.items() if not over(*known, now)}
-            gone = now - self._ages.keys
-            kept = {key: row for key, row in owners.items() if row.finished_at is None or row.finished_at > gone}
-            return [(jti in fresh, None if key is None else kept.get(key)) for jti, key in asked]
+            return [self._judged(looked) for looked in await reads.looked(db, asked)]
 
         return await self._sessions.read(found)
+
+    def _judged(self, looked: reads.Looked) -> tuple[bool, Row | None]:
+        owner, spent, now = looked.owner, looked.spent, self._clock(looked.now)
+        if owner is not None and owner.finished_at is not None and owner.finished_at <= now - self._ages.keys:
+            owner = None
+        return spent is not None and not self._writer.jtis.over(*spent, now), owner
 
     async def accept(self, new: NewExchange) -> Reservation | None:
         answer = await self._writer.ask(self._seal.accept(new))
@@ -160,11 +158,11 @@ class PostgresStore(Proving):
 
     async def exchange(self, exchange: str) -> Exchange | None:
         async def found(db: asyncpg.Connection) -> tuple[Row, bytes | None, tuple[Entry, ...]] | None:
-            known = await reads.whole(db, exchange)
-            row = None if known is None else await self._aged(db, known[0])
-            if known is None or row is None:
+            if (known := await reads.whole(db, exchange)) is None:
                 return None
-            return row, None if row.reply is None else known[1], known[2]
+            whole, sealed, entries, now = known
+            row = standing.aged(whole, self._ages, self._clock(now))
+            return None if row is None else (row, None if row.reply is None else sealed, entries)
 
         # Twice: in the moment in which it is carried out of its portion it is seen at neither place.
         for _ in range(2):
@@ -189,7 +187,7 @@ class PostgresStore(Proving):
         before, subject = self._seal.before(query), self._seal.subject_of(query)
 
         async def found(db: asyncpg.Connection) -> tuple[list[Row], float]:
-            now = await self._clock(db)
+            now = await self._now(db)
             services = await reads.services(db) if query.business is not None else ()
             businesses = self._seal.businesses(query, services)
             wanted = reads.Wanted(query, businesses, subject, before, now - self._ages.exchanges)

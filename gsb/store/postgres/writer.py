@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -23,7 +23,7 @@ from gsb.store.contract import Ages
 from gsb.store.postgres.aging import Jtis, purge
 from gsb.store.postgres.batch import Ask, Batch
 from gsb.store.postgres.layout.portions import Portions
-from gsb.store.postgres.sessions import CONNECT, LOST, OF_THE_DATABASE, Sessions
+from gsb.store.postgres.sessions import CONNECT, LOST, OF_THE_DATABASE, Clock, Sessions, database_clock
 from gsb.trouble import Trouble
 
 GROUP = 256
@@ -47,7 +47,6 @@ _OF_ONE_CALL = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, as
 _log = logging.getLogger(__name__)
 
 Asked = tuple[Ask, "asyncio.Future[Any]"]
-Clock = Callable[[asyncpg.Connection], Awaitable[float]]
 Committed = Callable[[int, float], None]
 
 
@@ -149,7 +148,7 @@ class Writer:
         transaction = db.transaction()
         try:
             await transaction.start()
-            batch = Batch(db, self.jtis, await self._clock(db), self._ages.keys)
+            batch = Batch(db, self.jtis, self._clock, self._ages.keys)
             await batch.load(asks)
             answers = [_decide(ask, batch) for ask in asks]
             await batch.write(asks)
@@ -199,7 +198,7 @@ class Writer:
             return
         self._purged_at = steady
         try:
-            now = await self._clock(self._db)
+            now = self._clock(await database_clock(self._db))
             self._more = await purge(self._db, self.jtis, self._ages, now)
             if not self._more:
                 await self._portions.tend(self._db, self._ages, now)
