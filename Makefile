@@ -4,8 +4,6 @@
 .DEFAULT_GOAL := help
 SHELL := bash
 VENV := .venv/.installed
-OPENFISCA := .deps/openfisca/.installed
-KINTO := .deps/kinto/.installed
 SCHEMATHESIS := .deps/schemathesis/.installed
 KAFKA_LINE := $(or $(GSB_KAFKA_VERSION),4.1)
 KAFKA := .deps/kafka/$(KAFKA_LINE)/.installed
@@ -14,13 +12,20 @@ BROWSER := tests/browser/node_modules/.installed
 
 BACKEND := $(or $(BACKEND),embedded)
 
-.PHONY: help run test check deps-test servers
+.PHONY: help run systems systems-stop test check deps-test servers
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
-run: $(VENV) $(OPENFISCA) $(if $(filter cluster,$(BACKEND)),servers) ## a payroll month over the bus, on real systems; ONCE=1 ends after it; BACKEND=cluster: on Kafka and PostgreSQL
+run: $(VENV) .deps/openfisca/.installed $(if $(filter cluster,$(BACKEND)),servers) ## a payroll month over the bus, on real systems; ONCE=1 ends after it; BACKEND=cluster: on Kafka and PostgreSQL
 	@BACKEND='$(BACKEND)' .venv/bin/python config/demo/run.py
+
+systems: $(VENV) ## the real core systems: installed, seeded, started to stay, checked with a call each
+	@tests/deps/tools.sh systems || true
+	@.venv/bin/python -m config.systems.run start
+
+systems-stop: $(VENV) ## stop them
+	@.venv/bin/python -m config.systems.run stop
 
 test: $(VENV) ## all tests; those whose systems are not installed are skipped, and fail when CI=true
 	@.venv/bin/python -m pytest
@@ -35,8 +40,9 @@ servers: # PostgreSQL and Kafka, not yet started
 	@tests/deps/tools.sh servers
 	@$(MAKE) --silent $(KAFKA)
 
-deps-test: $(VENV) $(OPENFISCA) $(KINTO) $(SCHEMATHESIS) ## install what tests talk to, into .deps/, tests/interop/ and tests/browser/
+deps-test: $(VENV) $(SCHEMATHESIS) ## install what tests talk to, into .deps/, tests/interop/ and tests/browser/
 	@tests/deps/tools.sh
+	@.venv/bin/python -m config.systems.run install
 	@$(MAKE) --silent $(INTEROP) $(BROWSER) $(KAFKA)
 
 $(VENV): pyproject.toml
