@@ -7,6 +7,7 @@ runs as (``start.py``). It knows nothing of the bus. A crash loses nothing that 
 
 from __future__ import annotations
 
+import base64
 import secrets
 import sys
 import time
@@ -111,8 +112,8 @@ class Kinto(System):
         async with aiohttp.ClientSession() as session:
             for account in ACCOUNTS:
                 password = {"data": {"password": _password(place, account)}}
-                by = None if account == "admin" else _auth(place)
-                await _sent(await session.put(f"{place.url}/v1/accounts/{account}", json=password, auth=by))
+                by = {} if account == "admin" else _auth(place)
+                await _sent(await session.put(f"{place.url}/v1/accounts/{account}", json=password, headers=by))
         buckets = {each.bucket: each.account for each in COLLECTIONS}
         await _enter(
             place,
@@ -127,7 +128,7 @@ class Kinto(System):
     async def check(self, place: Place) -> str:
         person = PERSONS[0]["national_id"]
         path = f"{place.url}/v1/buckets/registry/collections/persons/records/{person}"
-        async with aiohttp.ClientSession() as session, session.get(path, auth=_auth(place, "gsb")) as answer:
+        async with aiohttp.ClientSession() as session, session.get(path, headers=_auth(place, "gsb")) as answer:
             if answer.status != 200:
                 raise NotStarted(f"{self.title} answers a look-up with {answer.status}")
             return f"{person} is {(await answer.json())['data']['given_name']}"
@@ -168,7 +169,7 @@ async def _enter(place: Place, things: list[tuple[str, Mapping[str, Any]]]) -> N
         for first in range(0, len(things), BATCH):
             requests = [{"path": f"/v1{path}", "body": body} for path, body in things[first : first + BATCH]]
             content = {"defaults": {"method": "PUT"}, "requests": requests}
-            answer = await session.post(f"{place.url}/v1/batch", json=content, auth=_auth(place))
+            answer = await session.post(f"{place.url}/v1/batch", json=content, headers=_auth(place))
             for each in (await _sent(answer))["responses"]:
                 if each["status"] >= 300:
                     raise NotStarted(f"Kinto answers {each['path']} with {each['status']}: {each['body']}")
@@ -180,8 +181,9 @@ async def _sent(answer: aiohttp.ClientResponse) -> Any:
     return await answer.json()
 
 
-def _auth(place: Place, account: str = "admin") -> aiohttp.BasicAuth:
-    return aiohttp.BasicAuth(account, _password(place, account))
+def _auth(place: Place, account: str = "admin") -> dict[str, str]:
+    pair = f"{account}:{_password(place, account)}"
+    return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
 def _password(place: Place, account: str) -> str:
