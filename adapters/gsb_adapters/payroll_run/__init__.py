@@ -1,0 +1,154 @@
+"""A ministry's payroll of a month: every page assessed, one budget check, one posting of the totals, then the payments.
+
+Composed of ``call``s of other services. Everything is known before anything is done: a payroll that its budget does not
+cover pays nobody, and nobody is paid before the posting is confirmed. A crash, or the end of its time, means that the
+whole is taken up again; each step keeps the outcome it had, so no page is assessed twice and nobody is paid twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from pydantic import Field
+
+from gsb.sdk import Adapter, Broken, NoSettings, Refused, Reply, Request, Settings, decimal_string
+
+TOTALS = ("gross", "income_tax", "social_security_contribution", "net")
+PLACES = 2
+NAME = 70
+"""Characters of a creditor's name that banks take (ISO 20022, Max70Text)."""
+SERVICE = r"^[a-z][a-z0-9-]*/[a-z][a-z0-9-]*/v[1-9][0-9]*$"
+Line = Mapping[str, Any]
+Amounts = Mapping[str, Decimal]
+
+
+class Accounts(Settings):
+    """Codes of accounts in the financial management system."""
+
+    gross: str
+    """Salaries: debited with all of it, and the one whose budget must cover it."""
+    income_tax: str
+    """Owed to the tax authority: credited."""
+    social_security_contribution: str
+    """Owed to the social insurance: credited."""
+    net: str
+    """Owed to the people, until they are paid: credited."""
+
+
+class PayrollSettings(Settings):
+    """``[settings]`` of a system with the adapter ``payroll_run``."""
+
+    currency: str = Field(pattern=r"^[A-Z]{3}$")
+    """The currency (ISO 4217) of the payroll."""
+    debtor_account: str
+    """The treasury's account (IBAN) from which is paid."""
+    accounts: Accounts
+    """The accounts to which the totals are posted."""
+    assessment: str = Field(default="payroll-assessment/page/v1", pattern=SERVICE)
+    """The service that assesses a page."""
+    budget: str = Field(default="fmis/budget-availability/v1", pattern=SERVICE)
+    """The service that tells what is left of a budget."""
+    posting: str = Field(default="fmis/posting/v1", pattern=SERVICE)
+    """The service that posts an entry."""
+    payment_order: str = Field(default="treasury/payment-order/v1", pattern=SERVICE)
+    """The service that orders payments."""
+    purpose: str = "payroll"
+    """The purpose under which the agreements grant these services."""
+    page: int = Field(default=100, ge=1, le=200)
+    """People on a page. Each page is an exchange, with one for the list and two for each of its people."""
+    payments: int = Field(default=1_000, ge=1, le=1_000)
+    """Payments in an order, at most."""
+
+
+class PayrollRun(Adapter[PayrollSettings, NoSettings]):
+    """``run``: the payroll of a ministry and month."""
+
+    Settings = PayrollSettings
+
+    async def handle(self, request: Request) -> Reply:
+        pages = await self._pages(request)
+        payments = [payment for page in pages for payment in page["payments"]]
+        totals = {name: total(page["totals"][name] for page in pages) for name in TOTALS}
+        if total(payment["amount"] for payment in payments) != totals["net"]:
+            raise Broken("the payments are not the totals of their pages")
+        if not payments:
+            raise Refused("nobody_to_pay")
+        await self._check_budget(request, totals["gross"])
+        posting = await self._post(request, totals)
+        size = self.context.settings.payments
+        parts = [payments[first : first + size] for first in range(0, len(payments), size)]
+        reply = {
+            "ministry": request.body["ministry"],
+            "period": request.body["period"],
+            "people": sum(page["people"] for page in pages),
+            "paid": len(payments),
+            "withheld": [line for page in pages for line in page["withheld"]],
+            "totals": {name: self._money(amount) for name, amount in totals.items()},
+            "posting": posting,
+            "payment_orders": [await self._order(request, number, part) for number, part in enumerate(parts, start=1)],
+        }
+        return Reply(reply)
+
+    async def _call(self, request: Request, service: str, body: Any, step: str) -> Any:
+        return await self.context.call(request, service, body, step=step, purpose=self.context.settings.purpose)
+
+    async def _pages(self, request: Request) -> list[Line]:
+        """One after the other, since each says where the next begins."""
+        settings, pages = self.context.settings, list[Line]()
+        body = {name: request.body[name] for name in ("ministry", "period")} | {"limit": settings.page}
+        while not pages or "next" in pages[-1]:
+            after = {"after": pages[-1]["next"]} if pages else {}
+            pages.append(await self._call(request, settings.assessment, body | after, f"page-{len(pages) + 1}"))
+        return pages
+
+    async def _check_budget(self, request: Request, gross: Decimal) -> None:
+        settings, year = self.context.settings, request.body["date"][:4]
+        asked = {"account": settings.accounts.gross, "fiscal_year": year, "amount": self._money(gross)}
+        if (await self._call(request, settings.budget, asked, "budget"))["sufficient"] is not True:
+            raise Refused("budget_insufficient")
+
+    async def _post(self, request: Request, totals: Amounts) -> str:
+        """The number of the entry. An entry has no lines of nothing."""
+        settings, body = self.context.settings, request.body
+        lines = [
+            {
+                "account": getattr(settings.accounts, name),
+                "side": "debit" if name == "gross" else "credit",
+                "amount": self._money(amount),
+            }
+            for name, amount in totals.items()
+            if amount
+        ]
+        entry = {"date": body["date"], "description": f"Payroll {body['ministry']} {body['period']}", "lines": lines}
+        return str((await self._call(request, settings.posting, entry, "posting"))["posting"])
+
+    async def _order(self, request: Request, number: int, payments: Sequence[Line]) -> Line:
+        settings, body = self.context.settings, request.body
+        period = body["period"]
+        asked = {
+            "reference": f"{period}-{body['ministry']}-{number}",
+            "debtor_account": settings.debtor_account,
+            "execution_date": body["date"],
+            "total": self._money(total(payment["amount"] for payment in payments)),
+            "payments": [
+                {
+                    "end_to_end_id": f"{period}-{payment['employee']}",
+                    "creditor_name": payment["name"][:NAME],
+                    "creditor_account": payment["bank_account"],
+                    "amount": payment["amount"],
+                    "remittance": f"Salary {period}",
+                }
+                for payment in payments
+            ],
+        }
+        ordered = await self._call(request, settings.payment_order, asked, f"payment-order-{number}")
+        return {name: ordered[name] for name in ("order", "reference", "payments", "total")}
+
+    def _money(self, amount: Decimal) -> Line:
+        return {"amount": decimal_string(amount, PLACES), "currency": self.context.settings.currency}
+
+
+def total(amounts: Iterable[Line]) -> Decimal:
+    return sum((Decimal(each["amount"]) for each in amounts), Decimal())
