@@ -29,13 +29,19 @@ ACCOUNTS = (  # code, name, and the account of the minimal chart that it is made
 BUDGETS = {"6110": Decimal("900000000000.00"), "6220": Decimal("50000000.00")}
 SUPPLIERS = (("SUP-001", "Acme Construction"), ("SUP-002", "Blue Water Ltd"))
 GROUPS = ("Account", "Account Budget", "Purchase", "Accounting Party", "Employee Administration")
-EMPLOYEES = (  # number, family name, given names, birth date, ministry, department, post, grade, salary
-    ("E-000001", "Diallo", "Amina", (1984, 3, 2), "MOF", "Budget", "Director", "A", "612000.00"),
-    ("E-000002", "N'Guessan", "Adjoua", (1990, 11, 23), "MOF", "Budget", "Officer", "B", "214500.50"),
-    ("E-000003", "Traoré", "Seydou", (1979, 7, 14), "MOF", "Treasury", "Officer", "B", "219800.00"),
-    ("E-000004", "欧阳", "静", (1995, 1, 30), "MOF", "Treasury", "Clerk", "C", "143250.25"),
-    ("E-000005", "Konaté", "Fanta", (1988, 5, 9), "MOF", "Records", "Clerk", "C", "139990.99"),
-    ("E-000006", "Sow", "Ibrahima", (1971, 12, 1), "MOJ", "Courts", "Judge", "A", "705000.00"),
+POSTS = (  # number, title, grade, ministry, department, how many are established
+    (1, "Director", "A", "MOF", "Budget", 1),
+    (2, "Officer", "B", "MOF", "Treasury", 3),
+    (3, "Clerk", "C", "MOF", "Records", 4),
+    (4, "Judge", "A", "MOJ", "Courts", 12),
+)
+EMPLOYEES = (  # number, national id, family name, given names, birth date, post, salary
+    ("E-000001", "NIN-1984-0001", "Diallo", "Amina", (1984, 3, 2), 1, "612000.00"),
+    ("E-000002", "NIN-1990-0002", "N'Guessan", "Adjoua", (1990, 11, 23), 2, "214500.50"),
+    ("E-000003", "NIN-1979-0003", "Traoré", "Seydou", (1979, 7, 14), 2, "219800.00"),
+    ("E-000004", "NIN-1995-0004", "欧阳", "静", (1995, 1, 30), 3, "143250.25"),
+    ("E-000005", "NIN-1988-0005", "Konaté", "Fanta", (1988, 5, 9), 3, "139990.99"),
+    ("E-000006", "NIN-1971-0006", "Sow", "Ibrahima", (1971, 12, 1), 4, "705000.00"),
 )
 
 
@@ -53,8 +59,9 @@ def main(settings, password):
     term.save()
     for code, name in SUPPLIERS:
         party(code, name, supplier_payment_term=term)
+    posts = establish()
     for employee in EMPLOYEES:
-        employ(company, *employee)
+        employ(company, posts, *employee)
     service_user(company, password)
 
 
@@ -65,6 +72,10 @@ def open_years(company):
         year = set_fiscalyear_invoice_sequences(create_fiscalyear(company, span))
         year.save()
         year.click("create_period")
+        # Numbers begin anew each year: what tells them apart is the year in front.
+        for sequence in (year.post_move_sequence, year.invoice_sequences[0].in_invoice_sequence):
+            sequence.prefix = f"{number}-"
+            sequence.save()
         years.append(year)
     return years
 
@@ -102,7 +113,17 @@ def party(code, name, **more):
     return made
 
 
-def employ(company, number, family, given, born, ministry, department, post, grade, salary):
+def establish():
+    posts = {}
+    for number, title, grade, ministry, department, established in POSTS:
+        post = Model.get("personnel.post")(number=number, title=title, grade=grade, ministry=ministry)
+        post.department, post.established = department, established
+        post.save()
+        posts[number] = post
+    return posts
+
+
+def employ(company, posts, number, national, family, given, born, post, salary):
     person = party(number, f"{given} {family}")
     person.identifiers.new(code=f"TIN-{number[2:]}")
     person.addresses[0].street = f"{int(number[2:])} Harbour Lane"
@@ -112,13 +133,11 @@ def employ(company, number, family, given, born, ministry, department, post, gra
         party=person,
         company=company,
         start_date=dt.date(2020, 1, 1),
+        national_id=national,
         family_name=family,
         given_names=given,
         birth_date=dt.date(*born),
-        ministry=ministry,
-        department=department,
-        post=post,
-        grade=grade,
+        post=posts[post],
         salary=Decimal(salary),
         salary_account=f"XX99{int(number[2:]):016}",
         health_notes="none on file",
