@@ -18,15 +18,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from pathlib import Path
 
 from config.government.prepare import prepare
+from config.systems import catalogue
 from config.systems.base import HOST, ROOT, NotInstalled, Place, System
-from config.systems.catalogue import NAMES, named
 from config.systems.running import Copy, is_free
 
 DATA = ROOT / "var" / "systems"
-LOCK = ROOT / "var" / "systems.lock"
 WIDTH = 40
 CHECK_WITHIN = 60.0
 """Seconds for the one real call."""
@@ -36,55 +35,56 @@ class CannotBegin(Exception):
     """The text says why; nothing was changed."""
 
 
-def install(systems: Sequence[System]) -> int:
+def install(copies: Sequence[Copy]) -> int:
     """Install what is not installed. 1 if something cannot be."""
-    return 0 if _installed(systems) == list(systems) else 1
+    return 0 if _installed(copies) == copies else 1
 
 
-def start(systems: Sequence[System]) -> int:
+def start(copies: Sequence[Copy]) -> int:
     """Bring them there, to stay. 1 if some are not. Raises CannotBegin."""
-    for system in systems:
-        if _copy(system).pid is not None:
-            raise CannotBegin(f"{system.title} runs already; make systems-stop stops what runs")
-        if system.port and not is_free(system.port):
-            where = f"{HOST}:{system.port}, where {system.title} would listen"
+    for copy in copies:
+        if copy.pid is not None:
+            raise CannotBegin(f"{copy.system.title} runs already; make systems-stop stops what runs")
+        if copy.port and not is_free(copy.port):
+            where = f"{HOST}:{copy.port}, where {copy.system.title} would listen"
             raise CannotBegin(f"{where}, is taken by another program; end what listens there")
-    begun = [_copy(system) for system in _installed(systems)]
+    begun = _installed(copies)
     print("== starting, each with fresh data in var/systems")
     prepare()
     try:
-        there = [copy for copy in begun if _told(copy.system, partial(_brought, copy))]
+        there = [copy for copy in begun if _told(copy, _brought)]
     except KeyboardInterrupt:
         for copy in begun:
             asyncio.run(copy.stop())
         raise
-    if len(there) < len(systems):
-        print(f"== {len(there)} of {len(systems)} run; make systems-stop stops them")
+    if len(there) < len(copies):
+        print(f"== {len(there)} of {len(copies)} run; make systems-stop stops them")
         return 1
     print("== all run, for the deployment config/government; make systems-stop stops them")
     return 0
 
 
-def stop(systems: Sequence[System]) -> int:
+def stop(copies: Sequence[Copy]) -> int:
     """End what runs. 1 if something cannot be."""
-    copies = [copy for system in reversed(systems) if (copy := _copy(system)).pid is not None]
-    if not copies:
+    at_work = [copy for copy in reversed(copies) if copy.pid is not None]
+    if not at_work:
         print("== none runs")
-    stopped = [copy for copy in copies if _told(copy.system, partial(_stopped, copy))]
-    return 0 if stopped == copies else 1
+    stopped = [copy for copy in at_work if _told(copy, _stopped)]
+    return 0 if stopped == at_work else 1
 
 
-ACTS: dict[str, Callable[[Sequence[System]], int]] = {"install": install, "start": start, "stop": stop}
+ACTS: dict[str, Callable[[Sequence[Copy]], int]] = {"install": install, "start": start, "stop": stop}
 
 
-def main(words: Sequence[str]) -> int:
-    """The exit code."""
-    if not words or words[0] not in ACTS or not set(words[1:]) <= set(NAMES):
-        print(f"usage: python -m config.systems.run {'|'.join(ACTS)} [NAME...], of {', '.join(NAMES)}", file=sys.stderr)
+def main(words: Sequence[str], systems: Sequence[System], data: Path = DATA) -> int:
+    """Do what the words say with those of the systems that they name, in folders below ``data``; the exit code."""
+    known = {system.name: Copy(system, Place(data / system.name, system.port)) for system in systems}
+    if not words or words[0] not in ACTS or not set(words[1:]) <= set(known):
+        print(f"usage: python -m config.systems.run {'|'.join(ACTS)} [NAME...], of {', '.join(known)}", file=sys.stderr)
         return 2
     try:
-        with _alone():
-            return ACTS[words[0]]([named(name) for name in words[1:] or NAMES])
+        with _alone(data):
+            return ACTS[words[0]]([known[name] for name in words[1:] or known])
     except CannotBegin as problem:
         print(f"Cannot begin: {problem}")
         return 2
@@ -94,33 +94,29 @@ def main(words: Sequence[str]) -> int:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """One at a time installs, starts or stops from this folder. Raises CannotBegin."""
-    LOCK.parent.mkdir(exist_ok=True)
-    with LOCK.open("w") as lock:
+def _alone(data: Path) -> Iterator[None]:
+    """One at a time installs, starts or stops in this folder. Raises CannotBegin."""
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CannotBegin("make systems, or what stops or installs them, is at work in this folder") from None
+            raise CannotBegin("another command installs, starts or stops systems now; wait for it") from None
         yield
 
 
-def _copy(system: System) -> Copy:
-    return Copy(system, Place(DATA / system.name, system.port))
-
-
-def _installed(systems: Sequence[System]) -> list[System]:
-    """Those that are, after what is missing was installed."""
+def _installed(copies: Sequence[Copy]) -> list[Copy]:
+    """Those whose systems are, after what is missing was installed."""
     print("== installing what is not installed yet")
-    return [system for system in systems if _told(system, partial(_install, system))]
+    return [copy for copy in copies if _told(copy, _install)]
 
 
-def _install(system: System) -> str:
-    if system.missing() is None:
+def _install(copy: Copy) -> str:
+    if copy.system.missing() is None:
         return "is installed"
     began = time.monotonic()
-    system.install()
-    if (lack := system.missing()) is not None:
+    copy.system.install()
+    if (lack := copy.system.missing()) is not None:
         raise NotInstalled(lack)
     return f"installed in {time.monotonic() - began:.0f} s"
 
@@ -148,16 +144,17 @@ def _stopped(copy: Copy) -> str:
     return "stopped"
 
 
-def _told(system: System, work: Callable[[], str]) -> bool:
+def _told(copy: Copy, work: Callable[[Copy], str]) -> bool:
     """Do the work and print a line about it; whether it was done."""
-    print(f"   {system.title:<{WIDTH}} ", end="", flush=True)
+    title = copy.system.title
+    print(f"   {title:<{WIDTH}} ", end="", flush=True)
     try:
-        print(work())
+        print(work(copy))
     except Exception as error:  # whatever is wrong with one system, the others go on
-        print(f"FAILED: {str(error).removeprefix(f'{system.title}: ') or type(error).__name__}")
+        print(f"FAILED: {str(error).removeprefix(f'{title}: ').removeprefix(f'{title} ') or type(error).__name__}")
         return False
     return True
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], catalogue.systems()))
