@@ -161,9 +161,19 @@ def test_an_account_that_a_bank_would_refuse_is_known_before(account: str) -> No
     assert not well_formed(account)
 
 
+async def test_a_salary_of_nothing_is_reported() -> None:
+    reply, _ = await assessed(a_page(person(1, salary=money("0.00"))))
+    assert (reply["payments"], reply["withheld"]) == ([], [{"employee": "E-000001", "reason": "nothing_due"}])
+
+
 @pytest.mark.parametrize(
     "changed",
-    [{"gross": money("1000.00")}, {"net": money("830.08")}, {"income_tax": money("150.02", "EUR")}],
+    [
+        {"gross": money("1000.00")},
+        {"net": money("830.08")},
+        {"income_tax": money("150.02", "EUR")},
+        {"income_tax": money("980.09"), "net": money("0.00")},
+    ],
 )
 async def test_a_tax_that_does_not_add_up_is_not_believed(changed: Any) -> None:
     gross = money("1000.10")
@@ -220,7 +230,9 @@ def page(number: int, payments: int, *, last: bool) -> dict[str, Any]:
     one = taxed(money("1000.10"))
     paid = [{"employee": each, "name": "Ñ" * 90, "bank_account": IBAN, "amount": one["net"]} for each in people]
     totals = {name: money(Decimal(one[name]["amount"]) * payments) for name in ACCOUNTS}
-    return {"people": payments, "payments": paid, "withheld": [], "totals": totals} | ({} if last else {"next": "E-1"})
+    return {"people": payments, "payments": paid, "withheld": [], "totals": totals} | (
+        {} if last else {"next": f"E-{number}99999"}
+    )
 
 
 async def run(answer: Answer, **settings: Any) -> tuple[Any, Steps]:
@@ -270,6 +282,11 @@ async def test_a_payroll_of_nobody_is_refused() -> None:
     with pytest.raises(Refused) as refused:
         await run(a_run(0, 0))
     assert refused.value.code == "nobody_to_pay"
+
+
+async def test_a_payroll_that_never_ends_is_not_followed() -> None:
+    with pytest.raises(Broken, match="leads back"):
+        await run(a_run(1, page=page(0, 1, last=False)))
 
 
 async def test_payments_that_are_not_their_totals_are_not_paid() -> None:

@@ -7,6 +7,7 @@ asked again, and every step that had an outcome keeps it. Who must not be paid i
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -19,6 +20,7 @@ AMOUNTS = ("gross", "income_tax", "social_security_contribution", "net")
 """What the tax service says of a salary."""
 PLACES = 2
 SERVICE = r"^[a-z][a-z0-9-]*/[a-z][a-z0-9-]*/v[1-9][0-9]*$"
+ACCOUNT = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
 Line = Mapping[str, Any]
 
 
@@ -85,8 +87,7 @@ class PayrollPage(Adapter[PageSettings, NoSettings]):
             "birth_date": person["birth_date"],
         }
         said = await self._call(request, self.context.settings.identity, claimed, f"identity-{number}")
-        reason = doubt(said) or (None if well_formed(person["bank_account"]) else "account_invalid")
-        if reason is not None:
+        if (reason := doubt(said) or unpayable(person)) is not None:
             return {"employee": person["employee"], "reason": reason}
         salary = {"tin": person["tin"], "period": request.body["period"], "gross": person["salary"]}
         tax = await self._call(request, self.context.settings.tax, salary, f"tax-{number}")
@@ -109,16 +110,23 @@ def doubt(said: Line) -> str | None:
     return None
 
 
+def unpayable(person: Line) -> str | None:
+    """Why there is nothing to order for somebody; None if there is. A bank would refuse the whole order for one."""
+    if not Decimal(person["salary"]["amount"]):
+        return "nothing_due"
+    return None if well_formed(person["bank_account"]) else "account_invalid"
+
+
 def well_formed(account: str) -> bool:
-    """Whether the account's check digits are right (ISO 13616): banks refuse a whole order for one that are not."""
-    if not (account.isascii() and account.isalnum() and account.isupper() and len(account) >= 15):
+    """Whether the account's check digits are right (ISO 13616)."""
+    if ACCOUNT.fullmatch(account) is None:
         return False
     return int("".join(str(int(each, 36)) for each in account[4:] + account[:4])) % 97 == 1
 
 
 def adds_up(tax: Line, salary: Line) -> bool:
-    """Whether the tax service spoke of this salary, and left of it what it did not withhold."""
+    """Whether the tax service spoke of this salary, and left something of it: what it did not withhold."""
     gross, income_tax, contribution, net = (Decimal(tax[name]["amount"]) for name in AMOUNTS)
     currencies = {tax[name]["currency"] for name in AMOUNTS}
     same = gross == Decimal(salary["amount"]) and currencies == {salary["currency"]}
-    return same and net == gross - income_tax - contribution
+    return same and net == gross - income_tax - contribution > 0

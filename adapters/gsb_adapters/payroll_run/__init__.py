@@ -21,7 +21,6 @@ NAME = 70
 """Characters of a creditor's name that banks take (ISO 20022, Max70Text)."""
 SERVICE = r"^[a-z][a-z0-9-]*/[a-z][a-z0-9-]*/v[1-9][0-9]*$"
 Line = Mapping[str, Any]
-Amounts = Mapping[str, Decimal]
 
 
 class Accounts(Settings):
@@ -96,11 +95,14 @@ class PayrollRun(Adapter[PayrollSettings, NoSettings]):
 
     async def _pages(self, request: Request) -> list[Line]:
         """One after the other, since each says where the next begins."""
-        settings, pages = self.context.settings, list[Line]()
-        body = {name: request.body[name] for name in ("ministry", "period")} | {"limit": settings.page}
+        body = {name: request.body[name] for name in ("ministry", "period")} | {"limit": self.context.settings.page}
+        pages = list[Line]()
         while not pages or "next" in pages[-1]:
-            after = {"after": pages[-1]["next"]} if pages else {}
-            pages.append(await self._call(request, settings.assessment, body | after, f"page-{len(pages) + 1}"))
+            before, body = body.get("after", ""), body | ({"after": pages[-1]["next"]} if pages else {})
+            if pages and body["after"] <= before:
+                raise Broken("a page of the payroll leads back")
+            page = self._call(request, self.context.settings.assessment, body, f"page-{len(pages) + 1}")
+            pages.append(await page)
         return pages
 
     async def _check_budget(self, request: Request, gross: Decimal) -> None:
@@ -109,7 +111,7 @@ class PayrollRun(Adapter[PayrollSettings, NoSettings]):
         if (await self._call(request, settings.budget, asked, "budget"))["sufficient"] is not True:
             raise Refused("budget_insufficient")
 
-    async def _post(self, request: Request, totals: Amounts) -> str:
+    async def _post(self, request: Request, totals: Mapping[str, Decimal]) -> str:
         """The number of the entry. An entry has no lines of nothing."""
         settings, body = self.context.settings, request.body
         lines = [
@@ -125,12 +127,11 @@ class PayrollRun(Adapter[PayrollSettings, NoSettings]):
         return str((await self._call(request, settings.posting, entry, "posting"))["posting"])
 
     async def _order(self, request: Request, number: int, payments: Sequence[Line]) -> Line:
-        settings, body = self.context.settings, request.body
-        period = body["period"]
+        settings, period = self.context.settings, request.body["period"]
         asked = {
-            "reference": f"{period}-{body['ministry']}-{number}",
+            "reference": f"{period}-{request.body['ministry']}-{number}",
             "debtor_account": settings.debtor_account,
-            "execution_date": body["date"],
+            "execution_date": request.body["date"],
             "total": self._money(total(payment["amount"] for payment in payments)),
             "payments": [
                 {
