@@ -20,7 +20,8 @@ PAUSE = 0.05
 
 def postgres(data: Path, socket: str, programs: Path) -> None:
     """Returns when it answers. Ends this process if it does not."""
-    command = ["setpriv", "--pdeathsig", "INT", str(programs / "postgres"), "-D", str(data), "-k", socket]
+    reached = ("-k", socket, "-c", "listen_addresses=")
+    command = ["setpriv", "--pdeathsig", "INT", str(programs / "postgres"), "-D", str(data), *reached]
     asked = [str(programs / "pg_isready"), "-q", "-h", socket]
     until = time.monotonic() + WITHIN
     server = None
