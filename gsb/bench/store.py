@@ -138,7 +138,7 @@ def _asked(number: int) -> dict[str, Any]:
     return {
         "id": id_,
         "agency": "payroll-agency",
-        "service": "hrmis/employee/v1",
+        "service": "personnel/employee/v1",
         "effect": Effect.NONE,
         "expires_in": 300,
         "jti": id_ + "-jti",
@@ -153,7 +153,7 @@ def _entry(kind: str, exchange: str) -> Entry:
     facts = {
         "exchange": exchange,
         "agency": "payroll-agency",
-        "service": "hrmis/employee/v1",
+        "service": "personnel/employee/v1",
         "purpose": "payroll",
         "agreement": "agreement-payroll",
         "key": "k" * 43,

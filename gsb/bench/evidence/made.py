@@ -29,7 +29,7 @@ _NUMBER = "0" * 12
 _FACTS = {
     "exchange": _EXCHANGE + _NUMBER,
     "agency": "payroll-agency",
-    "service": "hrmis/employee/v1",
+    "service": "personnel/employee/v1",
     "purpose": "monthly-payroll",
     "agreement": "payroll-from-personnel",
     "agreement_digest": "d" * 43,
