@@ -22,8 +22,8 @@ ORDINARY = {
     "sql": "the language of both stores",
     "tax": "in the service tax/income-tax/v1, the example of the wire profile",
 }
-"""Names that are words for other things in the bus, and what for. That its code neither imports nor compares the name of
-an adapter is held in test_order.py."""
+"""Names that are words for other things in the bus, and what for. That its code neither imports nor compares the name
+of an adapter is held in test_order.py."""
 
 
 def adapters() -> list[Path]:
