@@ -5,6 +5,7 @@
 SHELL := bash
 VENV := .venv/.installed
 SCHEMATHESIS := .deps/schemathesis/.installed
+OCDS := .deps/ocds/standard.zip
 KAFKA_LINE := $(or $(GSB_KAFKA_VERSION),4.1)
 KAFKA := .deps/kafka/$(KAFKA_LINE)/.installed
 INTEROP := tests/interop/node_modules/.installed
@@ -40,7 +41,7 @@ servers: # PostgreSQL and Kafka, not yet started
 	@tests/deps/tools.sh servers
 	@$(MAKE) --silent $(KAFKA)
 
-deps-test: $(VENV) $(SCHEMATHESIS) ## install what tests talk to, into .deps/, tests/interop/ and tests/browser/
+deps-test: $(VENV) $(SCHEMATHESIS) $(OCDS) ## install what tests talk to, into .deps/, tests/interop/ and tests/browser/
 	@tests/deps/tools.sh
 	@.venv/bin/python -m config.systems.run install
 	@$(MAKE) --silent $(INTEROP) $(BROWSER) $(KAFKA)
@@ -50,6 +51,10 @@ $(VENV): pyproject.toml
 
 $(KAFKA): tests/deps/kafka/pom.xml
 	@tests/deps/kafka.sh $(KAFKA_LINE)
+
+$(OCDS): tests/deps/ocds.txt tests/deps/ocds.py
+	@tests/deps/environment.sh .deps/ocds -r $<
+	@.deps/ocds/bin/python tests/deps/ocds.py
 
 .deps/%/.installed: tests/deps/%.txt
 	@tests/deps/environment.sh .deps/$* -r $<

@@ -5,12 +5,20 @@ from __future__ import annotations
 from gsb.testing import AdapterContract
 
 
+class TestFmis(AdapterContract):
+    adapter = "fmis"
+
+
 class TestHttpJson(AdapterContract):
     adapter = "http_json"
 
 
 class TestOidc(AdapterContract):
     adapter = "oidc"
+
+
+class TestProcurement(AdapterContract):
+    adapter = "procurement"
 
 
 class TestSql(AdapterContract):

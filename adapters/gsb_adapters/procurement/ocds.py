@@ -1,0 +1,125 @@
+"""Releases, packages and records of the Open Contracting Data Standard 1.1, made of what the bus carries. No I/O.
+
+Amounts are decimal strings on the bus and numbers in the standard, and ``Decimal`` in between: never a float. Releases
+are merged by ``ocdsmerge``, with the rules below, since left to itself it would fetch them from the standard's site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+from ocdsmerge import Merger
+
+from gsb.sdk import decimal_string
+
+PLACES = 2
+"""Of amounts on the bus."""
+
+_OMITTED = ("id", "date", "tag")
+_ORGANIZATIONS = (
+    *("buyer", "parties", "tender/procuringEntity", "tender/tenderers", "awards/suppliers"),
+    *("contracts/implementation/transactions/payer", "contracts/implementation/transactions/payee"),
+)
+_STAGES = ("tender", "awards", "contracts")
+_WHOLE_LISTS = (
+    *("parties/roles", "relatedProcesses/relationship", "contracts/relatedProcesses/relationship"),
+    *("tender/submissionMethod", "tender/additionalProcurementCategories"),
+    *(f"{each}/additionalIdentifiers" for each in _ORGANIZATIONS),
+    *(f"{each}/items/additionalClassifications" for each in _STAGES),
+    *(f"{each}/{name}/changes" for each in _STAGES for name in ("amendment", "amendments")),
+)
+RULES: dict[tuple[str, ...], str] = {
+    **{(name,): "omitWhenMerged" for name in _OMITTED},
+    **{tuple(path.split("/")): "wholeListMerge" for path in _WHOLE_LISTS},
+}
+"""The merging rules of the release schema of OCDS 1.1.5 ("Merging", standard.open-contracting.org/1.1/en/schema)."""
+
+
+def release(ocid: str, exchange: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The release of one exchange: the same at every try, since its date is the moment at which the bus took it."""
+    made = {"ocid": ocid, "id": exchange, "date": accepted(exchange), "initiationType": "tender"}
+    return made | {name: _numbered(value) for name, value in body.items() if name != "process"}
+
+
+def package(uri: str, publisher: str, releases: list[dict[str, Any]]) -> dict[str, Any]:
+    """A release package, as the standard wants releases to be published."""
+    shared = {"uri": uri, "version": "1.1", "publisher": {"name": publisher}}
+    return shared | {"publishedDate": max(each["date"] for each in releases), "releases": releases}
+
+
+def record(packages: Iterable[Mapping[str, Any]], *, versioned: bool) -> dict[str, Any]:
+    """The record of one process with linked releases. Raises KeyError and TypeError for what are no releases."""
+    pairs = [(each, pack["uri"]) for pack in packages for each in pack["releases"]]
+    pairs.sort(key=lambda pair: (pair[0]["date"], pair[0]["id"]))
+    releases, merger = [each for each, _ in pairs], Merger(merge_rules=RULES)
+    made = {
+        "ocid": releases[0]["ocid"],
+        "releases": [{"url": f"{uri}#{each['id']}", "date": each["date"], "tag": each["tag"]} for each, uri in pairs],
+        "compiledRelease": merger.create_compiled_release(releases),
+    }
+    return made | ({"versionedRelease": merger.create_versioned_release(releases)} if versioned else {})
+
+
+def accepted(exchange: str) -> str:
+    """The time in a UUIDv7 (RFC 9562, section 5.7), in milliseconds and UTC."""
+    milliseconds = UUID(exchange).int >> 80
+    seconds = datetime.fromtimestamp(milliseconds // 1000, UTC)
+    return f"{seconds:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03}Z"
+
+
+def currencies(value: Any) -> set[str]:
+    """In which currencies amounts stand there."""
+    match value:
+        case {"amount": str(), "currency": str(currency)}:
+            return {currency}
+        case dict() | list():
+            return set(chain.from_iterable(map(currencies, _parts(value))))
+        case _:
+            return set()
+
+
+def ids_repeat(value: Any) -> bool:
+    """Whether two objects in one list have the same id: merging would make one of them."""
+    if isinstance(value, list):
+        ids = [str(each["id"]) for each in value if isinstance(each, dict) and "id" in each]
+        if len(ids) != len(set(ids)):
+            return True
+    return isinstance(value, (dict, list)) and any(map(ids_repeat, _parts(value)))
+
+
+def on_bus(value: Any, name: str = "") -> Any:
+    """The same with every amount as a decimal string; in a versioned release it stands in ``value``, one level down."""
+    match value:
+        case bool():
+            return value
+        case int() | Decimal() if name == "amount":
+            return decimal_string(value, PLACES)
+        case Decimal():
+            return format(value, "f")
+        case dict():
+            return {each: on_bus(part, name if each == "value" else each) for each, part in value.items()}
+        case list():
+            return [on_bus(part, name) for part in value]
+        case _:
+            return value
+
+
+def _numbered(value: Any) -> Any:
+    match value:
+        case {"amount": str(amount), "currency": str()}:
+            return {**value, "amount": Decimal(amount)}
+        case dict():
+            return {name: _numbered(part) for name, part in value.items()}
+        case list():
+            return [_numbered(part) for part in value]
+        case _:
+            return value
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
