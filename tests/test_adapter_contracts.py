@@ -21,6 +21,10 @@ class TestProcurement(AdapterContract):
     adapter = "procurement"
 
 
+class TestSoap(AdapterContract):
+    adapter = "soap"
+
+
 class TestSql(AdapterContract):
     adapter = "sql"
 
