@@ -17,9 +17,6 @@ from gsb_adapters.oidc.issuer import Document, Issuer, header_of, read
 from gsb_adapters.oidc.predicates import assured, held, holds, matches
 from gsb_adapters.oidc.settings import OidcService, OidcSettings
 
-NOBODYS = "gsb-check"
-"""A token that no issuer has given out: to ask about it tells whether the bus may ask at all."""
-
 
 class Oidc(Adapter[OidcSettings, OidcService]):
     """Introspection and verification at one issuer."""
@@ -32,7 +29,7 @@ class Oidc(Adapter[OidcSettings, OidcService]):
         self._issuer = Issuer(context.settings, context.http, context.clock)
 
     async def check(self) -> None:
-        await self._introspect(NOBODYS)
+        await self._introspect("gsb-check")  # a token that no issuer has given out
 
     async def handle(self, request: Request) -> Reply:
         service, body = self.context.services[request.service], request.body
@@ -97,21 +94,17 @@ class Oidc(Adapter[OidcSettings, OidcService]):
             pair = f"{quote_plus(settings.client)}:{quote_plus(settings.secret.read())}"  # RFC 6749, section 2.3.1
         except (OSError, UnicodeError) as error:
             raise Unavailable("the secret's file cannot be read", sent=False) from error
-        headers = {
-            "Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}",
-            "Content-Type": "application/x-www-form-urlencoded",
-        }
+        basic = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        headers = {"Authorization": basic, "Content-Type": "application/x-www-form-urlencoded"}
         form = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
-        url = await self._issuer.endpoint("introspection_endpoint")
-        said = read(await self.context.http.request("POST", url, data=form, headers=headers))
+        said = read(await self._issuer.ask("POST", "introspection_endpoint", headers, form))
         if not isinstance(said.get("active"), bool) or said.get("iss", settings.name) != settings.name:
             raise Broken("the issuer does not say whether the token holds")
         return said if said["active"] and self._issuer.in_time(said) else None
 
     async def _userinfo(self, token: str) -> Document:
         """What the issuer says of the citizen to whoever holds the token (OpenID Connect Core, section 5.3)."""
-        url = await self._issuer.endpoint("userinfo_endpoint")
-        answer = await self.context.http.request("GET", url, headers={"Authorization": f"Bearer {token}"})
+        answer = await self._issuer.ask("GET", "userinfo_endpoint", {"Authorization": f"Bearer {token}"})
         if answer.status == 401:  # it was revoked a moment ago
             raise Refused("token_inactive")
         if answer.status == 403:  # it holds, and is not good for this (RFC 6750, section 3.1)

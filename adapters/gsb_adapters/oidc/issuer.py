@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 
@@ -17,12 +18,11 @@ from gsb_adapters.oidc.settings import OidcSettings
 
 WELL_KNOWN = "/.well-known/openid-configuration"
 PUBLIC = frozenset({"RSA", "EC", "OKP"})
-"""Types of keys that have a public half (RFC 7518, section 6.1; RFC 8037); a shared secret verifies nothing here."""
+"""Types of keys with a public half (RFC 7518, section 6.1; RFC 8037): a shared secret verifies nothing here."""
 OPTIONS: Any = {
     "require": ["iss", "aud", "exp", "sub"],
     "enforce_minimum_key_length": True,
-    # The time is judged by the adapter's own clock.
-    **dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat"), False),
+    **dict.fromkeys(("verify_exp", "verify_nbf", "verify_iat"), False),  # the time is judged by the adapter's clock
 }
 
 Document = dict[str, Any]
@@ -39,19 +39,23 @@ class Issuer:
         self._keys_read = float("-inf")
         self._reading = asyncio.Lock()
 
-    async def endpoint(self, name: str) -> str:
-        """Where something is reached, by its name in the discovery document (OpenID Connect Discovery 1.0, sections 3
-        and 4.3). Raises Unavailable and Broken."""
+    async def ask(self, method: str, name: str, headers: Mapping[str, str], data: bytes | None = None) -> HttpReply:
+        """Ask at an address of the discovery document, which is known by its name there (OpenID Connect Discovery 1.0,
+        sections 3 and 4.3). Raises Unavailable and Broken."""
         if self._clock.steady() >= self._document_until:
-            found = read(await self._http.request("GET", self._settings.url + WELL_KNOWN))
+            found = read(await self._send("GET", self._settings.name.rstrip("/") + WELL_KNOWN, {}))
             if found.get("issuer") != self._settings.name:
                 raise Broken("the discovery document is another issuer's")
             self._document, self._document_until = found, self._clock.steady() + self._settings.keep
-        url = self._document.get(name)
+        return await self._send(method, self._document.get(name), headers, data)
+
+    async def _send(self, method: str, url: Any, headers: Mapping[str, str], data: bytes | None = None) -> HttpReply:
         reached = self._settings.reached(url) if isinstance(url, str) else None
         if reached is None:
-            raise Broken(f"the issuer has no {name} that can be used")
-        return reached
+            raise Broken("an address of the issuer is missing, or neither HTTPS nor loopback")
+        # Where the issuer is reached by another address, it is still asked by its own (RFC 9110, section 7.2).
+        asked = {**headers, "Host": urlsplit(url).netloc}
+        return await self._http.request(method, reached, data=data, headers=asked)
 
     async def claims(self, token: str) -> Document:
         """What a JWT says, once it is verified (RFC 7519, section 7.2; OpenID Connect Core, section 3.1.3.7).
@@ -59,12 +63,14 @@ class Issuer:
         Raises Refused: then it is worth nothing here. Unavailable and Broken if the keys cannot be had.
         """
         # 1. Signed as the deployment allows: never as the token, or the issuer's document, says that it may be.
-        header = header_of(token) or {}
+        header = header_of(token)
+        if header is None:
+            raise Refused("token_invalid", "no JWT")
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in self._settings.algorithms:
             raise Refused("algorithm_invalid")
-        # 2. The issuer's key of that id, for that algorithm if the key names one. Extensions are not understood here.
-        key = await self._key(kid) if isinstance(kid, str) and "crit" not in header else None
+        # 2. The issuer's key of that id, for that algorithm if the key names one.
+        key = await self._key(kid) if isinstance(kid, str) else None
         if key is None or key.get("alg", algorithm) != algorithm:
             raise Refused("token_invalid", "no such key")
         # 3. Signature, issuer and audience.
@@ -86,15 +92,12 @@ class Issuer:
             return False
 
     async def _key(self, kid: str) -> Document | None:
-        """The public key of this id as a JWK; None if the issuer has none.
-
-        A key that is not known may be new, so the keys are read again, but no more often than the settings allow: ids
-        are chosen by whoever writes a token.
-        """
+        """The public key of this id as a JWK; None if the issuer has none. A key that is not known may be new, so the
+        keys are read again, but no more often than the settings allow: ids are chosen by whoever writes a token."""
         async with self._reading:
             age = self._clock.steady() - self._keys_read
             if age >= self._settings.keep or (kid not in self._keys and age >= self._settings.pace):
-                found = read(await self._http.request("GET", await self.endpoint("jwks_uri"))).get("keys")
+                found = read(await self.ask("GET", "jwks_uri", {})).get("keys")
                 if not isinstance(found, list):
                     raise Broken("the issuer's key set has no keys")
                 self._keys = {each["kid"]: each for each in found if _verifies(each)}
@@ -133,6 +136,5 @@ def read(answer: HttpReply) -> Document:
 
 
 def _verifies(key: Any) -> bool:
-    if not isinstance(key, dict) or not isinstance(key.get("kid"), str):
-        return False
-    return key.get("kty") in PUBLIC and key.get("use", "sig") == "sig"
+    named = isinstance(key, dict) and isinstance(key.get("kid"), str)
+    return named and key.get("kty") in PUBLIC and key.get("use", "sig") == "sig"

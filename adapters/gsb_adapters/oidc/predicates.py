@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -46,5 +47,6 @@ def matches(asserted: str, claims: Mapping[str, Any], name: str) -> bool | None:
 
 
 def _plain(text: str) -> str:
-    """Case, spaces and the way in which accents are encoded make no other person."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Case, spaces, the encoding of accents and the kind of apostrophe make no other person. Some issuers make claims
+    with templates of web pages, so that N'Diaye comes as ``N&#39;Diaye``."""
+    return " ".join(unicodedata.normalize("NFKC", html.unescape(text)).replace("\u2019", "'").casefold().split())
