@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -159,6 +159,17 @@ def _salaries(person: Person) -> Iterator[Row]:
     """The salary on hiring, and the one that is in force now."""
     yield person.employee, person.hired_on, Decimal("1.00"), CURRENCY
     yield person.employee, date(2025, 1, 1), person.salary, CURRENCY
+
+
+def civil_register(staff: Sequence[Person]) -> Iterator[Mapping[str, str]]:
+    """What the civil registry holds of them, in which ghosts have no part or another one."""
+    for person in staff:
+        if person.ghost == "unregistered":
+            continue
+        family = names.FAMILY[0][0] * 2 if person.ghost == "mismatch" else person.family
+        record = {"national_id": person.national_id, "given_name": person.given, "family_name": family}
+        record["birth_date"] = person.birth_date.isoformat()
+        yield record | ({"died_on": "2024-02-29"} if person.ghost == "dead" else {})
 
 
 def build(path: Path, staff: Sequence[Person]) -> None:
