@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from config.systems.running import running
 from gsb.backends import KafkaTable
 from gsb.broker.kafka.admin import Topics
 from gsb.broker.topics import topics
@@ -34,11 +34,10 @@ from tests.histories.desk import Operator
 from tests.histories.load import Load, Op, briefly
 from tests.support import kafka
 from tests.support.deployment import Deployment, free_ports
+from tests.support.ledger import Ledger
 from tests.support.node import Reachable
 from tests.support.postgres import Server, own_server
-from tests.support.systems import Server as Core
 
-CORE = Path(__file__).parents[1] / "histories" / "core.py"
 PLAN = {"gateway": 2, "worker": 2, "recorder": 2}
 """How many nodes play each role."""
 WIDTH = 24
@@ -245,14 +244,12 @@ async def battle(
     """The servers and the members, not yet started."""
     async with AsyncExitStack() as stack:
         net = stack.enter_context(network())
-        postgres_port, core_port = free_ports(2)
+        (postgres_port,) = free_ports(1)
         ways = {f"{role}-{number}": Ways(net) for role, count in plan.items() for number in range(1, count + 1)}
         postgres = stack.enter_context(own_server(postgres_port))
         brokers = stack.enter_context(kafka.own_cluster(3, doors=_doors(ways))) if with_kafka else None
         effects = root / "effects.jsonl"
-        core = Core(f"http://127.0.0.1:{core_port}", [sys.executable, CORE, str(core_port), effects], "listening", "/")
-        await core.start()
-        stack.push_async_callback(core.stop)
+        core = await stack.enter_async_context(running(Ledger(effects), root / "core"))
         whole = one_name(ledger(root, core.url))
         whole.gsb["log"]["every"] = EVERY
         whole.write()

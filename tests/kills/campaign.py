@@ -21,6 +21,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.systems.running import running
 from gsb.model import State
 from gsb.store.contract import Query
 from gsb.store.seal import read_key
@@ -30,11 +31,10 @@ from tests.histories.deployment import ledger
 from tests.histories.desk import Operator
 from tests.histories.load import Load, Op, briefly
 from tests.kills.powercut import PowerCut
-from tests.support.deployment import Deployment, free_ports
+from tests.support.deployment import Deployment
+from tests.support.ledger import Ledger
 from tests.support.node import Reachable, RunningNode
-from tests.support.systems import Server
 
-CORE = Path(__file__).parents[1] / "histories" / "core.py"
 DIES_WITHIN = 30.0
 """Seconds within which the load must be full, and an armed node must come to its crash point."""
 ENDS_WITHIN = 100.0
@@ -224,11 +224,8 @@ class Campaign:
 async def campaign(tmp_path: Path, *, seed: int = 1, clock: Callable[[], float] = time.time) -> AsyncIterator[Campaign]:
     """Core system, agency and operator, at work; the node is started by whoever kills it. ``clock`` is the agency's."""
     async with AsyncExitStack() as stack:
-        (port,) = free_ports(1)
         effects = tmp_path / "effects.jsonl"
-        core = Server(f"http://127.0.0.1:{port}", [sys.executable, CORE, str(port), effects], "listening", "/")
-        await core.start()
-        stack.push_async_callback(core.stop)
+        core = await stack.enter_async_context(running(Ledger(effects), tmp_path / "core"))
         deployment = ledger(tmp_path, core.url)
         deployment.write()
         at = Reachable(deployment)
