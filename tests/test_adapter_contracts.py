@@ -21,6 +21,10 @@ class TestProcurement(AdapterContract):
     adapter = "procurement"
 
 
+class TestRegistry(AdapterContract):
+    adapter = "registry"
+
+
 class TestSoap(AdapterContract):
     adapter = "soap"
 

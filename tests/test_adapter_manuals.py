@@ -13,7 +13,7 @@ import pytest
 from gsb.config import Service, System
 from gsb.sdk.manifest import GROUP, find_manifest
 
-OURS = ["http_json", "oidc", "soap", "sql", "tax"]
+OURS = ["http_json", "oidc", "soap", "registry", "sql", "tax"]
 
 
 def adapter(name: str) -> tuple[Any, str]:
