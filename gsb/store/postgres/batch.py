@@ -28,11 +28,16 @@ from gsb.store.standing import HORIZON, Row
 _TIME_AND_NUMBERS = " ".join(["SELECT", NOW, ", ARRAY(SELECT nextval('numbers') FROM generate_series(1, $1))"])
 _BY_ID = " ".join(
     [
-        *("SELECT", EXCHANGE, ",", NOW, ", nextval('numbers')"),
-        "FROM exchange WHERE id = ANY($1::text[]) ORDER BY number FOR UPDATE",
+        *("SELECT", EXCHANGE, ",", NOW, ", nextval('numbers'), {} FROM exchange {}"),
+        "WHERE id = ANY($1::text[]) ORDER BY exchange.number FOR UPDATE OF exchange",
     ]
 )
 """With the time, and a number for the body of its outcome: a lone call waits for as few answers as can be."""
+_TO_MOVE = _BY_ID.format("NULL", "")
+_TO_BEGIN = _BY_ID.format(
+    "bytes", "LEFT JOIN sealed ON sealed.number = CASE WHEN id = ANY($2::text[]) THEN request END"
+)
+"""With what was asked, of those that begin."""
 _BY_NUMBER = SELECT + "WHERE number = ANY($1::bigint[])"
 _DUE = SELECT + "WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED"
 _TOO_LATE = SELECT + "WHERE due_at > $1 LIMIT $2 FOR UPDATE SKIP LOCKED"
@@ -93,6 +98,8 @@ class Batch:
         """What is due and not handed out yet."""
         self.late: list[Row] = []
         """What would be due too late, because the clock was set back."""
+        self.requests: dict[str, bytes | None] = {}
+        """What was asked, sealed, of each exchange that begins."""
         self._numbers: list[int] = []
         self._known: dict[str, Row] = {}
         self._granted: dict[bytes, tuple[int, int]] = {}
@@ -114,14 +121,9 @@ class Batch:
 
     async def load(self, asks: Sequence[Ask]) -> None:
         """Lock and read what the calls will ask for."""
-        ids = {id_ for ask in asks for id_ in ask.ids()}
-        for found in await self._db.fetch(_BY_ID, list(ids)) if ids else ():
-            self._know(row_of(found))
-            now, number = tuple(found)[len(COLUMNS) :]
-            self.now = self._clock(now)
-            self._numbers.append(number)
+        await self._load_rows(asks)
         # The body of an outcome; or an exchange and its record.
-        numbers = sum(0 if isinstance(ask, Begin) else 1 if ask.ids() else 2 for ask in asks)
+        numbers = sum(0 if isinstance(ask, BeginAndRead) else 1 if ask.ids() else 2 for ask in asks)
         if (lack := max(numbers - len(self._numbers), 0)) or not self._known:
             now, more = await self._db.fetchrow(_TIME_AND_NUMBERS, lack)
             self.now = self._clock(now)
@@ -132,6 +134,19 @@ class Batch:
             self.due = [self._know(row_of(found)) for found in await self._db.fetch(_DUE, self.now, most)]
             late = await self._db.fetch(_TOO_LATE, self.now + HORIZON, most)
             self.late = [self._know(row_of(found)) for found in late]
+
+    async def _load_rows(self, asks: Sequence[Ask]) -> None:
+        ids = list({id_ for ask in asks for id_ in ask.ids()})
+        if begin := [ask.id for ask in asks if isinstance(ask, BeginAndRead) and ask.read]:
+            rows = await self._db.fetch(_TO_BEGIN, ids, begin)
+        else:
+            rows = await self._db.fetch(_TO_MOVE, ids) if ids else []
+        for found in rows:
+            now, number, request = tuple(found)[len(COLUMNS) :]
+            self._know(row_of(found))
+            self.now = self._clock(now)
+            self._numbers.append(number)
+            self.requests[found[1]] = request
 
     def _know(self, row: Row) -> Row:
         return self._known.setdefault(row.id, row)
@@ -237,7 +252,7 @@ class Batch:
     async def write(self, asks: Sequence[Ask]) -> None:
         """Write it all. What only reads have begun need not reach the disk before it is told."""
         reads_only = all(row.effect is Effect.NONE for row in self.changed.values())
-        if self.changed and reads_only and all(isinstance(ask, Begin) for ask in asks):
+        if self.changed and reads_only and all(isinstance(ask, BeginAndRead) for ask in asks):
             await self._db.execute("SET LOCAL synchronous_commit = off")
         *ahead, last = portions(self._sealed) if self._sealed else [()]
         for some in ahead:
@@ -288,6 +303,23 @@ class Ask(Protocol):
     def spends(self) -> Jti | None: ...
 
     def decide(self, batch: Batch) -> Any: ...
+
+
+@dataclass(slots=True, eq=False)
+class BeginAndRead(Plain):
+    """Answers what ``Begin`` does and what was asked, if ``read``: whoever had the lease and could not read what to do
+    would keep everybody else from doing it."""
+
+    id: str
+    lease: float
+    read: bool
+
+    def ids(self) -> Sequence[str]:
+        return (self.id,)
+
+    def decide(self, batch: Batch) -> Any:
+        begun = Begin(self.id, self.lease).decide(batch)
+        return None if begun is None else (*begun, batch.requests.get(self.id))
 
 
 @dataclass(slots=True, eq=False)

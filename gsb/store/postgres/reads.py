@@ -28,9 +28,6 @@ _LOOKED = " ".join(
         "LEFT JOIN exchange ON exchange.number = reservation.exchange ORDER BY at",
     ]
 )
-_REQUESTS = """
-SELECT id, bytes FROM exchange LEFT JOIN sealed ON sealed.number = request WHERE id = ANY($1::text[])
-"""
 _BY_ID = SELECT + "WHERE id = $1"
 _WITH_SEALED = {
     column: " ".join(
@@ -159,11 +156,6 @@ async def looked(db: asyncpg.Connection, asked: Sequence[tuple[bytes, bytes | No
         owner = None if each[0] is None else row_of(each)
         found.append(Looked(owner, None if bucket is None else (bucket, number), now))
     return found
-
-
-async def requests(db: asyncpg.Connection, ids: Sequence[str]) -> dict[str, bytes | None]:
-    """What each exchange that is known was asked, sealed, if it is still there."""
-    return dict(await db.fetch(_REQUESTS, ids))
 
 
 async def exchange(db: asyncpg.Connection, id_: str) -> Row | None:

@@ -26,9 +26,14 @@ CONNECT, SILENCE = 5.0, 2.0
 READERS, STATEMENT = 8, 10.0
 """Connections for reading at most, and seconds after which the server gives a statement up."""
 _BOUNDS = {"lock_timeout": "2s", "idle_in_transaction_session_timeout": "15s"}
-_BY_INDEX = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off"}
-"""Every statement finds its rows by an index; a plan that was made while the tables were small must not read them whole
-once they have grown."""
+_PLANS = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+"""Every statement finds its rows by an index, and is planned once: planning took longer than carrying it out, and a
+plan that is made while the tables are small must not read them whole once they have grown."""
 _SCHEMA = re.compile("[a-z_][a-z0-9_]{0,62}")
 NOW = "extract(epoch FROM clock_timestamp())::double precision"
 """What a statement selects to tell the database's time, in seconds since the epoch: one clock for all nodes."""
@@ -70,7 +75,7 @@ class Sessions:
     def _settings(self) -> dict[str, Any]:
         session = {"synchronous_commit": "on", "default_transaction_isolation": "read committed", **_BOUNDS}
         session |= {"search_path": self.name, "application_name": migrations.application(self.name), "jit": "off"}
-        session |= {"statement_timeout": f"{round(self._statement * 1000)}ms", **_BY_INDEX}
+        session |= {"statement_timeout": f"{round(self._statement * 1000)}ms", **_PLANS}
         return {
             "dsn": self._dsn,
             "timeout": CONNECT,

@@ -29,7 +29,7 @@ from gsb.store.contract import (
     Ruling,
 )
 from gsb.store.postgres import reads
-from gsb.store.postgres.batch import Overdue
+from gsb.store.postgres.batch import BeginAndRead, Overdue
 from gsb.store.postgres.proving import Proving
 from gsb.store.postgres.sessions import READERS, STATEMENT, Clock, Sessions
 from gsb.store.postgres.writer import Committed
@@ -70,7 +70,6 @@ class PostgresStore(Proving):
         super().__init__(Sessions(dsn, schema, readers, statement), key, ages or Ages(), clock, steady, committed)
         self._fresh: dict[str, Record] = {}
         self._looks = reads.Together(self._look)
-        self._requests = reads.Together(self._read_requests)
 
     @property
     def sessions(self) -> Sessions:
@@ -113,23 +112,19 @@ class PostgresStore(Proving):
     # --- performing ---------------------------------------------------------------------------------------
 
     async def begin(self, exchange: str, lease: float) -> Begun | None:
-        # Before the lease: whoever has one and cannot read what to do would keep everybody else from doing it.
-        record = self._fresh.pop(exchange, None) or await self._record(exchange)
-        answer = await self._writer.ask(asks.Begin(exchange, lease))
+        fresh = self._fresh.pop(exchange, None)
+        answer = await self._writer.ask(BeginAndRead(exchange, lease, fresh is None))
         if answer is None:
             return None
-        task, begun, maybe_sent = answer
+        task, begun, maybe_sent, sealed = answer
+        record = fresh or self._record(sealed, exchange)
         return Begun(Attempt(begun.id, begun.attempt), task, begun, record, maybe_sent)
 
-    async def _record(self, exchange: str) -> Record | None:
+    def _record(self, sealed: bytes | None, exchange: str) -> Record | None:
         try:
-            return self._seal.record(await self._requests.ask(exchange), exchange)
+            return self._seal.record(sealed, exchange)
         except ReplyUnreadable:
             return None
-
-    async def _read_requests(self, exchanges: Sequence[str]) -> list[bytes | None]:
-        found = await self._sessions.read(lambda db: reads.requests(db, exchanges))
-        return [found.get(exchange) for exchange in exchanges]
 
     async def finish(self, attempt: Attempt, outcome: Outcome, entry: Entry) -> bool:
         reply, sealed = self._seal.reply(attempt.exchange, outcome, entry)
