@@ -1,4 +1,5 @@
-"""Makes the private keys of this deployment; ``make systems`` does it too. It starts nothing.
+"""Makes the private keys of this deployment, and the database of the social insurance fund, which no program of its own
+lays; ``make systems`` does it too. It starts nothing.
 
 Every agency has a key, since each calls some service of another. What is there stays as it is.
 
@@ -13,16 +14,20 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))  # so that it also runs as a plain file
 
 from config import material
+from config.government.play import insurance
 from config.material import Made
 
 CONFIG = Path(__file__).parent
 DATA = Path("var") / "government"
 """What the bus writes, below the folder that holds ``config``."""
+INSURANCE = Path("var") / "systems" / "social-insurance" / "insurance.sqlite"
+"""As ``systems/social-insurance.toml`` has it."""
 
 
 def prepare(folder: Path = CONFIG) -> list[Made]:
-    """Make what is missing, for this deployment or the copy of it in ``folder``. Raises OSError."""
+    """Make what is missing, for this deployment or the copy of it in ``folder``. Raises OSError or sqlite3.Error."""
     (folder.parents[1] / DATA).mkdir(parents=True, exist_ok=True)
+    insurance.build(folder.parents[1] / INSURANCE)
     agencies = {path.stem: "ES256" for path in sorted((folder / "agencies").glob("*.toml"))}
     operators = {path.stem: "ES256" for path in sorted((folder / "operators").glob("*.toml"))}
     return material.keys(folder / "keys", {"bus": "ES256", "log": "Ed25519", **agencies, **operators})
