@@ -1,13 +1,14 @@
-"""Income tax of one month's salary, computed by OpenFisca over its REST interface (``POST /calculate``).
+"""Income tax and contributions, of a month or of a year, computed by OpenFisca over REST (``POST /calculate``).
 
-The engine keeps nothing, so every service here is ``effect = none`` and a crash means nothing. Who the person is stays
-here: the engine needs a salary, not a taxpayer.
+The engine keeps nothing, so every service here is ``effect = none`` and a crash means nothing. Who the persons are
+stays here: the engine needs salaries and birth dates, not taxpayers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -24,9 +25,9 @@ from gsb.sdk import (
     Unavailable,
     decimal_string,
 )
+from gsb_adapters.tax.assessment import MONTHLY, Read, assessed, situation
 
 PERSON = "person"
-ASKED = ("income_tax", "social_security_contribution")
 NOT_COVERED = "was not found in the"
 """In the text of a 500: a parameter has no value yet, or any more, in that period."""
 
@@ -41,7 +42,7 @@ class TaxSettings(HttpSettings):
 
 
 class Tax(Adapter[TaxSettings, NoSettings]):
-    """``income-tax``: what is withheld from a gross salary in a month, and what is left."""
+    """``income-tax``: what is withheld from a month's salary; ``annual-assessment``: what is due for a year."""
 
     Settings = TaxSettings
 
@@ -49,27 +50,36 @@ class Tax(Adapter[TaxSettings, NoSettings]):
         _rules(await self._ask("GET", "/spec"))
 
     async def handle(self, request: Request) -> Reply:
-        settings, body = self.context.settings, request.body
-        gross = self._gross(body["gross"])
-        answer = await self._ask("POST", "/calculate", _situation(body["period"], gross))
-        rules = _rules(answer)
-        tax, contribution = (self._amount(answer.json(), name, body["period"]) for name in ASKED)
+        match request.service.split("/")[1]:
+            case "income-tax":
+                reply, rules = await self._withholding(request.body)
+            case "annual-assessment":
+                read, rules = await self._calculated(situation(request.body, self._exact))
+                reply = assessed(request.body, self._exact, read, self._money)
+            case other:
+                raise Broken(f"there is no service {other}")
+        return Reply(reply | {"rules": rules}, note=f"computed by {rules}")
 
-        def money(amount: Decimal) -> dict[str, str]:
-            return {"amount": decimal_string(amount, settings.places), "currency": settings.currency}
-
+    async def _withholding(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+        gross, period = self._exact(body["gross"]), body["period"]
+        read, rules = await self._calculated(_month(period, gross))
+        tax, contribution = (read("persons", PERSON, name, period) for name in MONTHLY)
         reply = {
             "tin": body["tin"],
-            "period": body["period"],
-            "gross": money(gross),
-            "income_tax": money(tax),
-            "social_security_contribution": money(contribution),
-            "net": money(gross - tax - contribution),
-            "rules": rules,
+            "period": period,
+            "gross": self._money(gross),
+            "income_tax": self._money(tax),
+            "social_security_contribution": self._money(contribution),
+            "net": self._money(gross - tax - contribution),
         }
-        return Reply(reply, note=f"computed by {rules}")
+        return reply, rules
 
-    def _gross(self, money: Mapping[str, str]) -> Decimal:
+    async def _calculated(self, situation: Mapping[str, Any]) -> tuple[Read, str]:
+        """The figures that were asked for, and the rules by which they were computed."""
+        answer = await self._ask("POST", "/calculate", situation)
+        return partial(self._figure, answer.json()), _rules(answer)
+
+    def _exact(self, money: Mapping[str, str]) -> Decimal:
         settings = self.context.settings
         if money["currency"] != settings.currency:
             raise Refused("currency_invalid")
@@ -78,7 +88,11 @@ class Tax(Adapter[TaxSettings, NoSettings]):
             raise Refused("amount_invalid")
         return amount
 
-    async def _ask(self, method: str, path: str, situation: Any = None) -> HttpReply:
+    def _money(self, amount: Decimal) -> dict[str, str]:
+        settings = self.context.settings
+        return {"amount": decimal_string(amount, settings.places), "currency": settings.currency}
+
+    async def _ask(self, method: str, path: str, situation: Mapping[str, Any] | None = None) -> HttpReply:
         answer = await self.context.http.request(method, self.context.settings.url + path, json=situation)
         if answer.status == 200:
             return answer
@@ -91,9 +105,10 @@ class Tax(Adapter[TaxSettings, NoSettings]):
             raise Refused("period_not_covered", text)
         raise Broken(f"status {answer.status}: {text[:500]}")
 
-    def _amount(self, answer: Any, name: str, period: str) -> Decimal:
+    def _figure(self, answer: Any, group: str, who: str, name: str, period: str) -> Decimal:
+        """One of the engine's figures, which are floats, as the amount that it stands for."""
         try:
-            value = answer["persons"][PERSON][name][period]
+            value = answer[group][who][name][period]
         except (KeyError, TypeError) as error:
             raise Broken(f"the answer has no {name}") from error
         if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
@@ -101,9 +116,9 @@ class Tax(Adapter[TaxSettings, NoSettings]):
         return Decimal(value).quantize(Decimal(1).scaleb(-self.context.settings.places), ROUND_HALF_UP)
 
 
-def _situation(period: str, gross: Decimal) -> dict[str, Any]:
+def _month(period: str, gross: Decimal) -> dict[str, Any]:
     """One adult in a household. A period is the name of a member, and a null is a question."""
-    asked = {name: {period: None} for name in ASKED}
+    asked = {name: {period: None} for name in MONTHLY}
     return {
         "persons": {PERSON: {"salary": {period: gross}} | asked},
         "households": {"household": {"adults": [PERSON]}},
