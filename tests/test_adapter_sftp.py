@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -248,7 +248,7 @@ class Cutting:
 async def test_a_file_is_there_whole_or_not_at_all_wherever_the_connection_breaks(sshd: Copy, account: Path) -> None:
     content = CONTENT[:2_000]
     told: list[str] = []
-    for most in range(400, 12_000, 120):
+    for most in range(400, 12_000, 250):
         came, path = "put", account / f"inbox/{most}.xml"
         async with listening(Cutting(sshd.port, most)) as listener:
             try:
@@ -267,18 +267,61 @@ async def test_a_file_is_there_whole_or_not_at_all_wherever_the_connection_break
     assert {"put", "sent=False"} <= set(told)
 
 
-async def test_a_call_that_is_given_up_leaves_no_connection(sshd: Copy) -> None:
-    async def hold(there: Callable[[], None]) -> None:
-        async with connected(settings(sshd)):
-            there()
-            await asyncio.Event().wait()
+class Falling:
+    """Between the adapter and the server: says nothing more once so many bytes have come back."""
 
-    there = asyncio.Event()
-    held = asyncio.create_task(hold(there.set))
-    await there.wait()
-    held.cancel()
-    await asyncio.gather(held, return_exceptions=True)
-    assert held.cancelled()
+    def __init__(self, port: int, most: int) -> None:
+        self._port = port
+        self._left = most
+        self.silent = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+
+        async def there() -> None:
+            while piece := await reader.read(65_536):
+                far_writer.write(piece)
+
+        asking = asyncio.create_task(there())
+        try:
+            while self._left > 0 and (piece := await far_reader.read(self._left)):
+                self._left -= len(piece)
+                writer.write(piece)
+            if self._left == 0:
+                self.silent.set()
+                await asking
+        finally:
+            asking.cancel()
+            far_writer.transport.abort()
+            await asyncio.gather(asking, return_exceptions=True)
+
+
+@pytest.mark.slow
+async def test_a_call_is_given_up_wherever_the_server_falls_silent(sshd: Copy, account: Path) -> None:
+    (account / "outbox/a.xml").write_bytes(CONTENT[:1_000])
+
+    async def call(port: int, number: int) -> None:
+        async with connected(settings(sshd, port=port)) as remote:
+            await remote.put(f"inbox/{number}.xml", CONTENT[:1_000])
+            await remote.names("outbox", 1)
+            await remote.read("outbox/a.xml")
+            await remote.move(f"inbox/{number}.xml", f"archive/{number}.xml")
+
+    ended = 0
+    for most in range(1_200, 12_000, 250):
+        falling = Falling(sshd.port, most)
+        async with listening(falling) as listener:
+            running = asyncio.ensure_future(call(listener.port, most))
+            silent = asyncio.ensure_future(falling.silent.wait())
+            await asyncio.wait({running, silent}, return_when=asyncio.FIRST_COMPLETED)
+            silent.cancel()
+            running.cancel()
+            async with asyncio.timeout(30):
+                await asyncio.gather(running, silent, return_exceptions=True)
+        ended += not running.cancelled()
+        if ended == 3:
+            break
+    assert ended == 3
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -7,9 +7,9 @@ under a temporary name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import cast
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import asyncssh
@@ -18,6 +18,7 @@ from asyncssh.sftp import SFTPConnectionLost, SFTPError, SFTPNoConnection, SFTPN
 from gsb.sdk import Unavailable
 from gsb_adapters.batch.settings import SftpSettings
 
+T = TypeVar("T")
 FAILURES = (OSError, TimeoutError, asyncssh.Error)
 NOT_SAID = (SFTPConnectionLost, SFTPNoConnection)
 """Errors that no answer of the server stands behind."""
@@ -32,9 +33,10 @@ class TooLarge(Exception):
 class Remote:
     """The partner's folders."""
 
-    def __init__(self, client: asyncssh.SFTPClient, most_bytes: int) -> None:
+    def __init__(self, client: asyncssh.SFTPClient, most_bytes: int, hang_up: Callable[[], None]) -> None:
         self._client = client
         self._most_bytes = most_bytes
+        self._hang_up = hang_up
         self.acted = False
         """Whether a file that acts may be there, as far as anybody can tell."""
 
@@ -45,10 +47,7 @@ class Remote:
         """
         folder, slash, name = path.rpartition("/")
         draft = f"{folder}{slash}.{name}.{uuid4().hex}.tmp"
-        async with self._client.open(draft, "xb") as file:
-            await file.write(content)
-            with suppress(SFTPOpUnsupported):
-                await file.fsync()
+        await self._unless_given_up(self._write(draft, content))
         before, self.acted = self.acted, self.acted or acts
         try:
             # The plain renaming of SFTP replaces nothing, unlike that of POSIX: who comes second is told.
@@ -69,8 +68,7 @@ class Remote:
     async def read(self, path: str) -> bytes | None:
         """The file; None if there is none of this name. Raises TooLarge."""
         try:
-            async with self._client.open(path, "rb") as file:
-                content = cast(bytes, await file.read(self._most_bytes + 1))
+            content = await self._unless_given_up(self._read(path))
         except SFTPNoSuchFile:
             return None
         if len(content) > self._most_bytes:
@@ -80,17 +78,7 @@ class Remote:
     async def names(self, folder: str, most: int) -> list[str]:
         """At most so many of the files in the folder, in the order of their names; those that begin with a dot are not
         there yet. Nothing if there is no such folder. Files beyond are seen once others have been moved away."""
-        found: list[str] = []
-        seen = 0
-        with suppress(SFTPNoSuchFile):
-            async for entry in self._client.scandir(folder):
-                seen += 1
-                name = str(entry.filename)
-                if not name.startswith(".") and entry.attrs.type == asyncssh.FILEXFER_TYPE_REGULAR:
-                    found.append(name)
-                if len(found) >= most or seen >= MOST_SEEN:
-                    break
-        return sorted(found)
+        return await self._unless_given_up(self._names(folder, most))
 
     async def move(self, path: str, to: str) -> bool:
         """Move it in one step, in the place of any file of that name; False if it is not there any more."""
@@ -107,6 +95,42 @@ class Remote:
         """Have the folder be there, and those above it."""
         await self._client.makedirs(path, exist_ok=True)
 
+    async def _write(self, path: str, content: bytes) -> None:
+        async with self._client.open(path, "xb") as file:
+            await file.write(content)
+            with suppress(SFTPOpUnsupported):
+                await file.fsync()
+
+    async def _read(self, path: str) -> bytes:
+        async with self._client.open(path, "rb") as file:
+            return cast(bytes, await file.read(self._most_bytes + 1))
+
+    async def _names(self, folder: str, most: int) -> list[str]:
+        found: list[str] = []
+        seen = 0
+        with suppress(SFTPNoSuchFile):
+            listed = cast(AsyncGenerator[asyncssh.SFTPName, None], self._client.scandir(folder))
+            async with aclosing(listed) as entries:
+                async for entry in entries:
+                    seen += 1
+                    name = str(entry.filename)
+                    if not name.startswith(".") and entry.attrs.type == asyncssh.FILEXFER_TYPE_REGULAR:
+                        found.append(name)
+                    if len(found) >= most or seen >= MOST_SEEN:
+                        break
+        return sorted(found)
+
+    async def _unless_given_up(self, work: Coroutine[Any, Any, T]) -> T:
+        """What holds a file or folder open lets go of it in the end, and waits for the server to say so. Whoever gives
+        up the call because the server says nothing would wait for that too, so the connection goes first."""
+        running = asyncio.ensure_future(work)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._hang_up()
+            await asyncio.gather(running, return_exceptions=True)
+            raise
+
 
 @asynccontextmanager
 async def connected(settings: SftpSettings) -> AsyncIterator[Remote]:
@@ -119,8 +143,9 @@ async def connected(settings: SftpSettings) -> AsyncIterator[Remote]:
     remote = None
     try:
         async with asyncio.timeout(settings.patience):
-            client = await connection.start_sftp_client()
-        remote = Remote(client, settings.most_bytes)
+            # A partner may name files as it likes, in no encoding at all.
+            client = await connection.start_sftp_client(path_errors="surrogateescape")
+        remote = Remote(client, settings.most_bytes, connection.abort)
         yield remote
     except FAILURES as error:
         raise Unavailable(_told(error), sent=remote is not None and remote.acted) from error

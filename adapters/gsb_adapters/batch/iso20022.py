@@ -1,0 +1,150 @@
+"""What a bank says of payments that were ordered, read from its messages: pain.002 and camt.054 (ISO 20022).
+
+Nothing is judged here but what a message means by itself. Versions differ in members that are not read, so any is
+taken. It does no I/O; a crash means nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from typing import NamedTuple
+from xml.etree.ElementTree import Element
+
+from gsb_adapters.batch.xml import Unreadable, parse
+
+KINDS = {"CstmrPmtStsRpt": "pain.002", "BkToCstmrDbtCdtNtfctn": "camt.054"}
+STATUSES = {
+    **dict.fromkeys(("RCVD", "PDNG"), "pending"),
+    **dict.fromkeys(("ACTC", "ACCP", "ACSP", "ACWC", "ACWP", "ACSC", "ACCC"), "accepted"),
+    **dict.fromkeys(("RJCT", "CANC"), "rejected"),
+}
+"""ExternalPaymentTransactionStatus1Code; PART says nothing of any one payment."""
+REASON = re.compile("[A-Z0-9]{1,4}")
+NARRATIVE = "NARR"
+"""ISO's code for a reason that is told in words."""
+
+
+class Money(NamedTuple):
+    """As the bank says it."""
+
+    amount: Decimal
+    currency: str
+
+
+class Said(NamedTuple):
+    """One thing that the bank says of a payment, or of all payments of an order."""
+
+    order: str
+    """OrgnlMsgId; "" if the bank does not say."""
+    payment: str | None
+    """EndToEndId; None: of every payment of the order."""
+    state: str
+    reason: str | None = None
+    money: Money | None = None
+    wrong: str | None = None
+    """Why it is about no payment that was ordered, whatever else it says."""
+    account: str | None = None
+    """The account that it is about (IBAN), if the bank says it."""
+    payments: int | None = None
+    """How many payments the bank found in the order, if it says it."""
+
+
+class Answer(NamedTuple):
+    """One message of the bank."""
+
+    name: str
+    """Kind and MsgId: the same message is never taken into account twice."""
+    message: str
+    said: tuple[Said, ...]
+
+
+def read_answer(content: bytes) -> Answer:
+    """Raises Unreadable for whatever is no message that can be understood as a whole."""
+    root = parse(content)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    kind = next((KINDS[each.tag] for each in root if each.tag in KINDS), None)
+    if kind is None:
+        raise Unreadable("it is neither pain.002 nor camt.054")
+    message = _text(root[0], "GrpHdr/MsgId")
+    if not message:
+        raise Unreadable("it has no MsgId")
+    try:
+        said = tuple((_reported if kind == "pain.002" else _notified)(root[0]))
+    except InvalidOperation as error:
+        raise Unreadable("an amount is no number") from error
+    return Answer(kind, message, said)
+
+
+# --- pain.002: what the bank will do
+
+
+def _reported(report: Element) -> Iterator[Said]:
+    group = report.find("OrgnlGrpInfAndSts")
+    if group is None:
+        raise Unreadable("it does not say which order it is about")
+    order = _text(group, "OrgnlMsgId")
+    yield from _status(group, "GrpSts", order, None)
+    for information in report.iterfind("OrgnlPmtInfAndSts"):
+        yield from _status(information, "PmtInfSts", order, None)
+        for each in information.iterfind("TxInfAndSts"):
+            yield from _status(each, "TxSts", order, _text(each, "OrgnlEndToEndId"))
+
+
+def _status(of: Element, name: str, order: str, payment: str | None) -> Iterator[Said]:
+    status = _text(of, name)
+    if status in ("", "PART"):
+        return
+    if status not in STATUSES:
+        raise Unreadable("it has a status that is none of ISO 20022")
+    money, count = _money(of.find("OrgnlTxRef/Amt/InstdAmt")), _text(of, "OrgnlNbOfTxs")
+    reason = _reason(of, "StsRsnInf/Rsn")
+    yield Said(order, payment, STATUSES[status], reason, money, payments=int(count) if count.isdecimal() else None)
+
+
+def _reason(of: Element, path: str) -> str | None:
+    given = of.find(path)
+    if given is None:
+        return None
+    code = _text(given, "Cd")
+    return code if REASON.fullmatch(code) else NARRATIVE
+
+
+# --- camt.054: what the bank has done
+
+
+def _notified(report: Element) -> Iterator[Said]:
+    for notification in report.iterfind("Ntfctn"):
+        account = _text(notification, "Acct/Id/IBAN")
+        for entry in notification.iterfind("Ntry"):
+            details = entry.findall("NtryDtls/TxDtls")
+            for each in details or [entry]:
+                yield _booked(entry, each, account, alone=len(details) == 1)
+
+
+def _booked(entry: Element, details: Element, account: str, *, alone: bool) -> Said:
+    money = _money(details.find("Amt"), details.find("AmtDtls/TxAmt/Amt"), entry.find("Amt") if alone else None)
+    direction = _text(details, "CdtDbtInd") or _text(entry, "CdtDbtInd")
+    back = details.find("RtrInf") is not None or _text(entry, "RvslInd") == "true"
+    booked = (_text(entry, "Sts/Cd") or _text(entry, "Sts")) == "BOOK"
+    fits = direction == ("CRDT" if back else "DBIT")
+    return Said(
+        order=_text(details, "Refs/MsgId"),
+        payment=_text(details, "Refs/EndToEndId"),
+        state=("returned" if back else "settled") if booked else "accepted",
+        reason=_reason(details, "RtrInf/Rsn"),
+        money=money or Money(Decimal(), ""),
+        wrong=None if fits else "direction_differs",
+        account=account,
+    )
+
+
+def _money(*found: Element | None) -> Money | None:
+    element = next((each for each in found if each is not None), None)
+    return None if element is None else Money(Decimal((element.text or "").strip()), element.get("Ccy", ""))
+
+
+def _text(of: Element, path: str) -> str:
+    return (of.findtext(path) or "").strip()
