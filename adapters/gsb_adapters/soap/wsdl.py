@@ -30,6 +30,9 @@ XSD = "{http://www.w3.org/2001/XMLSchema}"
 STRICT = zeep.Settings(strict=True, forbid_dtd=True, forbid_entities=True, forbid_external=True)
 FOREIGN = (zeep.exceptions.Error, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 """What zeep raises for values that it cannot write or read."""
+MOST = 20_000
+"""Elements of an answer. zeep makes so many objects of each that with more of them Python's own tidying up stops every
+thread for longer than an event loop may stand still."""
 Message = tuple[bytes, Mapping[str, str]]
 
 
@@ -122,6 +125,8 @@ class Port:
         if expected is None and not content:
             return None
         root = parse(content)
+        if root.xpath("count(//*)") > MOST:
+            raise Unfit(f"the answer has more than {MOST} elements")
         body = root.find(f"{SOAP}Body") if root.tag == f"{SOAP}Envelope" else None
         if body is None:
             raise Unfit(f"a {root.tag} is no SOAP 1.1 envelope")
