@@ -270,7 +270,6 @@ async def test_an_answer_with_a_declaration_is_broken_and_nothing_is_fetched(tmp
         http(b"<html><body>"),
         http(b"\xff\xfe\x00"),
         http(b'<?xml version="1.0" encoding="utf-7"?><a/>'),
-        http(ENVELOPE.format("").encode()),
         http(told("") + b"<more/>"),
         http(told("").replace(b"</e:Body>", b"<more/></e:Body>")),
         http(told("<fee>much</fee>")),
