@@ -21,7 +21,7 @@ from yarl import URL
 from config.systems.canaille import CALLBACK, CLIENT, PORTAL, PORTAL_SECRET, SECRET, WORD
 
 ISSUED: dict[tuple[str, ...], int] = {}
-"""The last second in which a token was asked for, by issuer, client and citizen."""
+"""The last second in which a token can have been issued, by issuer, client and citizen."""
 SECRETS = {CLIENT: SECRET, PORTAL: PORTAL_SECRET}
 SCOPE = "openid profile email"
 HIDDEN = re.compile(r'<input[^>]*name="(csrf_token)"[^>]*value="([^"]+)"')
@@ -55,6 +55,7 @@ async def log_in(issuer: str, user: str, *, client: str = CLIENT, scope: str = S
     assert back["iss"] == issuer, "the answer is another issuer's (RFC 9207)"
     form = {"grant_type": "authorization_code", "code": back["code"], "redirect_uri": CALLBACK}
     told = await post(issuer, "/oauth/token", form | {"code_verifier": verifier}, client)
+    ISSUED[issuer, client, user] = int(time.time())
     return Tokens(told["access_token"], told["id_token"], nonce)
 
 
@@ -62,14 +63,15 @@ async def access_token(issuer: str, user: str, *, client: str = CLIENT, scope: s
     """The short way, by the citizen's password."""
     await _another_second(issuer, client, user)
     form = {"grant_type": "password", "username": user, "password": WORD, "scope": scope}
-    return str((await post(issuer, "/oauth/token", form, client))["access_token"])
+    told = await post(issuer, "/oauth/token", form, client)
+    ISSUED[issuer, client, user] = int(time.time())
+    return str(told["access_token"])
 
 
 async def _another_second(*whose: str) -> None:
     """Two tokens of one citizen and one second would be the same text, which Canaille answers with an error."""
     if int(time.time()) == ISSUED.get(whose):
         await asyncio.sleep(1.01 - time.time() % 1)
-    ISSUED[whose] = int(time.time())
 
 
 async def revoke(issuer: str, token: str, client: str = CLIENT) -> None:

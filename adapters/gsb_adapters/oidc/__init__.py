@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 from gsb.sdk import Adapter, Broken, Context, Refused, Reply, Request, Unavailable
-from gsb_adapters.oidc.issuer import Document, Issuer, header_of, read
+from gsb_adapters.oidc.issuer import Document, Issuer, belongs, header_of, read
 from gsb_adapters.oidc.predicates import assured, held, holds, matches
 from gsb_adapters.oidc.settings import OidcService, OidcSettings
 
@@ -68,6 +68,8 @@ class Oidc(Adapter[OidcSettings, OidcService]):
             if "nonce" in body and not hmac.compare_digest(str(said.get("nonce")).encode(), body["nonce"].encode()):
                 raise Refused("nonce_invalid")
         if "access_token" in body:
+            if "id_token" in body and not belongs(said, body["id_token"], body["access_token"]):
+                raise Refused("token_invalid", "the tokens are of two log-ins")
             said = _one_person(said, await self._active(body["access_token"]))
             if body.get("claims"):
                 said = _one_person(said, await self._userinfo(body["access_token"]))

@@ -7,6 +7,8 @@ It asks nobody whether a token was revoked. Nothing outlives the process: after 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -123,6 +125,17 @@ def header_of(token: str) -> Mapping[str, Any] | None:
         return jwt.get_unverified_header(token)
     except jwt.InvalidTokenError:
         return None
+
+
+def belongs(claims: Mapping[str, Any], id_token: str, access_token: str) -> bool:
+    """Whether a verified ID token was issued with this access token, if it says so: ``at_hash`` (OpenID Connect Core,
+    section 3.1.3.6)."""
+    if "at_hash" not in claims:
+        return True
+    algorithm = jwt.get_algorithm_by_name(str((header_of(id_token) or {}).get("alg")))
+    digest = algorithm.compute_hash_digest(access_token.encode())
+    expected = base64.urlsafe_b64encode(digest[: len(digest) // 2]).rstrip(b"=")
+    return hmac.compare_digest(expected, str(claims["at_hash"]).encode())
 
 
 def read(answer: HttpReply) -> Document:

@@ -20,7 +20,8 @@ class OidcSettings(HttpSettings):
     """``[settings]`` of a system with the adapter ``oidc``."""
 
     issuer: str | None = Field(default=None, pattern=r"^https?://[^?#\s]+$")
-    """Its name, as tokens and its discovery document have it; none: ``url``. What lies below is reached below ``url``."""
+    """Its name, as tokens and its discovery document have it; none: ``url``. What the document says to lie below it is
+    reached below ``url``."""
     loopback: bool = False
     """Whether plain HTTP will do, for an issuer on this machine. Everywhere else it is HTTPS."""
     client: str = Field(min_length=1)
