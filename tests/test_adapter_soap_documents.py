@@ -313,7 +313,7 @@ async def test_an_operation_without_an_answer_s_element_has_none(tmp_path: Path)
 
 # --- faults and statuses
 
-MEANINGS = {"refused": {"Unknown": "not_found"}, "untouched": ["Busy"], "unavailable": ["Server"]}
+MEANINGS: dict[str, Any] = {"refused": {"Unknown": "not_found"}, "untouched": ["Busy"], "unavailable": ["Server"]}
 
 
 @pytest.mark.parametrize(
