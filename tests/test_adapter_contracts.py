@@ -9,6 +9,10 @@ class TestFmis(AdapterContract):
     adapter = "fmis"
 
 
+class TestHrmis(AdapterContract):
+    adapter = "hrmis"
+
+
 class TestHttpJson(AdapterContract):
     adapter = "http_json"
 

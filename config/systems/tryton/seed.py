@@ -148,9 +148,22 @@ def service_user(company, password):
     user = Model.get("res.user")(name="Government Service Bus", login="gsb", password=password)
     for group in Model.get("res.group").find([("name", "in", GROUPS)]):
         user.groups.append(Model.get("res.group")(group.id))
+    user.groups.append(drafts())
     user.companies.append(Model.get("company.company")(company.id))
     user.company = Model.get("company.company")(company.id)
     user.save()
+
+
+def drafts():
+    """The right to delete entries, which Tryton has for administrators only; posted ones it lets nobody delete."""
+    group = Model.get("res.group")(name="Drafts of entries")
+    group.save()
+    for name in ("account.move", "account.move.line"):
+        (model,) = Model.get("ir.model").find([("model", "=", name)])
+        access = Model.get("ir.model.access")(model=model, group=group)
+        access.perm_read = access.perm_write = access.perm_create = access.perm_delete = True
+        access.save()
+    return Model.get("res.group")(group.id)
 
 
 if __name__ == "__main__":
