@@ -12,14 +12,16 @@ INTEROP := tests/interop/node_modules/.installed
 BROWSER := tests/browser/node_modules/.installed
 
 BACKEND := $(or $(BACKEND),embedded)
+$(if $(filter-out all,$(SYSTEMS)),$(error SYSTEMS is all, or is left out))
 
 .PHONY: help run systems systems-stop test check deps-test servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
-run: $(VENV) .deps/openfisca/.installed $(if $(filter cluster,$(BACKEND)),servers) ## a payroll month over the bus, on real systems; ONCE=1 ends after it; BACKEND=cluster: on Kafka and PostgreSQL
-	@BACKEND='$(BACKEND)' .venv/bin/python config/demo/run.py
+run: $(VENV) .deps/openfisca/.installed $(if $(filter cluster,$(BACKEND)),servers) ## a payroll month over the bus, on real systems; ONCE=1 ends after it; BACKEND=cluster: on Kafka and PostgreSQL; SYSTEMS=all: every core system
+	$(if $(filter all,$(SYSTEMS)),@tests/deps/tools.sh systems || true)
+	@BACKEND='$(BACKEND)' .venv/bin/python $(if $(filter all,$(SYSTEMS)),config/government/play/run.py,config/demo/run.py)
 
 systems: $(VENV) ## the real core systems: installed, seeded, started to stay, checked with a call each
 	@tests/deps/tools.sh systems || true

@@ -14,7 +14,7 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,18 +33,25 @@ from config.demo.report import Report, console
 
 LOCK = ROOT / "var" / "demo.lock"
 EMBEDDED, CLUSTER = "embedded", "cluster"
+Play = Callable[[Console, Report, bool], Awaitable[None]]
+"""Everything that is shown; the last says whether it ends by itself."""
 
 
 async def main() -> int:
     """Run it all; the exit code."""
-    out, report, backend = console(), Report(), os.environ.get("BACKEND") or EMBEDDED
+    out, backend = console(), os.environ.get("BACKEND") or EMBEDDED
     if backend not in (EMBEDDED, CLUSTER):
         out.print(f"Cannot begin: BACKEND is {EMBEDDED} or {CLUSTER}, not {backend}", markup=False, soft_wrap=True)
         return 2
+    return await played(demonstrate if backend == EMBEDDED else demonstrate_cluster, out)
+
+
+async def played(play: Play, out: Console) -> int:
+    """Run a play until its end or until told to stop, and say what kept it from its end; the exit code."""
+    report = Report()
     end_on_signal()
-    play = demonstrate if backend == EMBEDDED else demonstrate_cluster
     try:
-        await play(out, report, once=os.environ.get("ONCE") == "1")
+        await play(out, report, os.environ.get("ONCE") == "1")
     except NotStarted as problem:
         out.print(f"Cannot begin: {problem}", markup=False, soft_wrap=True)
         return 2
@@ -73,7 +80,7 @@ def end_on_signal() -> None:
         loop.add_signal_handler(number, end)
 
 
-async def demonstrate(out: Console, report: Report, *, once: bool) -> None:
+async def demonstrate(out: Console, report: Report, once: bool) -> None:
     """From the first preparation until it is time to stop; what was started is stopped in any case."""
     site = Site.read()
     async with AsyncExitStack() as stack:
@@ -89,7 +96,7 @@ async def demonstrate(out: Console, report: Report, *, once: bool) -> None:
     report.tell(out)
 
 
-async def demonstrate_cluster(out: Console, report: Report, *, once: bool) -> None:
+async def demonstrate_cluster(out: Console, report: Report, once: bool) -> None:
     """The same over PostgreSQL and Kafka, with a worker killed in the middle of the payslips."""
     cluster.require()
     async with AsyncExitStack() as stack:

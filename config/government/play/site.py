@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gsb import jwk
 from gsb.client import Client
@@ -41,9 +42,14 @@ class Site:
         """The personnel database."""
         return self.data / "systems" / "hrmis" / "personnel.sqlite"
 
+    @property
+    def insurance(self) -> Path:
+        """The database of the social insurance fund."""
+        return self.data / "systems" / "social-insurance" / "insurance.sqlite"
+
     @cached_property
     def _bus(self) -> dict[str, Any]:
-        table: dict[str, Any] = tomllib.loads((self.folder / "gsb.toml").read_text("utf-8"))["bus"]
+        table: dict[str, Any] = self._table("gsb.toml")["bus"]
         return table
 
     @property
@@ -58,10 +64,30 @@ class Site:
     def ready_url(self) -> str:
         return f"{self.operations_url}/readyz"
 
+    def ports(self) -> list[tuple[str, str, int]]:
+        """Who listens where."""
+        listeners = (("the bus", self.url), ("the bus's operations port", self.operations_url))
+        return [(who, parts.hostname or "", parts.port or 80) for who, url in listeners if (parts := urlsplit(url))]
+
     @property
     def command(self) -> list[str | Path]:
         """What starts the bus."""
         return [GSB, "serve", self.folder]
+
+    def has(self, system: str) -> bool:
+        """Whether this system stands in the deployment."""
+        return (self.folder / "systems" / f"{system}.toml").exists()
+
+    def system(self, service: str) -> str:
+        """The title of the system that offers a service."""
+        return str(self._table(f"systems/{service.partition('/')[0]}.toml")["title"])
+
+    def title(self, service: str) -> str:
+        """What a service gives."""
+        return str(self._table(f"services/{service}.toml")["title"])
+
+    def _table(self, path: str) -> dict[str, Any]:
+        return tomllib.loads((self.folder / path).read_text("utf-8"))
 
     def client(self, member: str) -> Client:
         """As this agency or operator; ``async with`` it."""
