@@ -16,7 +16,7 @@ CORE = Path(__file__).parents[1] / "histories" / "core.py"
 class Ledger(System):
     """Writes its effects to the file ``effects``."""
 
-    name, title, port = "ledger", "Ledger, of the tests", 1
+    name, title, port = "ledger", "Ledger, of the tests", 7777
 
     def __init__(self, effects: Path) -> None:
         self._effects = effects

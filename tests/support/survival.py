@@ -35,7 +35,7 @@ import shutil
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -149,18 +149,20 @@ async def survives(
     count_effects: CountEffects | None = None,
     *,
     settings: Mapping[str, Any] | None = None,
+    finds: bool | None = None,
 ) -> Told:
     """See above. ``core`` is a system of ``config/government``; ``asks`` holds at least ``ENOUGH``, each of which the
-    system accepts, and for writes each with an effect of its own."""
+    system accepts, and for writes each with an effect of its own. ``finds`` says whether the adapter finds what took
+    effect in these services; None: if it has a ``find`` at all."""
     with network() as net:
         wire = net.wire((system.host, system.port))
         deployment = behind(folder / "survival", system, core, wire.port, settings or {})
         async with running_node(folder, deployment) as node, node.client() as client:
             stream = Stream(client, iter(asks))
             try:
-                await through_it_all(stream, system, wire, Breaker(node, core))
-                operator = Operator(node, stream, count_effects, finds(deployment, core))
-                await operator.all_ended()
+                able = has_find(deployment, core) if finds is None else finds
+                operator = Operator(node, stream, count_effects, able)
+                await through_it_all(stream, operator, system, wire, Breaker(node, core))
                 return await judged(stream, operator)
             finally:
                 await stream.stop()
@@ -193,16 +195,16 @@ def behind(root: Path, system: Copy, core: str, port: int, settings: Mapping[str
     return deployment
 
 
-def finds(deployment: Deployment, core: str) -> bool:
+def has_find(deployment: Deployment, core: str) -> bool:
     """Whether its adapter can tell if an exchange took effect."""
     kind = load_adapter(deployment.files[f"systems/{core}.toml"]["adapter"], installed()).kind
     return kind.find is not Adapter.find
 
 
-async def through_it_all(stream: Stream, system: Copy, wire: Wire, breaker: Breaker) -> None:
-    await asyncio.gather(*stream.begin(BATCH))
+async def through_it_all(stream: Stream, operator: Operator, system: Copy, wire: Wire, breaker: Breaker) -> None:
+    await operator.ended(stream.begin(BATCH))
     wire.slow(DELAY)
-    await asyncio.gather(*stream.begin(BATCH))
+    await operator.ended(stream.begin(BATCH))
     for away, back in ((wire.cut, wire.restore), (system.kill, system.start), (system.stop, system.start)):
         wire.slow(DELAY)
         carried = wire.carried
@@ -215,6 +217,7 @@ async def through_it_all(stream: Stream, system: Copy, wire: Wire, breaker: Brea
         wire.restore()
         stream.begin(BATCH)
         await until(breaker.is_closed, "the breaker does not close")
+    await operator.ended(stream.tasks)
 
 
 async def judged(stream: Stream, operator: Operator) -> Told:
@@ -255,18 +258,17 @@ class Operator:
     async def count(self, each: Begun) -> int:
         return 0 if self.count_effects is None else await self.count_effects(each.exchange, each.ask.body)
 
-    async def all_ended(self) -> None:
-        """Wait until every exchange has its outcome."""
-        ends, began = asyncio.gather(*self.stream.tasks), time.monotonic()
+    async def ended(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Wait until these exchanges have their outcomes, which takes the operator where they are unknown."""
+        began = time.monotonic()
         async with self.node.operator() as client:
-            while not ends.done():
+            while not all(task.done() and task.result() is None for task in tasks):
                 assert time.monotonic() - began < WITHIN, "some exchanges do not end"
                 assert not await self._standing(client, "held"), "an exchange is held, though its system is well"
                 unknown = await self._standing(client, "unknown")
                 for each in [each for each in self.stream.begun if each.exchange in unknown]:
                     await self._end(client, each, time.monotonic() - began)
                 await asyncio.sleep(LOOK)
-        await ends
 
     async def _standing(self, client: Client, state: str) -> set[str]:
         query = urlencode({"reason": "what stands still", "state": state, "limit": 500})
