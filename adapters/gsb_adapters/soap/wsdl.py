@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import date, time
 from decimal import Decimal
+from math import isfinite
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -55,7 +56,7 @@ class Folder(etree.Resolver):  # type: ignore[misc]  # the library has no types
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._inline: dict[str, bytes] = {}
-        self._every = etree.Element(f"{XSD}schema")
+        self._spaces: dict[str | None, list[str]] = {}
 
     def load(self, url: str) -> bytes:
         """Raises Unfit for whatever is not a file in this folder without a document type declaration."""
@@ -64,10 +65,9 @@ class Folder(etree.Resolver):  # type: ignore[misc]  # the library has no types
             raise Unfit(f"{url} is no file below {self._folder}, and nothing else is read")
         content = path.read_bytes()
         for number, schema in enumerate(parse(content).iterfind(f"{WSDL}types/{XSD}schema")):
-            address, namespace = f"{path}#{number}", schema.get("targetNamespace")
-            self._inline[address] = etree.tostring(schema)
-            named = {} if namespace is None else {"namespace": namespace}
-            etree.SubElement(self._every, f"{XSD}import", schemaLocation=quote(address, safe="/#"), **named)
+            if (address := f"{path}#{number}") not in self._inline:
+                self._inline[address] = etree.tostring(schema)
+                self._spaces.setdefault(schema.get("targetNamespace"), []).append(address)
         return content
 
     def resolve(self, url: str, public: str | None, context: Any) -> Any:
@@ -78,9 +78,23 @@ class Folder(etree.Resolver):  # type: ignore[misc]  # the library has no types
 
     def schema(self) -> Any:
         """One XML Schema of all that stand within the WSDLs that were loaded, and of what these import."""
+        # Only a schema with a namespace may import one that has none (XML Schema 1.0, section 4.2.3).
+        every = etree.Element(f"{XSD}schema", targetNamespace="urn:every")
+        for number, (space, addresses) in enumerate(self._spaces.items()):
+            # A namespace is imported from one place only, but its schemas may be several.
+            address, one = f"{self._folder}/#{number}", etree.Element(f"{XSD}schema", _named("targetNamespace", space))
+            for each in addresses:
+                etree.SubElement(one, f"{XSD}include", schemaLocation=quote(each, safe="/#"))
+            self._inline[address] = etree.tostring(one)
+            named = _named("namespace", space)
+            etree.SubElement(every, f"{XSD}import", named, schemaLocation=quote(address, safe="/#"))
         parser = etree.XMLParser(resolve_entities=False, no_network=True)
         parser.resolvers.add(self)
-        return etree.XMLSchema(etree.fromstring(etree.tostring(self._every), parser))
+        return etree.XMLSchema(etree.fromstring(etree.tostring(every), parser))
+
+
+def _named(attribute: str, namespace: str | None) -> dict[str, str]:
+    return {} if namespace is None else {attribute: namespace}
 
 
 class Port:
@@ -172,7 +186,9 @@ def parse(content: bytes) -> Any:
 def _plain(value: Any) -> Any:
     """A value of the schema as JSON has it. Raises ValueError for one that JSON cannot show."""
     match value:
-        case None | str() | int() | float():
+        case None | str() | int():
+            return value
+        case float() if isfinite(value):
             return value
         case Decimal():
             return format(value, "f")

@@ -39,6 +39,10 @@ class Soap(System):
     title = "Apache CXF, vehicle register"
     port = 8095
 
+    def missing(self) -> str | None:
+        java = None if shutil.which("java") else "Java 17 is not installed (Debian: openjdk-17-jre-headless)"
+        return super().missing() or java
+
     def build(self, folder: Path) -> None:
         jars = folder / "jars"
         fetch = ("dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={jars}")
