@@ -5,6 +5,10 @@ from __future__ import annotations
 from gsb.testing import AdapterContract
 
 
+class TestCustoms(AdapterContract):
+    adapter = "customs"
+
+
 class TestFmis(AdapterContract):
     adapter = "fmis"
 
