@@ -17,6 +17,10 @@ class TestHrmis(AdapterContract):
     adapter = "hrmis"
 
 
+class TestFeedback(AdapterContract):
+    adapter = "feedback"
+
+
 class TestHttpJson(AdapterContract):
     adapter = "http_json"
 

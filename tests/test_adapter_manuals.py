@@ -13,7 +13,7 @@ import pytest
 from gsb.config import Service, System
 from gsb.sdk.manifest import GROUP, find_manifest
 
-OURS = ["fmis", "hrmis", "http_json", "oidc", "soap", "registry", "sql", "tax"]
+OURS = ["feedback", "fmis", "hrmis", "http_json", "oidc", "registry", "soap", "sql", "tax"]
 
 
 def adapter(name: str) -> tuple[Any, str]:
@@ -26,7 +26,7 @@ def test_the_examples_are_valid(name: str, tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "registry.txt").write_text("x")
     (tmp_path / "secrets" / "tryton.txt").write_text("x")
-    for file in ("secrets/vehicles.txt", "wsdl/vehicle-register.wsdl"):
+    for file in ("secrets/roundup.txt", "secrets/vehicles.txt", "wsdl/vehicle-register.wsdl"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("x")
     kind, manual = adapter(name)

@@ -1,0 +1,228 @@
+"""Citizens' complaints in Roundup over its REST interface: each filed once, and how it stands.
+
+Roundup can make sure that one POST is not done twice, but not that two tries of one exchange are not: its tokens are
+used up without a trace of what they led to. So each try claims the exchange first, by an item whose name Roundup keeps
+unique, and files the complaint together with that claim. A crash in between leaves a claim without a complaint; the
+token was made to expire, so after that time it is certain that none will come, and the next try may begin.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote, urlsplit
+
+from pydantic import Field
+
+from gsb.sdk import (
+    Adapter,
+    Broken,
+    HttpReply,
+    HttpSettings,
+    NoSettings,
+    Refused,
+    Reply,
+    Request,
+    SecretFile,
+    Unavailable,
+)
+
+State = Literal["RECEIVED", "IN_PROGRESS", "RESOLVED"]
+CLASSIC: dict[str, State] = {
+    "unread": "RECEIVED",
+    "deferred": "IN_PROGRESS",
+    "chatting": "IN_PROGRESS",
+    "need-eg": "IN_PROGRESS",
+    "in-progress": "IN_PROGRESS",
+    "testing": "IN_PROGRESS",
+    "done-cbb": "RESOLVED",
+    "resolved": "RESOLVED",
+}
+
+
+class FeedbackSettings(HttpSettings):
+    """``[settings]`` of a system with the adapter ``feedback``. The URL ends with the tracker's name."""
+
+    user: str = Field(min_length=1, pattern=r"^[^:]+$")
+    """User of the bus in the tracker, in whose name complaints are filed."""
+    password: SecretFile
+    """File with the user's password."""
+    web: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+/([^?#\s]*/)?$")
+    """The address that the tracker has for itself (``web`` in its ``config.ini``), if it is reached by another one:
+    it takes no request that was meant for elsewhere."""
+    claims: str = Field(default="keyword", pattern=r"^[a-z_]+$")
+    """Class whose items claim an exchange, and the issues' multilink to it. Its key must be ``name``."""
+    hold: int = Field(default=30, ge=1, le=3600)
+    """Seconds that one try may take. If it came to nothing, the next begins after twice as long: so much again is left
+    to Roundup for filing what came at the last moment."""
+    states: dict[str, State] = CLASSIC
+    """What the tracker's statuses mean; those of its classic template unless stated."""
+
+
+class Claim(NamedTuple):
+    """That a try of an exchange has begun, at this time of Roundup's clock."""
+
+    id: str
+    began: datetime
+
+
+class Feedback(Adapter[FeedbackSettings, NoSettings]):
+    """``submit`` and ``status``."""
+
+    Settings = FeedbackSettings
+
+    async def check(self) -> None:
+        _data(await self._send("GET", "status", {"@page_size": 1}))
+
+    async def handle(self, request: Request) -> Reply:
+        match request.service.split("/")[1]:
+            case "submit":
+                return await self._submit(request)
+            case "status":
+                return await self._status(request.body["complaint"])
+            case other:
+                raise Broken(f"there is no service {other}")
+
+    async def find(self, request: Request) -> Reply | None:
+        claims, _ = await self._claims(request.exchange)
+        return await self._filed(claims)
+
+    async def _submit(self, request: Request) -> Reply:
+        claims, now = await self._claims(request.exchange)
+        if (filed := await self._filed(claims)) is not None:
+            return filed
+        left = max((claim.began.timestamp() for claim in claims), default=0.0) + self._given_up_after - now.timestamp()
+        if left > 0:
+            raise Unavailable("another try of this exchange may be at work", sent=True, after=left)
+        # In this order: whoever finds the claim knows that the token expires no later than so long after it.
+        token = _text(
+            _data(await self._send("POST", "issue/@poe", content={"lifetime": self.context.settings.hold})), "link"
+        )
+        name = f"{request.exchange}.{len(claims) + 1}"
+        answer = await self._send("POST", self.context.settings.claims, content={"name": name})
+        if answer.status == 409:
+            raise Unavailable("another try of this exchange has begun", sent=True, after=self._given_up_after)
+        claim = Claim(_text(_data(answer), "id"), now)
+        try:
+            return await self._file(request.body, claim, token.rpartition("/")[2])
+        except Unavailable as error:  # whatever happened to this call, the claim before it arrived
+            raise Unavailable(error.detail, sent=True, after=error.after) from error
+
+    async def _file(self, body: Any, claim: Claim, token: str) -> Reply:
+        settings = self.context.settings
+        text = "\n\n".join([body["text"], *(f"Contact: {contact}" for contact in [body.get("contact")] if contact)])
+        message = {"content": text, "author": settings.user}
+        issue = {
+            "title": body["subject"],
+            "messages": [_text(_data(await self._send("POST", "msg", content=message)), "id")],
+            settings.claims: [claim.id],
+        }
+        answer = await self._send("POST", f"issue/@poe/{quote(token, safe='')}", content=issue)
+        if answer.status != 400:
+            return Reply({"complaint": _text(_data(answer), "id")})
+        # A token that was used or has expired: the request was repeated on its way, or took too long.
+        if (filed := await self._filed([claim])) is not None:
+            return filed
+        if b"POE token" in answer.body:
+            raise Unavailable("the token had expired", sent=True, after=self._given_up_after)
+        raise _error(answer)
+
+    @property
+    def _given_up_after(self) -> float:
+        return 2.0 * self.context.settings.hold
+
+    async def _claims(self, exchange: str) -> tuple[list[Claim], datetime]:
+        """Those of an exchange, and what time it is, both as Roundup says."""
+        answer = await self._send("GET", self.context.settings.claims, {"name": exchange, "@fields": "name,creation"})
+        found = _collection(answer)
+        return [Claim(_text(each, "id"), _when(_text(each, "creation"))) for each in found], _now(answer)
+
+    async def _filed(self, claims: list[Claim]) -> Reply | None:
+        if not claims:
+            return None
+        named = {self.context.settings.claims: ",".join(claim.id for claim in claims)}
+        found = _collection(await self._send("GET", "issue", named))
+        return Reply({"complaint": _text(found[0], "id")}) if found else None
+
+    async def _status(self, complaint: str) -> Reply:
+        wanted = {"@fields": "status,creation,activity", "@verbose": 2}
+        answer = await self._send("GET", f"issue/{quote(complaint, safe='')}", wanted)
+        if answer.status == 404 and b"no such issue" in answer.body:
+            raise Refused("not_found")
+        issue = _member(_data(answer), "attributes")
+        state = self.context.settings.states.get(_text(_member(issue, "status"), "name"))
+        if state is None:
+            raise Broken("the complaint has a status that the settings do not explain")
+        times = {
+            name: _when(_text(issue, kept)) for name, kept in (("received_at", "creation"), ("changed_at", "activity"))
+        }
+        shown = {name: f"{when:%Y-%m-%dT%H:%M:%SZ}" for name, when in times.items()}
+        return Reply({"complaint": complaint, "state": state, **shown})
+
+    async def _send(self, method: str, item: str, query: Any = None, *, content: Any = None) -> HttpReply:
+        settings = self.context.settings
+        try:
+            secret = f"{settings.user}:{settings.password.read()}".encode()
+        except (OSError, UnicodeError) as error:
+            raise Unavailable("the password's file cannot be read", sent=False) from error
+        web = settings.web or f"{settings.url}/"
+        origin = urlsplit(web)
+        headers = {
+            "Authorization": f"Basic {base64.b64encode(secret).decode()}",
+            "X-Requested-With": "rest",
+            "Host": origin.netloc,
+            "Origin": f"{origin.scheme}://{origin.netloc}",
+            "Referer": web,
+        }
+        url = f"{settings.url}/rest/data/{item}"
+        answer = await self.context.http.request(method, url, headers=headers, params=query, json=content)
+        if answer.status in (429, 502, 503, 504):
+            raise Unavailable(f"status {answer.status}", sent=answer.status != 429, after=answer.after())
+        return answer
+
+
+def _error(answer: HttpReply) -> Broken:
+    """Any other status speaks of the bus's own password and rights, or of settings: no citizen is to hear no for it."""
+    return Broken(f"status {answer.status}: {answer.body[:500].decode('utf-8', 'replace')}")
+
+
+def _data(answer: HttpReply) -> Any:
+    if answer.status not in (200, 201):
+        raise _error(answer)
+    return _member(answer.json(), "data")
+
+
+def _collection(answer: HttpReply) -> list[Any]:
+    found = _member(_data(answer), "collection")
+    if not isinstance(found, list):
+        raise Broken("the answer is no list")
+    return found
+
+
+def _member(value: Any, name: str) -> Any:
+    if not isinstance(value, dict) or name not in value:
+        raise Broken(f"the answer has no {name}")
+    return value[name]
+
+
+def _text(value: Any, name: str) -> str:
+    text = _member(value, name)
+    if not isinstance(text, str):
+        raise Broken(f"{name} is no text")
+    return text
+
+
+def _when(text: str) -> datetime:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d.%H:%M:%S").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise Broken("a time is not written as Roundup writes it") from error
+
+
+def _now(answer: HttpReply) -> datetime:
+    try:
+        return parsedate_to_datetime(answer.headers.get("Date", ""))
+    except ValueError as error:
+        raise Broken("the answer does not say when it was given") from error
