@@ -63,7 +63,8 @@ class SoapSettings(HttpSettings):
 
 class Operation(Lookup):
     """``[settings]`` of a service whose system has the adapter ``soap``. A fault is named by the first element of its
-    detail (``UnknownVehicle``) or, if that name stands nowhere here, by its code without prefix (``Client``)."""
+    detail (``UnknownVehicle``), or if that name stands nowhere here by its text (``INVALID_INPUT``), or else by its
+    code without prefix (``Client``)."""
 
     refused: dict[Name, Code] = Field(default={})
     """Faults by which the system says no, and what that means to the caller."""

@@ -46,8 +46,9 @@ class Fault(Exception):
 
     def __init__(self, fault: Any) -> None:
         details = [etree.QName(each).localname for each in fault.iterfind("detail/*")]
-        self.names = [*details[:1], fault.findtext("faultcode", "").rpartition(":")[2].strip()]
-        super().__init__(f"the fault {' of '.join(self.names)}: {fault.findtext('faultstring', '')[:500]}")
+        text, code = (fault.findtext(name, "").strip() for name in ("faultstring", "faultcode"))
+        self.names = [*details[:1], text, code.rpartition(":")[2]]
+        super().__init__(f"the fault {' of '.join([*details[:1], code])}: {text[:500]}")
 
 
 class Folder(etree.Resolver):  # type: ignore[misc]  # the library has no types
