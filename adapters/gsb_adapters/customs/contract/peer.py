@@ -31,6 +31,7 @@ async def serve() -> None:
         (FOLDER / each).mkdir(parents=True, exist_ok=True)
     server = await asyncssh.listen(
         "127.0.0.1",
+        0,
         server_host_keys=[keys["host_key"]],
         authorized_client_keys="client_key.pub",
         sftp_factory=Folder,
