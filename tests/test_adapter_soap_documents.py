@@ -274,7 +274,6 @@ async def test_an_answer_with_a_declaration_is_broken_and_nothing_is_fetched(tmp
         http(told("") + b"<more/>"),
         http(told("").replace(b"</e:Body>", b"<more/></e:Body>")),
         http(told("<fee>much</fee>")),
-        http(told("<unheard/>")),
         http(told("<plate>A</plate><plate>B</plate>")),
         http(told("<plate>" + "<b>" * 300 + "</b>" * 300 + "</plate>")),
         http(told(""), "500 No"),
