@@ -23,7 +23,7 @@ from gsb.sdk.http import Http
 from gsb.telemetry import JsonLines
 from gsb.testing.cassette import Cassette, Played, Tape
 from gsb.testing.faults import NotApplicable
-from gsb.testing.peer import Barrier, Mood, Peer, peering
+from gsb.testing.peer import Barrier, Mood, Peer
 from gsb.testing.subject import GRACE, Came, Subject, given_up
 from gsb.watchdog import LIMIT, Blocked, Watchdog
 
@@ -37,10 +37,11 @@ SHORTEST = 4
 @asynccontextmanager
 async def stage(subject: Subject) -> AsyncIterator[tuple[Adapter[Any, Any], Peer, Path]]:
     """The adapter, opened against the suite's own system, and the deployment's folder."""
-    async with peering() as peer:
-        with subject.deployment() as folder:
-            async with subject.opened(folder, subject.tables(peer.url), http=Http(GRACE), at=_time(subject)) as adapter:
-                yield adapter, peer, folder
+    async with (
+        subject.served() as (peer, folder),
+        subject.opened(folder, subject.tables(peer.url), http=Http(GRACE), at=_time(subject)) as adapter,
+    ):
+        yield adapter, peer, folder
 
 
 def _time(subject: Subject) -> float:
@@ -56,13 +57,12 @@ async def _calm(subject: Subject, adapter: Adapter[Any, Any], peer: Peer, casset
 async def reply(subject: Subject) -> AsyncIterator[str]:
     """A reply that does not fit is no reply: the bus tells nobody, and a write becomes unknown."""
     for name, cassette in subject.cassettes.items():
-        async with peering() as peer:
-            with subject.deployment() as folder:
-                async with subject.opened(
-                    folder, subject.tables(peer.url), http=Http(GRACE), at=cassette.at
-                ) as adapter:
-                    for fault in _differs(subject, cassette, await _calm(subject, adapter, peer, cassette)):
-                        yield f"{name}.json: {fault}"
+        async with (
+            subject.served() as (peer, folder),
+            subject.opened(folder, subject.tables(peer.url), http=Http(GRACE), at=cassette.at) as adapter,
+        ):
+            for fault in _differs(subject, cassette, await _calm(subject, adapter, peer, cassette)):
+                yield f"{name}.json: {fault}"
         for unknown in peer.tape.unknown:
             yield f"{name}.json: the adapter asked for {unknown}, which the cassette does not hold"
 
@@ -89,7 +89,7 @@ async def cancelled(subject: Subject) -> AsyncIterator[str]:
             peer.mood = Mood.SILENT
             peer.asked.clear()
             running = asyncio.ensure_future(adapter.handle(example.asked()))
-            if subject.contract.peer == "http":
+            if subject.answers:
                 waiting = asyncio.ensure_future(peer.asked.wait())
                 await asyncio.wait({running, waiting}, timeout=GRACE, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
@@ -111,18 +111,18 @@ async def repeated(subject: Subject) -> AsyncIterator[str]:
         raise NotApplicable("no service of it is repeatable")
     async with stage(subject) as (adapter, peer, folder):
         for example in repeatable:
-            came, writes, left = [], [], []
+            came, writes, left = [], [], list[Mapping[str, Any]]()
             for _ in range(2):
                 peer.seen.clear()
                 came.append(await _calm(subject, adapter, peer, example))
                 writes.append([seen for seen in peer.seen if seen.writes])
-                left.append(_databases(folder))
+                left.append({**_databases(folder), **_files(folder)})
             if came[0].reply != came[1].reply:
                 yield f"{example.service}: the second call ends with another reply ({came[0]}, then {came[1]})"
             if not set(writes[1]) <= set(writes[0]):
                 yield f"{example.service}: the system cannot tell that the second call repeats the first"
             if left[0] != left[1]:
-                yield f"{example.service}: the second call changes the database once more"
+                yield f"{example.service}: the second call changes what the system holds once more"
 
 
 def _databases(folder: Path) -> Mapping[str, list[str]]:
@@ -132,6 +132,12 @@ def _databases(folder: Path) -> Mapping[str, list[str]]:
         with closing(sqlite3.connect(path)) as database:
             found[path.name] = list(database.iterdump())
     return found
+
+
+def _files(folder: Path) -> Mapping[str, bytes]:
+    """What the contract's own program holds."""
+    paths = (path for path in (folder / "peer").rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 async def concurrency(subject: Subject) -> AsyncIterator[str]:

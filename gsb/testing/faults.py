@@ -6,7 +6,7 @@ Each is a function of the subject that yields what breaks it, or raises ``NotApp
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from gsb.sdk.adapter import Adapter
 from gsb.sdk.errors import Broken, Unavailable
 from gsb.sdk.http import Http
 from gsb.testing.cassette import Cassette, Played, Tape
-from gsb.testing.peer import WISH, Mood, Peer, peering
+from gsb.testing.peer import WISH, Mood, Peer
 from gsb.testing.subject import GRACE, Came, Subject, is_ours
 
 ODD: dict[str, dict[str, Any]] = {
@@ -26,6 +26,8 @@ ODD: dict[str, dict[str, Any]] = {
     "status 302": {"status": 302, "headers": {"Location": "http://127.0.0.1:9/"}},
 }
 """Answers that are HTTP and make no sense."""
+LATE = 0.8
+"""Of what a program says, the part after which it fails: it has understood what it was asked by then."""
 
 
 class NotApplicable(Exception):
@@ -39,9 +41,12 @@ class Scene(NamedTuple):
     adapter: Adapter[Any, Any]
     peer: Peer
     timeout: float
+    said: Mapping[str, int]
+    """How much a program that does well says in the example of each service, in bytes."""
 
     async def call(self, cassette: Cassette) -> Came:
         self.peer.tape = Tape([cassette])
+        self.peer.said_bytes, self.peer.most = 0, int(LATE * self.said.get(cassette.service, 0))
         return await self.subject.call(self.adapter, cassette.asked(), self.timeout * 1.5)
 
 
@@ -52,13 +57,26 @@ async def scene(subject: Subject, *, up: bool = True, timeout: float = GRACE) ->
     table = subject.contract
     if table.peer == "none":
         raise NotApplicable("it reaches nothing over a network that could fail so")
-    async with peering(raw=table.peer == "tcp") as peer:
+    said = await _said(subject) if table.peer == "program" else {}
+    async with subject.served(raw=table.peer == "tcp") as (peer, folder):
         if not up:
             await peer.down()
-        with subject.deployment() as folder:
-            tables = subject.tables(peer.url, faulty=True)
-            async with subject.opened(folder, tables, http=Http(timeout)) as adapter:
-                yield Scene(subject, adapter, peer, timeout)
+        tables = subject.tables(peer.url, faulty=True)
+        async with subject.opened(folder, tables, http=Http(timeout)) as adapter:
+            yield Scene(subject, adapter, peer, timeout, said)
+
+
+async def _said(subject: Subject) -> Mapping[str, int]:
+    found = {}
+    async with (
+        subject.served() as (peer, folder),
+        subject.opened(folder, subject.tables(peer.url), http=Http(GRACE)) as adapter,
+    ):
+        for example in subject.examples():
+            peer.said_bytes = 0
+            await subject.call(adapter, example.asked(), GRACE)
+            found[example.service] = peer.said_bytes
+    return found
 
 
 async def down(subject: Subject) -> AsyncIterator[str]:
@@ -68,7 +86,7 @@ async def down(subject: Subject) -> AsyncIterator[str]:
             came = await at.call(example)
             if not (isinstance(came.error, Unavailable) and not came.error.sent):
                 yield f"{example.service}: nothing listens, and what comes is {came}, not Unavailable(sent=False)"
-        if subject.contract.peer == "http":
+        if subject.answers:
             await at.peer.up()
             for example in subject.examples():
                 if (came := await at.call(example)).reply is None:

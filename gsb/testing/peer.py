@@ -1,16 +1,20 @@
 """The core system of the contract suite: a real server on loopback that plays cassettes, or misbehaves as it is told.
 
 It listens on one port for as long as it lives, but while it is ``DOWN``; each mood is one way in which systems fail. It
-speaks as much HTTP/1.1 (RFC 9112) as it takes to be asked and to answer.
+speaks as much HTTP/1.1 (RFC 9112) as it takes to be asked and to answer. Of other protocols it knows nothing: there it
+stands in front of a program of the adapter's own that does, and breaks what that says.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import NamedTuple
 
 from gsb.testing.cassette import Played, Tape
@@ -18,6 +22,8 @@ from gsb.testing.cassette import Played, Tape
 WISH = 7
 """Seconds for which a throttled adapter is asked to wait."""
 HUNG_UP = (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError)
+START, END = 30.0, 5.0
+"""Seconds that a program has to say where it listens, and to end, on a machine that does many other things."""
 VOLATILE = frozenset({"traceparent", "host", "content-length", "connection", "accept-encoding"})
 """Headers that say nothing of what is asked."""
 
@@ -74,10 +80,15 @@ class Barrier:
 
 class Peer:
     """One system. Give it a ``mood``, and a ``tape`` to play. A ``raw`` one speaks no HTTP: whatever comes in first is
-    what it was asked, and it can only misbehave."""
+    what it was asked, and it can only misbehave. One that stands before the program that listens at ``behind`` passes
+    everything on, and in any mood but ``PLAY`` only the first ``most`` bytes of what the program says."""
 
-    def __init__(self, *, raw: bool = False) -> None:
+    def __init__(self, *, raw: bool = False, behind: int | None = None) -> None:
         self._raw = raw
+        self._behind = behind
+        self.most = 0
+        self.said_bytes = 0
+        """How many of the program's bytes were passed on."""
         self.mood = Mood.PLAY
         self.tape = Tape(())
         self.said = Played(method="GET", path="/")
@@ -122,7 +133,7 @@ class Peer:
             writer.close()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        act = self._noise if self.mood is Mood.NOISE else self._exchange
+        act = self._noise if self.mood is Mood.NOISE else self._exchange if self._behind is None else self._relay
         with suppress(*HUNG_UP):
             while await act(reader, writer):
                 await writer.drain()
@@ -131,6 +142,42 @@ class Peer:
         self.bytes += len(await reader.read(65_536))
         writer.write(b"\x00\x15\x03\x01garbage\r\n\xff\xfe" * 20)
         return False
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._behind)
+        ways = [
+            asyncio.ensure_future(self._asked_of(reader, far_writer)),
+            asyncio.ensure_future(self._said_by(far_reader, writer)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            far_writer.transport.abort()
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+        return False
+
+    async def _asked_of(self, reader: asyncio.StreamReader, far: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(65_536):
+            self.bytes += len(piece)
+            self.asked.set()
+            far.write(piece)
+            await far.drain()
+
+    async def _said_by(self, far: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await far.read(65_536):
+            if self.mood is not Mood.PLAY:
+                piece = piece[: max(0, self.most - self.said_bytes)]
+            self.said_bytes += len(piece)
+            writer.write(piece)
+            await writer.drain()
+            if self.mood is not Mood.PLAY and self.said_bytes >= self.most:
+                break
+        if self.mood is Mood.HALF:
+            writer.write_eof()
+        if self.mood in (Mood.HALF, Mood.SILENT):
+            await asyncio.Event().wait()  # until whoever asked hangs up
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         seen = await self._read(reader)
@@ -188,11 +235,32 @@ def _written(call: Played) -> bytes:
 
 
 @asynccontextmanager
-async def peering(*, raw: bool = False) -> AsyncIterator[Peer]:
+async def peering(*, raw: bool = False, behind: int | None = None) -> AsyncIterator[Peer]:
     """A peer that is up, and gone in the end."""
-    peer = Peer(raw=raw)
+    peer = Peer(raw=raw, behind=behind)
     await peer.up()
     try:
         yield peer
     finally:
         await peer.down()
+
+
+@asynccontextmanager
+async def program(path: Path) -> AsyncIterator[int]:
+    """The port where this Python program listens, started in its own folder: its first line says it. It must end when
+    its standard input does. Raises ValueError if it says no port."""
+    running = await asyncio.create_subprocess_exec(sys.executable, path.name, cwd=path.parent, stdin=PIPE, stdout=PIPE)
+    if running.stdin is None or running.stdout is None:
+        raise ValueError("it has no standard input and output")
+    try:
+        async with asyncio.timeout(START):
+            line = await running.stdout.readline()
+        yield int(line)
+    finally:
+        running.stdin.close()
+        try:
+            async with asyncio.timeout(END):
+                await running.wait()
+        except TimeoutError:
+            running.kill()
+            await running.wait()

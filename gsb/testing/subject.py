@@ -3,6 +3,7 @@
     contract/contract.toml     settings, services with effect and schemas, and what is exempt for which reason
     contract/<name>.json       cassettes: its examples
     contract/<name>.sql        becomes the SQLite database <name>.sqlite in the deployment's folder
+    contract/peer.py           the system itself, for peer = "program"; what it holds lies in contract/peer/
     contract/...               any other file, such as a secret, is copied there
 
 It judges nothing. Adapters are foreign code: whatever one raises is kept as what came of the call.
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from itertools import islice
@@ -39,6 +40,7 @@ from gsb.sdk.errors import AdapterError, Unavailable
 from gsb.sdk.http import Http
 from gsb.sdk.manifest import GROUP
 from gsb.testing.cassette import Cassette, Steps, read_cassettes
+from gsb.testing.peer import Peer, peering, program
 
 SYSTEM = "contract"
 GRACE = 5.0
@@ -65,9 +67,9 @@ class Contract(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    peer: Literal["http", "tcp", "none"] = "http"
-    """What the adapter speaks: HTTP, so that cassettes are played to it; another protocol over TCP, which the suite can
-    only break; or nothing over a network."""
+    peer: Literal["http", "program", "tcp", "none"] = "http"
+    """What the adapter speaks: HTTP, so that cassettes are played to it; another protocol over TCP, in which the
+    contract's own ``peer.py`` answers, or which the suite can only break; or nothing over a network."""
     timeout: float = 0.5
     """Seconds for one call of a system that says nothing: short, since the suite waits for its end."""
     settings: dict[str, Any] = {}
@@ -138,6 +140,25 @@ class Subject:
                 with closing(sqlite3.connect(script.with_suffix(".sqlite"))) as database:
                     database.executescript(script.read_text("utf-8"))
             yield folder
+
+    @property
+    def answers(self) -> bool:
+        """Whether the suite's own system can do more than misbehave."""
+        return self.contract.peer in ("http", "program")
+
+    @asynccontextmanager
+    async def served(self, *, raw: bool = False) -> AsyncIterator[tuple[Peer, Path]]:
+        """The suite's own system, with the program behind it that the contract brings along, and the deployment's
+        folder. ``raw``: it only misbehaves, unless there is such a program. Raises Unfit."""
+        async with AsyncExitStack() as stack:
+            folder, behind = stack.enter_context(self.deployment()), None
+            if self.contract.peer == "program":
+                try:
+                    behind = await stack.enter_async_context(program(folder / "peer.py"))
+                except (ValueError, TimeoutError) as error:
+                    text = "contract/peer.py does not say in its first line at which port it listens"
+                    raise Unfit(text) from error
+            yield await stack.enter_async_context(peering(raw=raw, behind=behind)), folder
 
     def tables(self, url: str, *, faulty: bool = False) -> Tables:
         """The contract's, for a system at this address; ``faulty``: for one that misbehaves."""
