@@ -146,6 +146,10 @@ class Runtime:
         reply = await line.run(line.adapter.find, ask)
         return None if reply is None else _fit(reply)
 
+    async def check(self, system: str) -> None:
+        """Ask the system's adapter whether it can be reached, and nothing else. Raises whatever that raises."""
+        await self._lines[system].adapter.check()
+
     def room(self, system: str, busy: int) -> bool:
         """Whether one more call of the system may begin beside so many; if not, it is wanted."""
         line = self._lines.get(system)

@@ -52,9 +52,11 @@ ROWS = """
         bench.search.fill bench.search.measure
         bench.cluster.ground bench.cluster.raw bench.cluster.flow bench.cluster.latency bench.cluster.measure
         bench.evidence.made bench.evidence.pace bench.evidence.verifying bench.evidence.receipts bench.evidence.measure
+    doctor.found doctor.machine doctor.keys doctor.network doctor.standing doctor.node doctor.systems
+        doctor.examine doctor.bundle doctor
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
-        cli.evidence.witness cli.cluster.migrate cli.cluster.restore cli.cluster.topics
+        cli.evidence.witness cli.cluster.migrate cli.cluster.restore cli.cluster.topics cli.operate.doctor
         cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main bench.cluster.steps
     manual.markdown manual.profile manual.deployment manual.commands manual.adapters manual.pages manual.__main__
 """
@@ -64,6 +66,8 @@ ORDER = {name: place for place, name in enumerate(ROWS.split())}
 MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_FILES = 400, 40, 10
 BLIND = {
     "gsb/broker/kafka/clients.py": "running a foreign client for ever",
+    "gsb/doctor/examine.py": "an examination that fails, which must not hide what the others find",
+    "gsb/doctor/systems.py": "running foreign code, whose every error is a finding",
     "gsb/installed.py": "importing foreign code",
     "gsb/runtime.py": "running foreign code",
     "gsb/testing/contract.py": "running foreign code, whose every error is a broken rule",

@@ -20,6 +20,7 @@ from gsb.cli.evidence.receipt import receipt
 from gsb.cli.evidence.witness import witness
 from gsb.cli.exchanges import dead_letters, exchanges
 from gsb.cli.keygen import keygen
+from gsb.cli.operate.doctor import doctor
 from gsb.cli.serve import serve
 from gsb.cli.top import top
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(check)
+app.command()(doctor)
 app.command()(keygen)
 app.command()(call)
 app.command()(top)

@@ -1,0 +1,61 @@
+"""Every examination, one after the other, each bounded in time; what escapes one is a finding too.
+
+A crash means nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from gsb.catalogue import Catalogue
+from gsb.doctor import keys, machine
+from gsb.doctor.found import Found, trouble
+from gsb.doctor.network import names
+from gsb.doctor.node import node
+from gsb.doctor.standing import kafka, store
+from gsb.doctor.systems import systems
+from gsb.plans import plans
+
+WITHIN = 60.0
+"""Seconds for one examination."""
+
+
+def _secrets(catalogue: Catalogue) -> Iterable[Found]:
+    return keys.secrets(catalogue, [path for plan in plans(catalogue) for path in plan.essence.secrets])
+
+
+LOOKS: tuple[tuple[str, Callable[[Catalogue], Iterable[Found] | AsyncIterator[Found]]], ...] = (
+    ("clock", machine.clock),
+    ("disk", machine.disks),
+    ("open files", machine.files),
+    ("names", names),
+    ("keys", keys.lives),
+    ("secrets", _secrets),
+    ("certificate", keys.certificate),
+    ("store", store),
+    ("kafka", kafka),
+    ("systems", systems),
+    ("node", node),
+)
+"""In the order in which one thing explains the next."""
+
+
+async def examine(catalogue: Catalogue) -> AsyncIterator[Found]:
+    """All that is found, as soon as it is."""
+    for what, look in LOOKS:
+        found: list[Found] = []
+        try:
+            async with asyncio.timeout(WITHIN):
+                looked = look(catalogue)
+                if isinstance(looked, AsyncIterator):
+                    found = [each async for each in looked]
+                else:
+                    found = await asyncio.to_thread(list, looked)
+        except TimeoutError:
+            yield trouble(what, f"nothing could be told within {WITHIN:g} s", "see whether this machine is overloaded")
+        except Exception as error:
+            # An examination that fails must not hide what the others find.
+            yield trouble(what, f"it could not be examined: {type(error).__name__}", "this is a defect: report it")
+        for each in found:
+            yield each

@@ -1,0 +1,362 @@
+"""``gsb doctor``: each thing broken on purpose, and named; what is well, told; nothing secret told or sent along."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import tarfile
+import time
+import uuid
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
+
+from gsb.catalogue import build
+from gsb.cli.operate.doctor import doctor as command
+from gsb.doctor import Found, Grade, examine, keys, machine, write_bundle
+from gsb.doctor.standing import kafka as examine_kafka
+from gsb.evidence.checkpoint import Cosigner
+from gsb.store.sqlite.opened import mark_moved
+from gsb.store.sqlite.rows import VERSION
+from tests.support.canaries import Planted
+from tests.support.certificates import certificate
+from tests.support.deployment import Deployment, free_ports, standard
+from tests.support.node import node_in_process
+from tests.support.stores import PostgresMaker
+
+app = typer.Typer()
+app.command()(command)
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+async def found(deployment: Deployment) -> dict[str, Found]:
+    """What is found, by what it is of; of several of one thing the last."""
+    return {each.what: each async for each in examine(build(deployment.write()))}
+
+
+async def ill(deployment: Deployment) -> dict[str, Found]:
+    """What is in trouble. That no node is at work is no trouble."""
+    return {what: each for what, each in (await found(deployment)).items() if each.grade is Grade.TROUBLE}
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    made = standard(tmp_path)
+    for path in made.folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o600)
+    return made
+
+
+# --- nothing is wrong
+
+
+async def test_a_deployment_that_is_well_is_said_to_be(tmp_path: Path, deployment: Deployment) -> None:
+    async with node_in_process(tmp_path, deployment):
+        told = await found(deployment)
+    assert [each for each in told.values() if each.grade is Grade.TROUBLE] == []
+    assert {"clock", "disk: log", "disk: store", "open files", "names", "keys: the bus"} <= set(told)
+    assert {"keys: agency payroll", "secrets", "store", "system: registry", "node", "recorder", "witness"} <= set(told)
+    assert told["node"].said == f"ready, at {deployment.operations_url}"
+
+
+def test_the_command_prints_one_line_each_and_what_to_do(deployment: Deployment) -> None:
+    code, out, err = run("--config", deployment.write())
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith("WARNING  node: none answers at "))
+    assert lines[at + 1].startswith("         -> start one (gsb serve)")
+    assert "well     system: registry: The registry answers" in lines
+
+
+def test_machines_are_told_the_same(deployment: Deployment) -> None:
+    deployment.gsb["bus"]["keys"][0]["until"] = datetime.now(UTC) + timedelta(days=1)
+    code, out, _ = run("--config", deployment.write(), "--json")
+    told = json.loads(out)
+    assert (code, told["ok"]) == (0, True)
+    bus = next(each for each in told["found"] if each["what"] == "keys: the bus")
+    assert (bus["grade"], bus["do"]) == ("warning", "gsb keygen, then a further [[bus.keys]]")
+
+
+# --- what cannot be examined
+
+
+def test_a_deployment_that_is_not_right_is_in_trouble(deployment: Deployment) -> None:
+    deployment.files["systems/registry.toml"]["agency"] = "nobody"
+    code, out, _ = run("--config", deployment.write())
+    assert code == 1
+    assert out.startswith("TROUBLE  deployment: systems/registry.toml: agency: there is no agency 'nobody'\n")
+
+
+def test_without_a_folder_it_says_so_in_a_line(tmp_path: Path) -> None:
+    code, out, err = run("--config", tmp_path / "nowhere")
+    assert (code, out) == (2, "")
+    assert err == f"gsb: cannot read the deployment: there is no folder {tmp_path / 'nowhere'}\n"
+
+
+# --- the machine
+
+
+async def test_a_clock_that_was_set_back(deployment: Deployment) -> None:
+    store = deployment.write() / "store.db"
+    store.touch()
+    ahead = time.time() + 3600
+    os.utime(store, (ahead, ahead))
+    told = (await found(deployment))["clock"]
+    assert told.grade is Grade.TROUBLE
+    assert "before what was written here last" in told.said
+
+
+async def test_a_disk_that_is_nearly_full(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "LOW", 1 << 62)
+    assert (await found(deployment))["disk: store"].grade is Grade.WARNING
+    monkeypatch.setattr(machine, "LEAST", 1 << 62)
+    assert {"disk: store", "disk: log"} <= set(await ill(deployment))
+
+
+async def test_a_folder_that_cannot_be_written(deployment: Deployment) -> None:
+    deployment.gsb["log"]["path"] = "/proc/gsb-log"
+    told = (await ill(deployment))["disk: log"]
+    assert told.said.startswith("/proc cannot be written: ")
+
+
+async def test_too_few_files(deployment: Deployment) -> None:
+    deployment.gsb["limits"]["connections"] = 1 << 40
+    assert (await found(deployment))["open files"].grade is Grade.WARNING
+
+
+async def test_a_name_that_stands_for_no_address(deployment: Deployment) -> None:
+    deployment.system("tax", adapter="http_json", settings={"url": "http://tax.invalid:8080"})
+    assert (await ill(deployment))["name: tax.invalid"].do == "mend the name, /etc/resolv.conf or DNS"
+
+
+# --- keys and certificates
+
+
+async def test_a_key_that_ends_soon_and_one_that_has_ended(deployment: Deployment) -> None:
+    (key,) = deployment.files["agencies/payroll.toml"]["keys"]
+    key["until"] = datetime.now(UTC) + timedelta(days=7)
+    assert (await found(deployment))["keys: agency payroll"].grade is Grade.WARNING
+    key["until"] = datetime.now(UTC) - timedelta(days=1)
+    assert "no key counts now" in (await ill(deployment))["keys: agency payroll"].said
+
+
+async def test_a_secret_that_everybody_can_read(deployment: Deployment) -> None:
+    (deployment.folder / "store.key").chmod(0o644)
+    told = (await found(deployment))["secrets"]
+    assert told.grade is Grade.WARNING
+    assert "store.key" in told.said
+
+
+def _tls(deployment: Deployment, certificate: Path, key: Path | None = None) -> None:
+    table = {"certificate": str(certificate), "key": str(key or certificate)}
+    deployment.gsb["listen"]["tls"] = table
+
+
+async def test_a_certificate_that_is_for_another_host_or_whose_key_is_another_s(deployment: Deployment) -> None:
+    mine = certificate(deployment.secrets, "bus")
+    _tls(deployment, mine)
+    deployment.gsb["bus"]["base_urls"] = [f"https://localhost:{deployment.port}"]
+    told = (await found(deployment))["certificate"]
+    assert told.grade is Grade.WARNING  # it is good for a day
+    deployment.gsb["bus"]["base_urls"] = [f"https://127.0.0.1:{deployment.port}"]
+    assert (await ill(deployment))["certificate"].said == "it is not for 127.0.0.1"
+    catalogue = build(deployment.write())
+    later = [each.said for each in keys.certificate(catalogue, time.time() + 30 * 86_400)]
+    assert any(said.startswith("it has counted until ") for said in later)
+    earlier = [each.said for each in keys.certificate(catalogue, time.time() - 86_400)]
+    assert any(said.startswith("it counts only from ") for said in earlier)
+
+
+async def test_a_certificate_with_another_s_key(deployment: Deployment) -> None:
+    _tls(deployment, certificate(deployment.secrets, "bus"), certificate(deployment.secrets, "other"))
+    catalogue = build(deployment.write())
+    (told,) = list(keys.certificate(catalogue))
+    assert told.grade is Grade.TROUBLE
+    assert "cannot be used" in told.said
+
+
+# --- the store
+
+
+async def test_a_store_that_is_damaged_newer_or_elsewhere(tmp_path: Path, deployment: Deployment) -> None:
+    async with node_in_process(tmp_path, deployment):
+        assert (await found(deployment))["store"].said.endswith(f"is whole, layout {VERSION}")
+    store = deployment.folder / "store.db"
+    with closing(sqlite3.connect(store)) as db:
+        db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    assert (await ill(deployment))["store"].do == "start the newer program"
+    store.write_bytes(b"SQLite format 3\0" + bytes(5_000))
+    assert (await ill(deployment))["store"].do == "restore the newest backup, then gsb restore"
+    mark_moved(store, "postgresql, schema gsb")
+    assert (await ill(deployment))["store"].said.endswith("was carried to postgresql, schema gsb")
+
+
+def _on_postgres(deployment: Deployment, dsn: str, schema: str = "gsb") -> None:
+    (deployment.folder / "dsn").write_text(f"{dsn}\n")
+    (deployment.folder / "dsn").chmod(0o600)
+    deployment.gsb["store"] = {"kind": "postgres", "dsn": "dsn", "key": "store.key", "schema_name": schema}
+
+
+async def test_a_postgresql_that_is_not_there(deployment: Deployment) -> None:
+    (port,) = free_ports(1)
+    _on_postgres(deployment, f"postgresql://bus:canary-password@127.0.0.1:{port}/gov")
+    told = (await ill(deployment))["store"]
+    assert told.said.startswith("PostgreSQL cannot be reached: ")
+    assert "canary" not in told.said
+
+
+async def test_a_store_on_postgresql(deployment: Deployment, maker: PostgresMaker) -> None:
+    _on_postgres(deployment, maker.dsn, maker.schema)
+    told = await found(deployment)
+    assert told["store: layout"].said == f"schema {maker.schema} is empty: the first start makes the tables"
+    await maker.open()
+    told = await found(deployment)
+    kinds = {"store", "clock: store", "store: durable", "store: layout", "store: connections"}
+    assert {told[kind].grade for kind in kinds} == {Grade.WELL}
+    await maker.rows("UPDATE layout SET version = version + 1, oldest = version + 1")
+    assert (await ill(deployment))["store: layout"].do.startswith("start the newer program")
+    await maker.rows("UPDATE layout SET version = 1, oldest = 1")
+    assert (await found(deployment))["store: layout"].grade is Grade.WARNING
+
+
+async def test_a_server_that_forgets(deployment: Deployment, maker: PostgresMaker) -> None:
+    _on_postgres(deployment, maker.dsn, maker.schema)
+    db = await asyncpg.connect(maker.dsn)
+    try:
+        await db.execute("ALTER SYSTEM SET full_page_writes = off")
+        await db.execute("SELECT pg_reload_conf()")
+        end = time.monotonic() + 30
+        while "store: durable" not in (troubles := await ill(deployment)):
+            assert time.monotonic() < end, troubles
+    finally:
+        await db.execute("ALTER SYSTEM RESET full_page_writes")
+        await db.execute("SELECT pg_reload_conf()")
+        await db.close()
+    assert "full_page_writes = off" in troubles["store: durable"].said
+
+
+# --- Kafka
+
+
+def _on_kafka(deployment: Deployment, brokers: str) -> None:
+    prefix = f"t{uuid.uuid4().hex[:12]}"
+    deployment.gsb["broker"] = {
+        "kind": "kafka",
+        "brokers": brokers.split(","),
+        "topic_prefix": prefix,
+        "replication": 1,
+    }
+
+
+async def test_a_kafka_that_is_not_there(deployment: Deployment) -> None:
+    (port,) = free_ports(1)
+    _on_kafka(deployment, f"127.0.0.1:{port}")
+    assert (await ill(deployment))["kafka"].said.startswith("it cannot be asked: ")
+
+
+async def test_topics_that_are_not_there(deployment: Deployment, kafka: str) -> None:
+    _on_kafka(deployment, kafka)
+    catalogue = build(deployment.write())
+    first, *topics = [each async for each in examine_kafka(catalogue)]
+    assert first == Found("kafka", Grade.WELL, "its brokers answer")
+    assert {(each.grade, each.do) for each in topics} == {(Grade.TROUBLE, "gsb topics apply")}
+    assert len(topics) == 2  # of the system, and of wakes
+
+
+# --- core systems and the node
+
+
+async def test_a_core_system_that_is_down(deployment: Deployment) -> None:
+    (port,) = free_ports(1)
+    deployment.system("tax", adapter="http_json", agency="tax-agency", settings={"url": f"http://127.0.0.1:{port}"})
+    told = (await ill(deployment))["system: tax"]
+    assert told.said == "it cannot be reached, or takes nothing now"
+    assert told.do == "ask tax-agency, look at the way there and at systems/tax.toml"
+
+
+async def test_a_recorder_that_cannot_write(tmp_path: Path, deployment: Deployment) -> None:
+    deployment.gsb["log"] |= {"every": 0.1, "cosign_wait": 0.0, "behind_seconds": 0.5}
+    async with node_in_process(tmp_path, deployment) as it, it.client() as client:
+        await client.call("registry/person/v1", {"id": "P-0001"}, purpose="payroll")
+        end = time.monotonic() + 30
+        while not (years := list(deployment.log_folder.iterdir())):
+            assert time.monotonic() < end
+            await asyncio.sleep(0.05)
+        year = years[0]
+        away = year.rename(tmp_path / "away")
+        year.write_text("no folder")
+        await client.call("registry/person/v1", {"id": "P-0001"}, purpose="payroll")
+        end = time.monotonic() + 30
+        while not {"node", "recorder"} <= set(troubles := await ill(deployment)):
+            assert time.monotonic() < end, troubles
+        year.unlink()
+        away.rename(year)
+    assert troubles["node"].said == "it is not ready: recorder"
+    assert troubles["node"].do == "see whether a recorder runs and can write the log's folder"
+    assert troubles["recorder"].said.endswith("new exchanges are refused")
+
+
+async def test_a_log_that_nobody_witnesses_and_one_that_is_not_cosigned(tmp_path: Path, deployment: Deployment) -> None:
+    async with node_in_process(tmp_path, deployment):
+        assert (await found(deployment))["witness"].said.startswith("nobody witnesses the log")
+    (port,) = free_ports(1)
+    signer = Cosigner("witness.test", Ed25519PrivateKey.generate())
+    witness = {"url": f"http://127.0.0.1:{port}", "key": signer.vkey}
+    deployment.gsb["log"] |= {"witnesses": [witness], "cosignatures": 1, "idle": 1.0, "cosigned_within": 1.5}
+    async with node_in_process(tmp_path, deployment):
+        end = time.monotonic() + 30
+        while not {"node", "witness"} <= set(troubles := await ill(deployment)):
+            assert time.monotonic() < end, troubles
+    assert troubles["witness"].do == "ask the witnesses' operators"
+
+
+# --- the bundle
+
+
+async def test_a_bundle_holds_no_secret_and_nothing_of_a_person(tmp_path: Path, deployment: Deployment) -> None:
+    planted = Planted()
+    token = deployment.secrets / "token.txt"
+    token.write_text(planted.text("token"))
+    settings = {"url": "http://127.0.0.1:9", "auth": {"kind": "bearer", "token": str(token)}}
+    deployment.system("tax", adapter="http_json", settings=settings)
+    key = (deployment.folder / "store.key").read_text().strip()
+    planted.keep("store key", key)
+    planted.keep("bus key", json.loads((deployment.folder / "keys" / "bus.jwk.json").read_text())["d"])
+    person = planted.person()
+    async with node_in_process(tmp_path, deployment) as it, it.client() as client:
+        await client.call("registry/person/v1", {"id": person}, purpose="payroll")
+        catalogue = build(deployment.folder)
+        told = [each async for each in examine(catalogue)]
+        path = tmp_path / "help.tar.gz"
+        names = await write_bundle(path, catalogue, told)
+    with tarfile.open(path) as bundle:
+        parts = {each.name: bundle.extractfile(each).read() for each in bundle.getmembers()}  # type: ignore[union-attr]
+    assert names == ["findings.json", "deployment.json", "versions.json", "metrics.txt"]
+    assert sorted(parts) == sorted(f"help/{name}" for name in names)
+    assert b"gsb_exchanges_accepted_total" in parts["help/metrics.txt"]
+    assert planted.found(parts) == []
+    assert planted.found({"planted": person.encode()}) != []
+
+
+def test_a_bundle_is_not_written_over_a_file(tmp_path: Path, deployment: Deployment) -> None:
+    path = tmp_path / "help.tar.gz"
+    folder = deployment.write()
+    code, _, err = run("--config", folder, "--bundle", path)
+    assert (code, err) == (
+        0,
+        f"{path}: findings.json, deployment.json, versions.json; look at it before you send it\n",
+    )
+    assert run("--config", folder, "--bundle", path)[::2] == (2, f"gsb: {path} is there already\n")
