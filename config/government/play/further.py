@@ -108,6 +108,13 @@ async def vehicles(ledger: Ledger, systems: Systems, mark: str) -> None:
     await ledger.call("tax-authority", "vehicles/vehicle/v1", asked, "its fee", purpose="vehicle-tax")
 
 
+async def investment(ledger: Ledger, systems: Systems, mark: str) -> None:
+    agency = "procurement-authority"
+    await ledger.call(agency, "pim/project/v1", {"project": "PIP-0001"}, "an investment project", purpose="tender")
+    asked, what = {"disbursement": "DSB-000001"}, "a disbursement of it"
+    await ledger.call(agency, "pim/disbursement/v1", asked, what, purpose="contract-follow-up")
+
+
 async def customs(ledger: Ledger, systems: Systems, mark: str) -> None:
     """A batch of declarations goes as a file, and the customs house acknowledges it by another."""
     agency, purpose = "procurement-authority", "customs-clearance"
@@ -150,4 +157,4 @@ async def complaints(ledger: Ledger, systems: Systems, mark: str) -> None:
         await ledger.call(agency, "feedback/status/v1", first, "what became of it", purpose="complaint")
 
 
-SCENES: tuple[Scene, ...] = (personnel, registries, identity, insurance, vehicles, customs, complaints)
+SCENES: tuple[Scene, ...] = (personnel, registries, identity, insurance, vehicles, investment, customs, complaints)

@@ -158,7 +158,7 @@ class Ledger:
         """What moved where."""
         table = Table(title="What moved where", title_justify="left", box=SIMPLE_HEAD, show_edge=False)
         for column in ("from", "service", "to", "what", "outcome", "receipt"):
-            table.add_column(column, overflow="fold")
+            table.add_column(column, overflow="fold", no_wrap=column in ("from", "service"))
         for move in self.moves:
             where = self.site.system(move.service)
             table.add_row(move.agency, move.service, where, move.what, move.outcome, "; ".join(_counted(move)))

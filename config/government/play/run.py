@@ -33,6 +33,8 @@ from config.government.prepare import CONFIG, prepare
 from config.systems.kinto import seed_persons
 
 PEOPLE = 200
+WIDE = 160
+"""Columns of the table where there is no terminal to ask."""
 ROOT = CONFIG.parents[1]
 
 
@@ -79,7 +81,8 @@ async def show(ledger: Ledger, out: Console) -> None:
     command = [GSB, "log", "verify", ledger.site.log, "--key", vkey]
     code, last = await said(*command)
     ledger.report.fact("the whole log, by gsb log verify", "verified", "verified" if code == 0 else last)
-    out.print("", ledger.table(), sep="\n")
+    wide = out if out.is_terminal else Console(highlight=False, width=WIDE)
+    wide.print("", ledger.table(), sep="\n")
 
 
 def people() -> int:

@@ -74,13 +74,10 @@ class Site:
         """What starts the bus."""
         return [GSB, "serve", self.folder]
 
-    def has(self, system: str) -> bool:
-        """Whether this system stands in the deployment."""
-        return (self.folder / "systems" / f"{system}.toml").exists()
-
     def system(self, service: str) -> str:
-        """The title of the system that offers a service."""
-        return str(self._table(f"systems/{service.partition('/')[0]}.toml")["title"])
+        """Behind a service: the program, where the title of its system names one, or else what the system is."""
+        title = str(self._table(f"systems/{service.partition('/')[0]}.toml")["title"])
+        return title.removesuffix(")").rpartition(" (")[2]
 
     def title(self, service: str) -> str:
         """What a service gives."""
