@@ -78,8 +78,8 @@ def size(folder: Path) -> int:
 
 
 def test_the_median_adapter_is_small() -> None:
-    """Of the modules with the adapters' classes: what an integrator writes to speak with a system. Beside it lie tables of
-    settings, rules of law and document standards, which do no I/O."""
+    """Of the modules with the adapters' classes: what an integrator writes to speak with a system. Beside some lie
+    tables of settings, rules of law and document standards, which do no I/O."""
     assert median(code_lines((folder / "__init__.py").read_text("utf-8")) for folder in adapters()) < MEDIAN
 
 
