@@ -252,6 +252,8 @@ async def test_an_answer_that_makes_no_sense_is_broken(answer: bytes, folder: Pa
         b'[{"ocid": "O"}]',
         b'[{"ocid": "O", "package": []}]',
         b'[{"ocid": "O", "package": {"uri": "u"}}]',
+        b'[{"ocid": "O", "package": {"uri": "u", "releases": [{"id": "1", "date": 2026, "tag": []}]}}]',
+        b'[{"ocid": "O", "package": {"uri": "u", "releases": [{"awards": [{"id": 1}, {"id": "1"}]}]}}]',
     ],
     ids=str,
 )

@@ -108,13 +108,13 @@ class Procurement(Adapter[ProcurementSettings, NoSettings]):
             packages = [each["package"] for each in answer.json()["data"] if each["ocid"] == asked["ocid"]]
             if not packages:
                 raise Refused("not_found")
-            if len(packages) > MOST_RELEASES or any(map(ocds.ids_repeat, packages)):
-                raise Broken("too many releases, or two things in one list with the same id")
+            if len(packages) > MOST_RELEASES:
+                raise Broken(f"there are more than {MOST_RELEASES} releases")
             # Merging many releases takes longer than the event loop may be kept.
-            record = await self.context.in_thread(ocds.record, packages, versioned=body.get("versioned", False))
-        except (KeyError, TypeError) as error:
+            record = await self.context.in_thread(ocds.told, packages, versioned=body.get("versioned", False))
+        except (KeyError, TypeError, ValueError) as error:
             raise Broken(f"what is stored are no releases: {type(error).__name__}") from error
-        return Reply(ocds.on_bus(record), note=f"compiled of {len(packages)} releases")
+        return Reply(record, note=f"compiled of {len(packages)} releases")
 
     async def _ask(
         self,

@@ -65,6 +65,13 @@ def record(packages: Iterable[Mapping[str, Any]], *, versioned: bool) -> dict[st
     return made | ({"versionedRelease": merger.create_versioned_release(releases)} if versioned else {})
 
 
+def told(packages: list[Mapping[str, Any]], *, versioned: bool) -> Any:
+    """The record as the bus carries it. Raises what ``record`` raises, and ValueError where an id stands twice."""
+    if ids_repeat(packages):
+        raise ValueError("two things in one list have the same id")
+    return on_bus(record(packages, versioned=versioned))
+
+
 def accepted(exchange: str) -> str:
     """The time in a UUIDv7 (RFC 9562, section 5.7), in milliseconds and UTC."""
     milliseconds = UUID(exchange).int >> 80
