@@ -7,7 +7,6 @@ person is handed on. Only the issuer's document and keys are kept, in memory. A 
 from __future__ import annotations
 
 import base64
-import hmac
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -65,7 +64,7 @@ class Oidc(Adapter[OidcSettings, OidcService]):
         said: Document = {}
         if "id_token" in body:
             said = await self._issuer.claims(body["id_token"])
-            if "nonce" in body and not hmac.compare_digest(str(said.get("nonce")).encode(), body["nonce"].encode()):
+            if "nonce" in body and said.get("nonce") != body["nonce"]:
                 raise Refused("nonce_invalid")
         if "access_token" in body:
             if "id_token" in body and not belongs(said, body["id_token"], body["access_token"]):

@@ -10,6 +10,7 @@ from typing import Any
 
 from gsb_adapters.oidc.settings import LEVELS, Level
 
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 PARTIAL = re.compile(r"0000-.*|[0-9]{4}")
 """A date of birth without its year, or nothing else (OpenID Connect Core, section 5.1)."""
 
@@ -41,7 +42,7 @@ def matches(asserted: str, claims: Mapping[str, Any], name: str) -> bool | None:
     value = claims.get(name)
     if not isinstance(value, str) or not value or claims.get(f"{name.removesuffix('_number')}_verified") is False:
         return None
-    if name == "birthdate" and PARTIAL.fullmatch(value):
+    if DATE.fullmatch(asserted) and PARTIAL.fullmatch(value):
         return None
     return _plain(asserted) == _plain(value)
 
