@@ -291,8 +291,10 @@ def test_each_rule_bites(rule: Rule, path: str, code: str) -> None:
         (
             imports_only_the_sdk,
             "adapters/gsb_adapters/sql/__init__.py",
-            "import sqlalchemy\nfrom gsb.sdk.errors import Broken\nfrom gsb_adapters.sql.settings import Statement\n"
-            "from gsb_adapters.batch import connected",
+            """import sqlalchemy
+from gsb.sdk.errors import Broken
+from gsb_adapters.sql.settings import Statement
+from gsb_adapters.batch import connected""",
         ),
         (has_small_functions, "gsb/x.py", "def long():\n" + "    pass\n" * 39),
         (catches_what_it_names, "gsb/policy.py", "try:\n    pass\nexcept (OSError, ValueError):\n    pass"),
