@@ -1,4 +1,4 @@
-"""What the adapter for digital identities makes of what an issuer says, and which settings it refuses, by themselves."""
+"""What the adapter for digital identities makes of what an issuer says, and the settings it refuses, by themselves."""
 
 from __future__ import annotations
 
