@@ -3,8 +3,8 @@
 # disk), OpenSSL (for an authority's time-stamps), Go with its own packages for transparency logs (for a verifier that
 # is not ours), PostgreSQL (for the store on it; tests start it themselves, what apt starts is not used), Java with
 # Maven (for Apache Kafka, which tests start themselves too), OpenSSH's server (for files that partners exchange), Node
-# with npm (for a client in another language) and Chromium (for the pages). Installs what is missing with apt when it
-# may, and otherwise says what is missing.
+# with npm (for a client in another language), Chromium (for the pages) and Prometheus (for the alerts; only its
+# promtool). Installs what is missing with apt when it may, and otherwise says what is missing.
 #   tools.sh [servers|systems]
 # With "servers" only PostgreSQL, Java and Maven, which make run BACKEND=cluster needs; with "systems" only PostgreSQL and
 # OpenSSH, which make systems needs.
@@ -35,6 +35,7 @@ if [ "$only" = all ]; then
     if [ "${node_major:-0}" -lt 20 ]; then missing+=(nodejs); fi
     command -v npm >/dev/null || missing+=(npm)
     command -v chromium >/dev/null || missing+=(chromium)
+    command -v promtool >/dev/null || missing+=(prometheus)
 fi
 
 if [ ${#missing[@]} -eq 0 ]; then
