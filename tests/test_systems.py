@@ -153,7 +153,11 @@ def test_an_interrupted_build_is_taken_up_again(deps: Path) -> None:
     assert system.missing() is None
 
 
-def test_a_step_that_fails_tells_its_last_line() -> None:
+def test_a_step_that_fails_tells_why() -> None:
+    with pytest.raises(NotInstalled, match=r": no such host$"):
+        run(Pages(), ["sh", "-c", "printf 'a\n\033[31mno such host\033[0m\n\033[0m\n'; exit 1"])
+    with pytest.raises(NotInstalled, match=r": \[ERROR\] no such host$"):
+        run(Pages(), ["sh", "-c", "printf 'looking\n[ERROR] no such host\n[ERROR] see the manual\nbye\n'; exit 1"])
     with pytest.raises(NotInstalled, match=r"Pages, of the tests: sh ended with 3: no such version$"):
         run(Pages(), ["sh", "-c", "echo looking; echo no such version >&2; exit 3"])
     with pytest.raises(NotInstalled, match=r": /nowhere: No such file"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
@@ -22,6 +23,8 @@ ROOT = SYSTEMS.parents[1]
 DEPS = ROOT / ".deps"
 HOST = "127.0.0.1"
 UNPRIVILEGED = ("--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=+dac_override")
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+MARKED = re.compile(r"\[?(error|fatal)\b", re.IGNORECASE)
 
 Command = Sequence[str | Path]
 
@@ -156,7 +159,7 @@ class System(ABC):
 
 
 def run(system: System, command: Command, environment: Mapping[str, str] | None = None) -> str:
-    """Run a step of an installation to its end; what it wrote. Raises NotInstalled with its last line."""
+    """Run a step of an installation to its end; what it wrote. Raises NotInstalled with the line that tells why."""
     try:
         done = subprocess.run(
             command,
@@ -172,9 +175,15 @@ def run(system: System, command: Command, environment: Mapping[str, str] | None 
     except OSError as error:
         raise NotInstalled(f"{system.title}: {command[0]}: {error.strerror}") from None
     if done.returncode:
-        said = [line for line in done.stdout.splitlines() if line.strip()] or ["it said nothing"]
-        raise NotInstalled(f"{system.title}: {command[0]} ended with {done.returncode}: {said[-1]}")
+        raise NotInstalled(f"{system.title}: {command[0]} ended with {done.returncode}: {_telling(done.stdout)}")
     return done.stdout
+
+
+def _telling(said: str) -> str:
+    """The line that tells most: the first that a tool marks as an error, or else the last."""
+    lines = [line.strip() for line in COLOURS.sub("", said).splitlines() if line.strip()]
+    marked = [line for line in lines if MARKED.match(line)]
+    return (marked or lines[-1:] or ["it said nothing"])[0]
 
 
 def unprivileged(command: Command) -> Command:

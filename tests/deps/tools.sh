@@ -6,8 +6,8 @@
 # with npm (for a client in another language), Chromium (for the pages) and Prometheus (for the alerts; only its
 # promtool). Installs what is missing with apt when it may, and otherwise says what is missing.
 #   tools.sh [servers|systems]
-# With "servers" only PostgreSQL, Java and Maven, which make run BACKEND=cluster needs; with "systems" only PostgreSQL and
-# OpenSSH, which make systems needs.
+# With "servers" only PostgreSQL, Java and Maven, which make run BACKEND=cluster needs; with "systems" OpenSSH too, for
+# make systems.
 set -euo pipefail
 
 only=${1:-all}
@@ -15,14 +15,10 @@ repeat="make deps-test"
 if [ "$only" != all ]; then repeat="the command"; fi
 
 missing=()
-wants() { [[ " all $1 " == *" $only "* ]]; }
-
 command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
-if wants servers; then
-    command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
-    command -v mvn >/dev/null || missing+=(maven)
-fi
-if wants systems; then
+command -v java >/dev/null || missing+=(openjdk-17-jre-headless)
+command -v mvn >/dev/null || missing+=(maven)
+if [ "$only" != servers ]; then
     [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
 fi
 if [ "$only" = all ]; then
