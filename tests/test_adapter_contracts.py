@@ -47,3 +47,7 @@ class TestSql(AdapterContract):
 
 class TestTax(AdapterContract):
     adapter = "tax"
+
+
+class TestTreasury(AdapterContract):
+    adapter = "treasury"

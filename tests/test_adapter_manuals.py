@@ -13,7 +13,7 @@ import pytest
 from gsb.config import Service, System
 from gsb.sdk.manifest import GROUP, find_manifest
 
-OURS = ["feedback", "fmis", "hrmis", "http_json", "oidc", "registry", "soap", "sql", "tax"]
+OURS = ["feedback", "fmis", "hrmis", "http_json", "oidc", "registry", "soap", "sql", "tax", "treasury"]
 
 
 def adapter(name: str) -> tuple[Any, str]:

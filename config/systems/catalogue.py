@@ -6,7 +6,7 @@ from importlib import import_module
 
 from config.systems.base import System
 
-NAMES = ("openfisca", "canaille", "tryton", "kinto", "roundup", "sshd", "customshouse", "soap")
+NAMES = ("openfisca", "canaille", "tryton", "kinto", "roundup", "sshd", "bank", "customshouse", "soap")
 """Each is a module or package ``config/systems/NAME`` with its system as ``SYSTEM``."""
 
 

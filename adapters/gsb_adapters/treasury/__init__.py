@@ -1,0 +1,159 @@
+"""Payment orders to a bank and what became of them, as ISO 20022 files over SFTP.
+
+All state lies in folders on the bank's server, so any number of workers share it and none keeps anything. An order is
+a file that is named after the exchange and put once. An answer of the bank counts once it is noted with its order,
+under the name of its own message, and only then is moved away: after a crash it is read again, and changes nothing
+more. A crash anywhere leaves the next call to go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import re
+
+from pydantic import Field
+
+from gsb.sdk import Adapter, NoSettings, Refused, Reply, Request
+from gsb_adapters.batch import Remote, SftpSettings, connected
+from gsb_adapters.batch.iso20022 import Answer, read_answer
+from gsb_adapters.batch.remote import TooLarge
+from gsb_adapters.batch.xml import Unreadable
+from gsb_adapters.treasury.orders import Order, document, message_of, ordered, read_order
+from gsb_adapters.treasury.statement import money, note, statement
+
+MOST_NOTES = 1_000
+MOST_WAITING = 1_000
+MESSAGE = re.compile("[0-9a-f]{32}")
+MESSAGE = re.compile("[0-9a-f]{32}")
+FOLDERS = ("orders", "sent", "notes", "read", "unmatched")
+
+
+class TreasurySettings(SftpSettings):
+    """``[settings]`` of a system with the adapter ``treasury``."""
+
+    debtor: str = Field(min_length=1, max_length=70)
+    """Name of the holder of the accounts, for the bank."""
+    accounts: dict[str, tuple[str, ...]]
+    """Accounts (IBAN) from which is paid, each with the agencies that may order it."""
+    inbox: str = "inbox"
+    """Folder into which orders are put."""
+    archive: str = "archive"
+    """Folder to which the bank moves the orders that it has taken, by renaming."""
+    outbox: str = "outbox"
+    """Folder into which the bank puts its answers, under temporary names until they are whole."""
+    own: str = "bus"
+    """Folder that is the bus's alone: its orders, what was said of them, and the answers that were read."""
+    most_files: int = Field(default=50, ge=1, le=1_000)
+    """Answers of the bank that one call reads, at most."""
+
+
+class Treasury(Adapter[TreasurySettings, NoSettings]):
+    """``payment-order`` and ``payment-status``."""
+
+    Settings = TreasurySettings
+
+    async def check(self) -> None:
+        async with connected(self.context.settings) as remote:
+            await remote.names(self.context.settings.inbox, 1)
+
+    async def handle(self, request: Request) -> Reply:
+        if request.service.endswith("/payment-status/v1"):
+            return await self._status(request)
+        return await self._order(request)
+
+    async def find(self, request: Request) -> Reply | None:
+        if request.service.endswith("/payment-status/v1"):
+            return None
+        async with connected(self.context.settings) as remote:
+            return _told(ordered(request)) if await self._sent(remote, message_of(request)) else None
+
+    # --- orders
+
+    async def _order(self, request: Request) -> Reply:
+        settings, order = self.context.settings, ordered(request)
+        if order.agency not in settings.accounts.get(order.account, ()):
+            raise Refused("account_unknown")
+        content = await self.context.in_thread(document, order, request.body, settings.debtor)
+        async with connected(settings) as remote:
+            if not await self._sent(remote, order.message):
+                if not await remote.exists(self._own(FOLDERS[-1])):
+                    for each in FOLDERS:
+                        await remote.folder(self._own(each))
+                # The bank may answer as soon as it has the file, so ours to hold the answer against is there first.
+                await remote.put(self._own("orders", f"{order.message}.xml"), content)
+                await remote.put(f"{settings.inbox}/{order.message}.xml", content, acts=True)
+                await remote.put(self._own("sent", order.message), b"")
+        return _told(order)
+
+    async def _sent(self, remote: Remote, message: str) -> bool:
+        """Asked in the order in which the file moves on, so that it is not missed between two places."""
+        settings, name = self.context.settings, f"{message}.xml"
+        for path in (self._own("sent", message), f"{settings.inbox}/{name}", f"{settings.archive}/{name}"):
+            if await remote.exists(path):
+                return True
+        return False
+
+    # --- what became of them
+
+    async def _status(self, request: Request) -> Reply:
+        async with connected(self.context.settings) as remote:
+            order = await self._known(remote, request.body["order"])
+            if order is None or order.agency != request.agency:
+                raise Refused("not_found")
+            for name in await remote.names(self.context.settings.outbox, self.context.settings.most_files):
+                await self._take(remote, name)
+            folder = self._own("notes", order.message)
+            notes = [
+                json.loads(await remote.read(f"{folder}/{name}") or b"{}")
+                for name in await remote.names(folder, MOST_NOTES)
+            ]
+            waiting = len(await remote.names(self._own("unmatched"), MOST_WAITING))
+        return Reply(statement(order, notes) | {"unassigned": waiting})
+
+    async def _known(self, remote: Remote, message: str) -> Order | None:
+        content = await remote.read(self._own("orders", f"{message}.xml"))
+        return None if content is None else await self.context.in_thread(read_order, content)
+
+    async def _take(self, remote: Remote, name: str) -> None:
+        """Note what an answer says with each order that it is about, then move it out of the way."""
+        path, fits = f"{self.context.settings.outbox}/{name}", False
+        try:
+            content = await remote.read(path)
+            if content is None:
+                return  # another worker was faster
+            fits = await self._note(remote, await self.context.in_thread(read_answer, content))
+        except (Unreadable, TooLarge):
+            pass
+        now = int(self.context.clock.now() * 1_000)
+        if await remote.move(path, self._own("read" if fits else "unmatched", f"{now}-{name[-100:]}")) and not fits:
+            self.context.log.warning("an answer of the bank does not fit, or not all of it: it waits in unmatched")
+
+    async def _note(self, remote: Remote, answer: Answer) -> bool:
+        """Whether everything in it fits a payment of an order."""
+        fits = bool(answer.said)
+        for message in sorted({said.order for said in answer.said}):
+            order = await self._known(remote, message) if MESSAGE.fullmatch(message) else None
+            if order is None:
+                fits = False
+                continue
+            told = note(order, answer.message, (said for said in answer.said if said.order == message))
+            kept = await self._keep(remote, message, answer, json.dumps(told).encode())
+            fits = fits and kept and not told["unmatched"]
+        return fits
+
+    async def _keep(self, remote: Remote, message: str, answer: Answer, told: bytes) -> bool:
+        """False if another message of the same name said something else: the first one stays."""
+        folder = self._own("notes", message)
+        await remote.folder(folder)
+        path = f"{folder}/{answer.name}-{hashlib.sha256(answer.message.encode()).hexdigest()[:32]}.json"
+        return await remote.put(path, told) or await remote.read(path) == told
+
+    def _own(self, *names: str) -> str:
+        return "/".join((self.context.settings.own, *names))
+
+
+def _told(order: Order) -> Reply:
+    told = {"order": order.message, "reference": order.reference, "payments": len(order.payments)}
+    return Reply(told | {"total": money(order, order.total)})
