@@ -37,6 +37,15 @@ async def personnel(ledger: Ledger, systems: Systems, mark: str) -> None:
     await ledger.call(agency, "hrmis/post/v1", {"post": 7}, "a post, and how many hold it", **options)
 
 
+async def taxes(ledger: Ledger, systems: Systems, mark: str) -> None:
+    """A year is assessed against what was withheld in its months."""
+    gross, withheld = ({"amount": amount, "currency": "XOF"} for amount in ("4200.10", "714.02"))
+    months = [{"month": f"2026-{month:02}", "gross": gross, "withheld": withheld} for month in range(1, 13)]
+    adult = {"tin": "TIN-0000042", "months": months}
+    body = {"tin": adult["tin"], "year": "2026", "adults": [adult]}
+    await ledger.call("payroll-agency", "tax/annual-assessment/v1", body, "a year's taxes", purpose="year-end")
+
+
 async def registries(ledger: Ledger, systems: Systems, mark: str) -> None:
     """A business registers once, and whoever follows the register learns of it."""
     agency, purpose = "tax-authority", "taxation"
@@ -157,4 +166,14 @@ async def complaints(ledger: Ledger, systems: Systems, mark: str) -> None:
         await ledger.call(agency, "feedback/status/v1", first, "what became of it", purpose="complaint")
 
 
-SCENES: tuple[Scene, ...] = (personnel, registries, identity, insurance, vehicles, investment, customs, complaints)
+SCENES: tuple[Scene, ...] = (
+    personnel,
+    taxes,
+    registries,
+    identity,
+    insurance,
+    vehicles,
+    investment,
+    customs,
+    complaints,
+)
