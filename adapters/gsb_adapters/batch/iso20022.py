@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
-from xml.etree.ElementTree import Element
 
-from gsb_adapters.batch.xml import Unreadable, parse
+from gsb_adapters.batch.xml import Element, Unreadable, parse
 
 KINDS = {"CstmrPmtStsRpt": "pain.002", "BkToCstmrDbtCdtNtfctn": "camt.054"}
 STATUSES = {

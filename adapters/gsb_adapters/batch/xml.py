@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from xml.etree.ElementTree import Element, TreeBuilder, tostring
 from xml.parsers.expat import ExpatError, ParserCreate
 
+__all__ = ["Element", "Unreadable", "build", "parse", "written"]
+
 
 class Unreadable(Exception):
     """It is no XML, or has a document type."""

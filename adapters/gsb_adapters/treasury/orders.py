@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
-from xml.etree.ElementTree import Element
 
 from gsb.sdk import Refused, Request
-from gsb_adapters.batch.xml import build, parse, written
+from gsb_adapters.batch.xml import Element, build, parse, written
 
 NAMESPACE = "urn:iso:std:iso:20022:tech:xsd:pain.001.001.03"
 
