@@ -112,8 +112,8 @@ class Feedback(Adapter[FeedbackSettings, NoSettings]):
 
     async def _file(self, body: Any, claim: Claim, token: str) -> Reply:
         settings = self.context.settings
-        text = "\n\n".join([body["text"], *(f"Contact: {contact}" for contact in [body.get("contact")] if contact)])
-        message = {"content": text, "author": settings.user}
+        contact = f"\n\nContact: {body['contact']}" if "contact" in body else ""
+        message = {"content": body["text"] + contact, "author": settings.user}
         issue = {
             "title": body["subject"],
             "messages": [_text(_data(await self._send("POST", "msg", content=message)), "id")],
