@@ -259,7 +259,44 @@ async def test_wherever_a_try_breaks_off_the_next_one_ends_with_one_document(try
 
 
 @module_loop
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5, 7])  # the answer to call 6 may be lost
+async def test_wherever_a_refusal_breaks_off_no_draft_is_left(tryton: Copy) -> None:
+    body = bill()
+    async with opened(Losing, settings(tryton), {}, timeout=60) as fmis:
+        await ask(fmis, "supplier-invoice", body)
+        for number in range(100):
+            asked = request("fmis/supplier-invoice/v1", body)
+            fmis.lose(number)
+            with pytest.raises((Unavailable, Refused)) as raised:
+                await fmis.handle(asked)
+            if isinstance(raised.value, Refused):
+                break
+            with pytest.raises(Refused) as refused:
+                await fmis.handle(asked)
+            assert refused.value.code == "duplicate"
+            assert documents(tryton, asked.service, asked.exchange) == []
+        assert number >= 7
+
+
+@module_loop
+async def test_a_draft_that_another_try_leaves_meanwhile_is_no_duplicate(tryton: Copy) -> None:
+    asked = request("fmis/supplier-invoice/v1", bill())
+    async with opened(Fmis, settings(tryton), {}, timeout=60) as fmis:
+        whole, left = fmis._tryton.call, iter([True])
+
+        async def call(method: str, *params: Any, **more: Any) -> Any:
+            if method.endswith(".post") and next(left, False):
+                await leave_drafts(fmis, asked, 1)
+            return await whole(method, *params, **more)
+
+        fmis._tryton.call = call  # type: ignore[method-assign]
+        with pytest.raises(Unavailable):
+            await fmis.handle(asked)
+        await fmis.handle(asked)
+    assert documents(tryton, asked.service, asked.exchange) == ["posted"]
+
+
+@module_loop
+@pytest.mark.parametrize("number", [1, 4, 5, 7])
 async def test_a_payment_whose_answer_was_lost_is_found(tryton: Copy, number: int) -> None:
     async with opened(Losing, settings(tryton), {}, timeout=60) as fmis:
         posted = await ask(fmis, "supplier-invoice", bill("10.00"))

@@ -142,7 +142,10 @@ async def test_a_tryton_that_stops_is_unavailable_and_one_that_is_back_is_used(t
         with pytest.raises(Unavailable) as raised:
             await hrmis.handle(request("hrmis/employee/v1", {"employee": "E-000002"}))
         assert raised.value.sent is False
+        with pytest.raises(Unavailable):
+            await hrmis.check()
         await system.start()
+        await hrmis.check()
         assert (await ask(hrmis, "employee", {"employee": "E-000002"}))["grade"] == "B"
 
 

@@ -12,7 +12,18 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from gsb.sdk import Adapter, AdapterError, Broken, Context, NoSettings, Refused, Reply, Request, decimal_string
+from gsb.sdk import (
+    Adapter,
+    AdapterError,
+    Broken,
+    Context,
+    NoSettings,
+    Refused,
+    Reply,
+    Request,
+    Unavailable,
+    decimal_string,
+)
 from gsb_adapters.tryton import Client, Record, Session, TrytonSettings, Warned
 
 INVOICE_STATES = {"posted": "open", "paid": "paid", "cancelled": "cancelled"}
@@ -69,7 +80,7 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
         self._tryton = Client(context)
 
     async def check(self) -> None:
-        await self._tryton.session()
+        await self._tryton.check()
 
     async def handle(self, request: Request) -> Reply:
         session, body = await self._tryton.session(), request.body
@@ -80,8 +91,9 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
                 return Reply(_status(session, await self._invoice(session, body["invoice"])))
             case "supplier-payment":
                 return Reply(_status(session, await self._paid(session, request)))
-            case name:
+            case name if name in KINDS:
                 return Reply(_document(session, name, await self._settled(session, name, request)))
+        raise Broken(f"there is no service {request.service}")
 
     async def find(self, request: Request) -> Reply | None:
         session, name = await self._tryton.session(), request.service.split("/")[1]
@@ -152,36 +164,37 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
         # A try that was given up may have gone on in Tryton meanwhile.
         for each in found:
             if each is not one and each["state"] in kind.steps:
-                await self._tryton.call(f"model.{kind.model}.delete", [each["id"]])
-        if one["state"] in kind.done:
-            return one
-        await self._finished(kind, one)
-        one = _first(kind, await self._made(session, kind, request.exchange))
-        if one["state"] not in kind.done:
-            raise Broken("Tryton took every step, and it is still a draft")
-        return one
+                await self._delete(kind, each)
+        return one if one["state"] in kind.done else await self._finished(session, kind, one, request.exchange)
 
-    async def _finished(self, kind: Kind, draft: Record) -> None:
+    async def _finished(self, session: Session, kind: Kind, draft: Record, exchange: str) -> Record:
+        refused = None
         try:
             for step in kind.steps[draft["state"]]:
                 await self._tryton.call(f"model.{kind.model}.{step}", [draft["id"]])
-        except Refused as refused:
-            # Tryton keeps the draft of what it does not accept.
+        except Refused as error:
+            refused = error
+        found = await self._made(session, kind, exchange)
+        one = _first(kind, found)
+        if one["state"] in kind.done:
+            return one
+        if refused is None or len(found) > 1:
+            raise Unavailable("another try is at work on it", sent=True)
+        await self._delete(kind, one)  # Tryton keeps the draft of what it does not accept
+        if isinstance(refused, Warned) and refused.name == "invoice_similar":
+            raise Refused("duplicate", refused.detail) from refused
+        raise refused
+
+    async def _delete(self, kind: Kind, draft: Record) -> None:
+        try:
             await self._tryton.call(f"model.{kind.model}.delete", [draft["id"]])
-            if isinstance(refused, Warned) and refused.name == "invoice_similar":
-                raise Refused("duplicate", refused.detail) from refused
-            raise
+        except Refused as refused:
+            raise Broken(f"a draft cannot be deleted: {refused.detail}") from refused
 
     async def _values(self, session: Session, name: str, request: Request) -> dict[str, Any]:
         """What the draft holds."""
-        match name:
-            case "purchase-order":
-                return await self._order(session, request)
-            case "supplier-invoice":
-                return await self._bill(session, request)
-            case "posting":
-                return await self._entry(session, request)
-        raise Broken(f"this adapter has no service {name}")
+        drafted = {"purchase-order": self._order, "supplier-invoice": self._bill, "posting": self._entry}
+        return await drafted[name](session, request)
 
     async def _order(self, session: Session, request: Request) -> dict[str, Any]:
         body = request.body
@@ -246,7 +259,7 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
 
     async def _entry(self, session: Session, request: Request) -> dict[str, Any]:
         body = request.body
-        amounts = [(line["side"], _positive(session, line["amount"])) for line in body["lines"]]
+        amounts = [(line["side"], _amount(session, line["amount"], positive=True)) for line in body["lines"]]
         if sum(amount if side == "debit" else -amount for side, amount in amounts):
             raise Refused("unbalanced")
         accounts = await self._accounts(session, {line["account"] for line in body["lines"]})
@@ -295,7 +308,7 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
         invoice = await self._invoice(session, body["invoice"])
         if await self._made(session, ENTRY, request.exchange):
             return invoice
-        amount = _positive(session, body["amount"])
+        amount = _amount(session, body["amount"], positive=True)
         await self._period(session, body["date"])
         by_name = [["name", "=", settings.payment_method], ["company", "=", session.company]]
         methods = await self._tryton.read("account.invoice.payment.method", by_name, ["name"], limit=1)
@@ -364,18 +377,11 @@ def _status(session: Session, invoice: Record) -> dict[str, Any]:
     }
 
 
-def _amount(session: Session, money: Mapping[str, str]) -> Decimal:
+def _amount(session: Session, money: Mapping[str, str], *, positive: bool = False) -> Decimal:
     if money["currency"] != session.currency:
         raise Refused("currency_invalid")
     amount = Decimal(money["amount"])
-    if amount != round(amount, session.places):
-        raise Refused("amount_invalid")
-    return amount
-
-
-def _positive(session: Session, money: Mapping[str, str]) -> Decimal:
-    amount = _amount(session, money)
-    if not amount:
+    if amount != round(amount, session.places) or (positive and not amount):
         raise Refused("amount_invalid")
     return amount
 

@@ -56,7 +56,7 @@ class Hrmis(Adapter[TrytonSettings, Question]):
         self._tryton = Client(context)
 
     async def check(self) -> None:
-        await self._tryton.session()
+        await self._tryton.check()
 
     async def handle(self, request: Request) -> Reply:
         question, seen = self.context.services[request.service], scope(request)

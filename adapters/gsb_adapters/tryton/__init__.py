@@ -11,7 +11,7 @@ import asyncio
 import base64
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -54,7 +54,7 @@ class Warned(Refused):
 class Session:
     """One login, and what stays the same as long as it lasts."""
 
-    authorization: str
+    authorization: str = field(repr=False)
     company: int
     currency_id: int
     currency: str
@@ -89,6 +89,10 @@ class Client:
             session = await self.session(instead_of=session)
             answer = await self._post(method, [*params, session.context | more], session.authorization)
         return _result(answer)
+
+    async def check(self) -> None:
+        """Raises ``Unavailable`` or ``Broken`` if Tryton does not answer this user."""
+        await self.call("model.res.user.get_preferences", True)
 
     async def read(
         self,
