@@ -34,6 +34,7 @@ NAMES = ("openfisca", "kinto", "tryton", "sshd")
 SYSTEMS = ("hrmis", "registry", "tax", "fmis", "treasury", "payroll", "payroll-assessment")
 ACCOUNTS = {"gross": "6110", "income_tax": "4470", "social_security_contribution": "4310", "net": "4210"}
 RUN, PAGE, POSTING = "payroll/run/v1", "payroll-assessment/page/v1", "fmis/posting/v1"
+IDENTITY = "registry/identity/v1"
 PERIOD = "2026-09"
 BODY = {"ministry": personnel.MINISTRY, "period": PERIOD, "date": "2026-09-28"}
 KEY = f"payroll-{personnel.MINISTRY}-{PERIOD}"
@@ -122,15 +123,18 @@ async def everything_agrees(place: Government, reply: Any, payments_at_most: int
 
 
 @pytest.mark.slow
-async def test_a_payroll_ends_right_when_the_bus_is_killed_between_posting_and_payment(tmp_path: Path) -> None:
+async def test_a_payroll_ends_right_when_systems_are_away_and_the_bus_is_killed(tmp_path: Path) -> None:
     page, payments = 10, 25
     changes = {"payroll": {"timeout": 5.0, "settings": {"page": page, "payments": payments}}}
     async with government(tmp_path, 60, changes) as place:
-        # The bank cannot be reached, so it cannot have ended when the bus is killed.
+        # The bank cannot be reached, so it cannot have ended when the bus is killed; and the registry is away at first.
         await place.systems["sshd"].stop()
+        await place.systems["kinto"].kill()
         async with place.site.client("public-service-ministry") as ministry:
             asked: dict[str, Any] = {"purpose": "payroll", "idempotency_key": KEY, "sub": "officer-1"}
             run = (await ministry.call(RUN, BODY, **asked, respond_async=True)).exchange
+            await until(lambda: _is(place.count(IDENTITY, "waiting"), 1))
+            await place.systems["kinto"].start()
             await until(lambda: _is(place.count(POSTING, "done"), 1))
             await place.kill()
             await place.systems["sshd"].start()
@@ -138,7 +142,7 @@ async def test_a_payroll_ends_right_when_the_bus_is_killed_between_posting_and_p
             again = await ministry.call(RUN, BODY, **asked)
         await everything_agrees(place, result.body, payments)
         assert (again.replayed, again.body) == (True, result.body)
-        assert [await place.count(name) for name in (RUN, PAGE, POSTING)] == [1, 6, 1]
+        assert [await place.count(name) for name in (RUN, PAGE, IDENTITY, POSTING)] == [1, 6, 60, 1]
 
 
 async def _is(count: Awaitable[int], least: int) -> bool:
