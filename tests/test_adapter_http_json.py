@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from config.systems.running import Copy
 from gsb.sdk import Broken, Clock, Refused, Unavailable
 from gsb_adapters.http_json import HttpJson
 from tests.support.adapters import opened, request
+from tests.support.kinto import PASSWORD, USER, kinto
 from tests.support.sockets import answering, http
-from tests.support.systems import Kinto, kinto
 
 module_loop = pytest.mark.asyncio(loop_scope="module")
 
@@ -49,26 +50,26 @@ SERVICES: dict[str, dict[str, Any]] = {
 }
 
 
-def settings(system: Kinto, **more: Any) -> dict[str, Any]:
-    auth = {"kind": "basic", "user": system.user, "password": "password.txt"}
-    return {"url": system.url, "auth": auth, "check": "/__heartbeat__", **more}
+def settings(system: Copy, **more: Any) -> dict[str, Any]:
+    auth = {"kind": "basic", "user": USER, "password": "password.txt"}
+    return {"url": f"{system.url}/v1", "auth": auth, "check": "/__heartbeat__", **more}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("deployment")
-    (folder / "password.txt").write_text("gsbpw\n")
+    (folder / "password.txt").write_text(f"{PASSWORD}\n")
     return folder
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system(folder: Path) -> AsyncIterator[Kinto]:
+async def system(folder: Path) -> AsyncIterator[Copy]:
     async with kinto(folder) as system:
         yield system
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def registry(system: Kinto, folder: Path) -> AsyncIterator[HttpJson]:
+async def registry(system: Copy, folder: Path) -> AsyncIterator[HttpJson]:
     async with opened(HttpJson, settings(system), SERVICES, folder=folder) as adapter:
         yield adapter
 
@@ -148,9 +149,9 @@ async def test_a_percent_encoded_identifier_stays_one_segment(registry: HttpJson
 
 @pytest.mark.slow
 @module_loop
-async def test_a_password_is_read_anew_at_each_call(system: Kinto, folder: Path) -> None:
+async def test_a_password_is_read_anew_at_each_call(system: Copy, folder: Path) -> None:
     (folder / "other.txt").write_text("wrong")
-    auth = {"kind": "basic", "user": system.user, "password": "other.txt"}
+    auth = {"kind": "basic", "user": USER, "password": "other.txt"}
     check = SERVICES["registry/search/v1"]["path"]
     async with opened(HttpJson, settings(system, auth=auth, check=check), SERVICES, folder=folder) as adapter:
         with pytest.raises(Broken, match="401"):
@@ -171,14 +172,13 @@ async def test_a_stopped_registry_is_unavailable_and_a_started_one_is_back(folde
     async with kinto(folder) as system, opened(HttpJson, settings(system), SERVICES, folder=folder) as adapter:
         await adapter.check()
         await adapter.handle(register("BRN-000001"))
-        await system.server.stop()
+        await system.stop()
         with pytest.raises(Unavailable) as raised:
             await adapter.handle(register("BRN-000002"))
         assert raised.value.sent is False
         with pytest.raises(Unavailable):
             await adapter.check()
-        await system.server.start()
-        await system.seed()
+        await system.start()
         await adapter.check()
         await adapter.handle(register("BRN-000001"))
 
