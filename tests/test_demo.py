@@ -26,6 +26,7 @@ from config.demo import names, personnel
 from config.demo.cluster import changed
 from config.demo.interruption import count_outcomes
 from config.demo.report import Report, Step, describe
+from config.systems.catalogue import named
 from gsb.bench.servers import kafka, postgres
 from gsb.check import check
 from gsb.schema import Schema
@@ -33,7 +34,7 @@ from tests.support.deployment import free_ports
 from tests.support.needs import needs
 
 ROOT = Path(__file__).parents[1]
-OPENFISCA = ROOT / ".deps" / "openfisca" / "bin" / "openfisca"
+LACK = named("openfisca").missing()
 SCHEMAS = sorted((ROOT / "schemas" / "hrmis").rglob("*.json"))
 SOURCES = ("gsb.toml", "systems/tax.toml")
 """Files in which ports stand."""
@@ -179,7 +180,7 @@ def test_a_report_names_what_differed() -> None:
 
 @pytest.mark.slow
 def test_once_it_ends_with_everything_as_expected(copy: Path) -> None:
-    needs(OPENFISCA.exists(), "OpenFisca is not installed: make deps-test")
+    needs(LACK is None, str(LACK))
     code, output = run(copy, "run.py", ONCE="1")
     assert code == 0, output
     assert "steps came out as expected" in output
@@ -197,7 +198,7 @@ def test_once_it_ends_with_everything_as_expected(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_it_fails_when_more_leaves_the_bus_than_was_agreed(copy: Path) -> None:
-    needs(OPENFISCA.exists(), "OpenFisca is not installed: make deps-test")
+    needs(LACK is None, str(LACK))
     path = copy / "config" / "demo" / "agreements" / "payroll-personnel.toml"
     text = path.read_text("utf-8")
     wider = text.replace('"/bank_account"]', '"/bank_account", "/home_address"]')
@@ -211,7 +212,7 @@ def test_it_fails_when_more_leaves_the_bus_than_was_agreed(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_it_stays_up_for_the_calls_that_it_prints(copy: Path) -> None:
-    needs(OPENFISCA.exists(), "OpenFisca is not installed: make deps-test")
+    needs(LACK is None, str(LACK))
     with start(copy, "run.py") as process:
         try:
             printed = list(until_it_stays_up(process))
@@ -253,7 +254,7 @@ def only(lines: list[str], start: str) -> str:
 
 @pytest.mark.slow
 def test_over_kafka_and_postgresql_a_killed_worker_costs_time_and_nothing_else(copy: Path) -> None:
-    needs(OPENFISCA.exists(), "OpenFisca is not installed: make deps-test")
+    needs(LACK is None, str(LACK))
     needs((lack := kafka.missing()) is None, f"{lack}")
     needs(postgres.programs() is not None, f"{postgres.MISSING}: make deps-test")
     code, output = run(copy, "run.py", ONCE="1", BACKEND="cluster")

@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from config.demo.prepare import CONFIG, DATA, KEYS
+from config.systems.base import Command, Place
+from config.systems.openfisca import SYSTEM as ENGINE
 from gsb import jwk
 
 ROOT = CONFIG.parents[1]
 GSB = Path(sys.executable).with_name("gsb")
-OPENFISCA = ROOT / ".deps" / "openfisca" / "bin" / "openfisca"
 MINISTRY = "MOJ"
 STAFF = 300
 """People in that ministry, see names.py."""
@@ -64,12 +65,9 @@ class Site:
         )
         return [(who, parts.hostname or "", parts.port or 80) for who, url in listeners if (parts := urlsplit(url))]
 
-    def tax_command(self) -> list[str | Path]:
-        """OpenFisca with its example country, two workers."""
-        parts = urlsplit(self.tax_url)
-        country = ("--country-package", "openfisca_country_template")
-        where = ("--port", str(parts.port), "--bind", parts.netloc, "--workers", "2")
-        return [OPENFISCA, "serve", *country, *where]
+    def tax_command(self) -> Command:
+        """As ``make systems`` starts it."""
+        return ENGINE.command(Place(DATA, urlsplit(self.tax_url).port or 80))
 
     def bus_command(self, *options: str) -> list[str | Path]:
         return [GSB, "serve", self.folder, *options]

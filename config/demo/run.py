@@ -26,10 +26,11 @@ from rich.console import Console
 
 from config.demo import cluster, invitation, payroll, proof, refusals
 from config.demo.children import NotStarted, Programs, claim
-from config.demo.deployment import OPENFISCA, ROOT, Site
+from config.demo.deployment import ROOT, Site
 from config.demo.interruption import Interruption
 from config.demo.prepare import DATA, prepare
 from config.demo.report import Report, console
+from config.systems.openfisca import SYSTEM as ENGINE
 
 LOCK = ROOT / "var" / "demo.lock"
 EMBEDDED, CLUSTER = "embedded", "cluster"
@@ -141,8 +142,8 @@ async def make_ready(stack: AsyncExitStack, site: Site, report: Report) -> Progr
     """New data and the tax engine. Raises NotStarted."""
     stack.enter_context(locked())
     claim(site.ports())
-    if not OPENFISCA.exists():
-        raise NotStarted(f"there is no {OPENFISCA}; `make run` installs it")
+    if (lack := ENGINE.missing()) is not None:
+        raise NotStarted(f"{lack}, and so does make run")
     with report.preparing("keys and personnel database") as notes:
         notes.extend(f"{made.name} made" for made in prepare(fresh=True) if made.new)
     programs = Programs(stack, report, ROOT, DATA)
