@@ -208,6 +208,9 @@ async def test_a_register_that_was_killed_has_what_it_had_said(system: Copy, reg
     asked = registration("BRN-000600")
     reply = await registry.handle(asked)
     await system.kill()
+    async with asyncio.timeout(TOLD_WITHIN):
+        while (system.place.folder / "data/postmaster.pid").exists():  # its database ends by itself, in order
+            await asyncio.sleep(0.05)
     with pytest.raises(Unavailable) as raised:
         await registry.handle(asked)
     assert raised.value.sent is False

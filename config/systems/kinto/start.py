@@ -3,7 +3,8 @@
     start.py DATA SOCKET PROGRAMS COMMAND...
 
 So there is one process to be stopped or killed. PostgreSQL is its child and gets SIGINT from the kernel when it ends,
-however it ends: neither outlives the other. A crash loses nothing that was committed; the next start recovers.
+however it ends: it stops in order then, and leaves no shared memory behind. A crash loses nothing that was committed;
+the next start waits for what is still leaving, and recovers.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def postgres(data: Path, socket: str, programs: Path) -> None:
     while time.monotonic() < until:
         # One that was killed a moment ago may still be leaving, and then a new one ends at once.
         if server is None or server.poll() is not None:
-            server = subprocess.Popen(command)
+            # In a session of its own: whoever kills the group of this process leaves it the time to end in order.
+            server = subprocess.Popen(command, start_new_session=True)
         if subprocess.run(asked, check=False).returncode == 0 and server.poll() is None:
             return
         time.sleep(PAUSE)
