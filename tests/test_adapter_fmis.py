@@ -208,6 +208,31 @@ async def test_what_the_user_has_no_right_to_is_for_an_operator(tryton: Copy, tm
             await ask(fmis, "supplier-invoice", bill())
 
 
+@module_loop
+@pytest.mark.parametrize(
+    ("setting", "service", "body"),
+    [
+        ("journal", "posting", entry()),
+        ("invoice_journal", "supplier-invoice", bill()),
+        ("payment_method", "supplier-payment", payment("", "1.00")),
+    ],
+)
+async def test_what_the_settings_name_and_the_books_lack_is_for_an_operator(
+    fmis: Fmis, tryton: Copy, setting: str, service: str, body: Any
+) -> None:
+    if service == "supplier-payment":
+        body = body | {"invoice": (await ask(fmis, "supplier-invoice", bill()))["invoice"]}
+    async with opened(Fmis, settings(tryton, **{setting: "NONE"}), {}) as other:
+        with pytest.raises(Broken, match="NONE"):
+            await ask(other, service, body)
+
+
+@module_loop
+async def test_a_service_that_it_does_not_have_is_for_an_operator(fmis: Fmis) -> None:
+    with pytest.raises(Broken, match="no service"):
+        await fmis.handle(request("fmis/nonesuch/v1", {}))
+
+
 # --- one effect
 
 

@@ -153,7 +153,7 @@ def fake(server: Listener, folder: Path) -> dict[str, Any]:
     return {"url": server.url, "database": "gov", "user": "gsb", "password": str(folder / "password")}
 
 
-LOGIN = {
+LOGIN: dict[str, Any] = {
     "common.db.login": [2, "token"],
     "model.res.user.get_preferences": {"company": 1},
     "model.company.company.read": [{"id": 1, "currency.": {"id": 1, "code": "XOF", "digits": 2}}],
@@ -215,6 +215,32 @@ async def test_results_that_make_no_sense_are_broken(tmp_path: Path, result: Any
     (tmp_path / "password").write_text("right")
     async with answers(result=result) as server, opened(Fmis, fake(server, tmp_path), {}) as fmis:
         with pytest.raises(Broken):
+            await fmis.handle(asked())
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("model.res.user.get_preferences", {}),
+        ("model.res.user.get_preferences", ["odd"]),
+        ("model.company.company.read", []),
+        ("model.company.company.read", [{"id": 1, "currency.": None}]),
+    ],
+)
+async def test_a_user_without_company_or_currency_is_for_an_operator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, said: Any
+) -> None:
+    (tmp_path / "password").write_text("right")
+    monkeypatch.setitem(LOGIN, method, said)
+    async with answers(result=[]) as server, opened(Fmis, fake(server, tmp_path), {}) as fmis:
+        with pytest.raises(Broken, match="has no"):
+            await fmis.handle(asked())
+
+
+async def test_an_answer_that_is_neither_result_nor_error_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("right")
+    async with answers() as server, opened(Fmis, fake(server, tmp_path), {}) as fmis:
+        with pytest.raises(Broken, match="neither"):
             await fmis.handle(asked())
 
 
