@@ -19,6 +19,7 @@ from tests.support.needs import needs
 from tests.support.real import real
 from tests.support.registry import BUSINESSES, SERVICES, adapter, as_registrar, ask, fits, registration, told
 from tests.support.sockets import answering, http
+from tests.support.survival import until
 
 TOLD_WITHIN = 30.0
 module_loop = pytest.mark.asyncio(loop_scope="module")
@@ -208,9 +209,11 @@ async def test_a_register_that_was_killed_has_what_it_had_said(system: Copy, reg
     asked = registration("BRN-000600")
     reply = await registry.handle(asked)
     await system.kill()
-    async with asyncio.timeout(TOLD_WITHIN):
-        while (system.place.folder / "data/postmaster.pid").exists():  # its database ends by itself, in order
-            await asyncio.sleep(0.05)
+
+    async def database_is_gone() -> bool:
+        return not (system.place.folder / "data/postmaster.pid").exists()
+
+    await until(database_is_gone, "the database does not end by itself, in order")
     with pytest.raises(Unavailable) as raised:
         await registry.handle(asked)
     assert raised.value.sent is False
