@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from gsb.sdk import Unavailable
 from gsb_adapters.batch import SftpSettings, connected
 from gsb_adapters.batch.remote import TooLarge
 from gsb_adapters.batch.xml import Unreadable, build, parse, written
+from tests.support.breaking import Cutting, Falling
 from tests.support.real import real
 from tests.support.sockets import listening
 
@@ -217,33 +217,6 @@ async def test_a_folder_that_is_not_there_or_closed_was_not_sent(sshd: Copy) -> 
     assert "SFTPNoSuchFile" in raised.value.detail
 
 
-class Cutting:
-    """Between the adapter and the server: hangs up once so many bytes have gone there."""
-
-    def __init__(self, port: int, most: int) -> None:
-        self._port = port
-        self._left = most
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
-
-        async def back() -> None:
-            with suppress(OSError):
-                while piece := await far_reader.read(65_536):
-                    writer.write(piece)
-            writer.close()
-
-        answering = asyncio.create_task(back())
-        try:
-            while self._left > 0 and (piece := await reader.read(min(self._left, 65_536))):
-                self._left -= len(piece)
-                far_writer.write(piece)
-                await far_writer.drain()
-        finally:
-            far_writer.close()
-            await asyncio.gather(answering, return_exceptions=True)
-
-
 @pytest.mark.slow
 async def test_a_file_is_there_whole_or_not_at_all_wherever_the_connection_breaks(sshd: Copy, account: Path) -> None:
     content = CONTENT[:2_000]
@@ -265,35 +238,6 @@ async def test_a_file_is_there_whole_or_not_at_all_wherever_the_connection_break
         if told[-3:] == ["put"] * 3:
             break
     assert {"put", "sent=False"} <= set(told)
-
-
-class Falling:
-    """Between the adapter and the server: says nothing more once so many bytes have come back."""
-
-    def __init__(self, port: int, most: int) -> None:
-        self._port = port
-        self._left = most
-        self.silent = asyncio.Event()
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
-
-        async def there() -> None:
-            while piece := await reader.read(65_536):
-                far_writer.write(piece)
-
-        asking = asyncio.create_task(there())
-        try:
-            while self._left > 0 and (piece := await far_reader.read(self._left)):
-                self._left -= len(piece)
-                writer.write(piece)
-            if self._left == 0:
-                self.silent.set()
-                await asking
-        finally:
-            asking.cancel()
-            far_writer.transport.abort()
-            await asyncio.gather(asking, return_exceptions=True)
 
 
 @pytest.mark.slow

@@ -22,7 +22,9 @@ from gsb_adapters.treasury.orders import Order, ordered, read_order
 from gsb_adapters.treasury.statement import statement
 from tests.support.adapters import opened, request
 from tests.support.banking import ACCOUNT, CLOSED, NAME, OPEN, ORDER, REQUEST, STATUS, Site, message, money, ordering
+from tests.support.breaking import Cutting
 from tests.support.real import real
+from tests.support.sockets import listening
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +168,27 @@ async def test_of_many_who_send_the_same_order_one_does(site: Site) -> None:
     assert len({json.dumps(each.body) for each in replies}) == 1
     await site.until(asked, state="settled")
     assert len(site.taken(asked)) == 1
+
+
+@pytest.mark.slow
+async def test_an_order_that_breaks_off_anywhere_and_is_repeated_is_sent_once(site: Site) -> None:
+    came: list[bool | None] = []
+    for most in range(2_500, 20_000, 500):
+        asked, sent = ordering(), None
+        async with listening(Cutting(site.sshd.port, most)) as listener, site.another(port=listener.port) as adapter:
+            try:
+                await adapter.handle(asked)
+            except Unavailable as error:
+                sent = error.sent
+        found = await site.adapter.find(asked)
+        assert found is None or sent is not False
+        await site.adapter.handle(asked)
+        await site.quiet()
+        assert len(site.taken(asked)) == 1
+        came.append(sent)
+        if came[-2:] == [None, None]:
+            break
+    assert {None, False, True} <= set(came)
 
 
 async def test_what_is_sent_depends_on_nothing_but_the_exchange(site: Site) -> None:

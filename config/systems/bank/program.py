@@ -92,10 +92,10 @@ class Bank:
 
     def work(self) -> None:
         """Take what is there now."""
-        conduct = self.conduct()
-        if conduct.shut:
+        conduct, inbox = self.conduct(), self.account / "inbox"
+        if conduct.shut or not inbox.is_dir():
             return
-        for path in sorted((self.account / "inbox").iterdir()):
+        for path in sorted(inbox.iterdir()):
             if path.is_file() and not path.name.startswith("."):
                 self.take(path, conduct)
                 path.rename(self.account / "archive" / path.name)
