@@ -271,6 +271,12 @@ def test_the_catalogue_names_every_system_that_there_is() -> None:
     assert [system.name for system in systems()] == list(NAMES)
 
 
+def test_whoever_comes_new_is_told_of_every_system() -> None:
+    told = (ROOT / "config" / "systems" / "README.md").read_text("utf-8")
+    rows = {f"| {system.title.partition(',')[0]} | {system.port or ''}".rstrip() for system in systems()}
+    assert [row for row in rows if row not in told] == []
+
+
 @pytest.mark.slow
 def test_the_government_is_right_as_soon_as_all_is_laid(tmp_path: Path) -> None:
     config = tmp_path / "config" / "government"
