@@ -44,7 +44,7 @@ def claim(ports: Sequence[tuple[str, str, int]]) -> None:
                 probe.bind((host, port))
             except OSError as error:
                 taken = f"{host}:{port}, where {who} would listen, is taken ({error.strerror})"
-                raise PortTaken(f"{taken}; end what listens there, or change the port in config/demo") from None
+                raise PortTaken(f"{taken}; end what listens there, or change the port in the deployment") from None
 
 
 @dataclass(slots=True)
