@@ -16,7 +16,7 @@ import pytest
 
 from config.systems.bank import conduct
 from config.systems.running import Copy
-from gsb.sdk import Refused, Reply, Unavailable
+from gsb.sdk import Broken, Refused, Reply, Unavailable
 from gsb_adapters.treasury import Treasury
 from gsb_adapters.treasury.orders import Order, ordered, read_order
 from gsb_adapters.treasury.statement import statement
@@ -119,6 +119,19 @@ async def test_a_bank_that_answers_late_leaves_everything_pending(site: Site) ->
     assert (status["state"], told(status)) == ("pending", [("pending", None)] * 2)
     site.bank_is()
     await site.until(asked, state="settled")
+
+
+async def test_a_bank_that_is_killed_at_work_pays_each_order_once(site: Site) -> None:
+    orders = [ordering() for _ in range(6)]
+    for number, asked in enumerate(orders):
+        await site.adapter.handle(asked)
+        if number == 2:
+            await site.bank.kill()
+    await site.bank.start()
+    for asked in orders:
+        status = await site.until(asked, state="settled")
+        assert (status["unmatched"], status["unassigned"]) == ([], 0)
+        assert len(site.taken(asked)) == 1
 
 
 @pytest.mark.slow
@@ -243,6 +256,13 @@ async def test_agencies_see_and_spend_only_what_is_theirs(site: Site) -> None:
     with pytest.raises(Refused) as raised:
         await site.adapter.handle(request(ORDER, asked.body, agency="customs"))
     assert raised.value.code == "account_unknown"
+
+
+async def test_an_account_without_its_folders_is_told_when_it_is_checked(site: Site) -> None:
+    for name in ("inbox", "archive", "outbox"):
+        async with site.another(**{name: "nowhere"}) as adapter:
+            with pytest.raises(Broken, match="no folder nowhere"):
+                await adapter.check()
 
 
 # --- the bank's files

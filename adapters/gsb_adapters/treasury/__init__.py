@@ -14,7 +14,7 @@ import re
 
 from pydantic import Field
 
-from gsb.sdk import Adapter, NoSettings, Refused, Reply, Request
+from gsb.sdk import Adapter, Broken, NoSettings, Refused, Reply, Request
 from gsb_adapters.batch import Remote, SftpSettings, connected
 from gsb_adapters.batch.iso20022 import Answer, read_answer
 from gsb_adapters.batch.remote import TooLarge
@@ -54,8 +54,11 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
     Settings = TreasurySettings
 
     async def check(self) -> None:
-        async with connected(self.context.settings) as remote:
-            await remote.names(self.context.settings.inbox, 1)
+        settings = self.context.settings
+        async with connected(settings) as remote:
+            for folder in (settings.inbox, settings.archive, settings.outbox):
+                if not await remote.exists(folder):
+                    raise Broken(f"the bank's account has no folder {folder}")
 
     async def handle(self, request: Request) -> Reply:
         if request.service.endswith("/payment-status/v1"):
