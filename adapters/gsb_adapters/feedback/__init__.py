@@ -8,7 +8,6 @@ token was made to expire, so after that time it is certain that none will come, 
 
 from __future__ import annotations
 
-import base64
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
@@ -28,6 +27,7 @@ from gsb.sdk import (
     SecretFile,
     Unavailable,
 )
+from gsb_adapters.rest import basic, items, member, text
 
 State = Literal["RECEIVED", "IN_PROGRESS", "RESOLVED"]
 CLASSIC: dict[str, State] = {
@@ -97,16 +97,15 @@ class Feedback(Adapter[FeedbackSettings, NoSettings]):
         if left > 0:
             raise Unavailable("another try of this exchange may be at work", sent=True, after=left)
         # In this order: whoever finds the claim knows that the token expires no later than so long after it.
-        token = _text(
-            _data(await self._send("POST", "issue/@poe", content={"lifetime": self.context.settings.hold})), "link"
-        )
+        lifetime = {"lifetime": self.context.settings.hold}
+        token = text(_data(await self._send("POST", "issue/@poe", content=lifetime)), "link").rpartition("/")[2]
         name = f"{request.exchange}.{len(claims) + 1}"
         answer = await self._send("POST", self.context.settings.claims, content={"name": name})
         if answer.status == 409:
             raise Unavailable("another try of this exchange has begun", sent=True, after=self._given_up_after)
-        claim = Claim(_text(_data(answer), "id"), now)
+        claim = Claim(text(_data(answer), "id"), now)
         try:
-            return await self._file(request.body, claim, token.rpartition("/")[2])
+            return await self._file(request.body, claim, token)
         except Unavailable as error:  # whatever happened to this call, the claim before it arrived
             raise Unavailable(error.detail, sent=True, after=error.after) from error
 
@@ -116,12 +115,12 @@ class Feedback(Adapter[FeedbackSettings, NoSettings]):
         message = {"content": body["text"] + contact, "author": settings.user}
         issue = {
             "title": body["subject"],
-            "messages": [_text(_data(await self._send("POST", "msg", content=message)), "id")],
+            "messages": [text(_data(await self._send("POST", "msg", content=message)), "id")],
             settings.claims: [claim.id],
         }
         answer = await self._send("POST", f"issue/@poe/{quote(token, safe='')}", content=issue)
         if answer.status != 400:
-            return Reply({"complaint": _text(_data(answer), "id")})
+            return Reply({"complaint": text(_data(answer), "id")})
         # A token that was used or has expired: the request was repeated on its way, or took too long.
         if (filed := await self._filed([claim])) is not None:
             return filed
@@ -136,41 +135,37 @@ class Feedback(Adapter[FeedbackSettings, NoSettings]):
     async def _claims(self, exchange: str) -> tuple[list[Claim], datetime]:
         """Those of an exchange, and what time it is, both as Roundup says."""
         answer = await self._send("GET", self.context.settings.claims, {"name": exchange, "@fields": "name,creation"})
-        found = _collection(answer)
-        return [Claim(_text(each, "id"), _when(_text(each, "creation"))) for each in found], _now(answer)
+        found = items(_data(answer), "collection")
+        return [Claim(text(each, "id"), _when(text(each, "creation"))) for each in found], _now(answer)
 
     async def _filed(self, claims: list[Claim]) -> Reply | None:
         if not claims:
             return None
         named = {self.context.settings.claims: ",".join(claim.id for claim in claims)}
-        found = _collection(await self._send("GET", "issue", named))
-        return Reply({"complaint": _text(found[0], "id")}) if found else None
+        found = items(_data(await self._send("GET", "issue", named)), "collection")
+        return Reply({"complaint": text(found[0], "id")}) if found else None
 
     async def _status(self, complaint: str) -> Reply:
         wanted = {"@fields": "status,creation,activity", "@verbose": 2}
         answer = await self._send("GET", f"issue/{quote(complaint, safe='')}", wanted)
         if answer.status == 404 and b"no such issue" in answer.body:
             raise Refused("not_found")
-        issue = _member(_data(answer), "attributes")
-        state = self.context.settings.states.get(_text(_member(issue, "status"), "name"))
+        issue = member(_data(answer), "attributes")
+        state = self.context.settings.states.get(text(member(issue, "status"), "name"))
         if state is None:
             raise Broken("the complaint has a status that the settings do not explain")
         times = {
-            name: _when(_text(issue, kept)) for name, kept in (("received_at", "creation"), ("changed_at", "activity"))
+            name: _when(text(issue, kept)) for name, kept in (("received_at", "creation"), ("changed_at", "activity"))
         }
         shown = {name: f"{when:%Y-%m-%dT%H:%M:%SZ}" for name, when in times.items()}
         return Reply({"complaint": complaint, "state": state, **shown})
 
     async def _send(self, method: str, item: str, query: Any = None, *, content: Any = None) -> HttpReply:
         settings = self.context.settings
-        try:
-            secret = f"{settings.user}:{settings.password.read()}".encode()
-        except (OSError, UnicodeError) as error:
-            raise Unavailable("the password's file cannot be read", sent=False) from error
         web = settings.web or f"{settings.url}/"
         origin = urlsplit(web)
         headers = {
-            "Authorization": f"Basic {base64.b64encode(secret).decode()}",
+            **basic(settings.user, settings.password),
             "X-Requested-With": "rest",
             "Host": origin.netloc,
             "Origin": f"{origin.scheme}://{origin.netloc}",
@@ -191,32 +186,12 @@ def _error(answer: HttpReply) -> Broken:
 def _data(answer: HttpReply) -> Any:
     if answer.status not in (200, 201):
         raise _error(answer)
-    return _member(answer.json(), "data")
+    return member(answer.json(), "data")
 
 
-def _collection(answer: HttpReply) -> list[Any]:
-    found = _member(_data(answer), "collection")
-    if not isinstance(found, list):
-        raise Broken("the answer is no list")
-    return found
-
-
-def _member(value: Any, name: str) -> Any:
-    if not isinstance(value, dict) or name not in value:
-        raise Broken(f"the answer has no {name}")
-    return value[name]
-
-
-def _text(value: Any, name: str) -> str:
-    text = _member(value, name)
-    if not isinstance(text, str):
-        raise Broken(f"{name} is no text")
-    return text
-
-
-def _when(text: str) -> datetime:
+def _when(written: str) -> datetime:
     try:
-        return datetime.strptime(text, "%Y-%m-%d.%H:%M:%S").replace(tzinfo=UTC)
+        return datetime.strptime(written, "%Y-%m-%d.%H:%M:%S").replace(tzinfo=UTC)
     except ValueError as error:
         raise Broken("a time is not written as Roundup writes it") from error
 

@@ -6,7 +6,6 @@ middle of a registration means that it may have been sent; the record names its 
 
 from __future__ import annotations
 
-import base64
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from gsb.sdk import (
     SecretFile,
     Unavailable,
 )
+from gsb_adapters.rest import basic, items, member, members
 
 COLLECTION = r"^[A-Za-z0-9_-]+/[A-Za-z0-9_-]+$"
 LONGEST_PAUSE = 300.0
@@ -96,9 +96,7 @@ class Registry(Adapter[RegistrySettings, NoSettings]):
         path = f"{_records(self.context.settings.businesses)}/{quote(request.body['brn'], safe='')}"
         answer = await self._ask("PUT", path, json={"data": entry}, headers={"If-None-Match": "*"})
         said = answer.json()
-        record = _object(
-            _member(_member(said, "details"), "existing") if answer.status == 412 else _member(said, "data")
-        )
+        record = members(member(member(said, "details"), "existing") if answer.status == 412 else member(said, "data"))
         if record.get("brn") == request.body["brn"] and record.get("exchange") == request.exchange:
             return _registration(record)
         if answer.status == 412:
@@ -119,10 +117,8 @@ class Registry(Adapter[RegistrySettings, NoSettings]):
         # A register that was set back to an earlier state has forgotten what came after it, removals too.
         if int(since) > newest:
             raise Refused("cursor_unknown")
-        seen, horizon = _member(answer.json(), "data"), now - self.context.settings.settle * 1000
-        if not isinstance(seen, list):
-            raise Broken("the answer is no page of changes")
-        settled = [each for each in seen if _milliseconds(_member(each, "last_modified")) <= horizon]
+        seen, horizon = items(answer.json(), "data"), now - self.context.settings.settle * 1000
+        settled = [each for each in seen if _milliseconds(member(each, "last_modified")) <= horizon]
         return Reply(
             {
                 "changes": [_change(each) for each in settled],
@@ -135,12 +131,12 @@ class Registry(Adapter[RegistrySettings, NoSettings]):
         person = await self._look_up(self.context.settings.persons, claimed["national_id"])
         if person is None:
             return Reply({"registered": False, "alive": False, "matches": False})
-        matches = all(_plain(_member(person, name)) == _plain(claimed[name]) for name in PERSON)
+        matches = all(_plain(member(person, name)) == _plain(claimed[name]) for name in PERSON)
         return Reply({"registered": True, "alive": "died_on" not in person, "matches": matches})
 
     async def _look_up(self, collection: str, key: str) -> dict[str, Any] | None:
         answer = await self._ask("GET", f"{_records(collection)}/{quote(key, safe='')}")
-        return None if answer.status == 404 else _object(_member(answer.json(), "data"))
+        return None if answer.status == 404 else members(member(answer.json(), "data"))
 
     async def _ask(self, method: str, path: str, **more: Any) -> HttpReply:
         """The answer, if it is a good one, says that there is no such record, or that there is one already."""
@@ -148,11 +144,7 @@ class Registry(Adapter[RegistrySettings, NoSettings]):
         left = self._paused_until - clock.steady()
         if left > 0:
             raise Unavailable("the register asked for a pause", sent=False, after=left)
-        try:
-            secret = f"{settings.user}:{settings.password.read()}".encode()
-        except (OSError, UnicodeError) as error:
-            raise Unavailable("the password's file cannot be read", sent=False) from error
-        headers = {"Authorization": f"Basic {base64.b64encode(secret).decode()}", **more.pop("headers", {})}
+        headers = basic(settings.user, settings.password) | more.pop("headers", {})
         answer = await self.context.http.request(method, settings.url + path, headers=headers, **more)
         pause = min(answer.after("Backoff") or 0.0, LONGEST_PAUSE)
         self._paused_until = max(self._paused_until, clock.steady() + pause)
@@ -169,7 +161,7 @@ def _records(collection: str) -> str:
 def _absent(answer: HttpReply) -> bool:
     """Whether it is the record that is missing. A missing collection is a mistake in the settings and says nothing of
     anybody: a whole people would seem unregistered."""
-    return answer.status == 404 and _member(_member(answer.json(), "details"), "resource_name") == "record"
+    return answer.status == 404 and member(member(answer.json(), "details"), "resource_name") == "record"
 
 
 def _error(answer: HttpReply) -> Exception:
@@ -180,18 +172,6 @@ def _error(answer: HttpReply) -> Exception:
     if answer.status in (*UNTOUCHED, 502, 503, 504):
         return Unavailable(detail, sent=answer.status not in UNTOUCHED, after=answer.after())
     return Broken(detail)
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Broken("the answer has something else where an object should be")
-    return value
-
-
-def _member(value: Any, name: str) -> Any:
-    if name not in _object(value):
-        raise Broken(f"the answer has no {name}")
-    return value[name]
 
 
 def _now(answer: HttpReply) -> float:
@@ -211,18 +191,18 @@ def _milliseconds(value: Any) -> int:
 
 
 def _registration(record: Mapping[str, Any]) -> Reply:
-    return Reply({name: _member(record, name) for name in ("brn", "registered_on")})
+    return Reply({name: member(record, name) for name in ("brn", "registered_on")})
 
 
 def _business(record: Any) -> dict[str, Any]:
-    _member(record, "brn")
+    member(record, "brn")
     return {name: record[name] for name in BUSINESS if name in record}
 
 
 def _change(record: Any) -> dict[str, Any]:
     """One line of the feed. Of a record that is gone Kinto keeps its id and when it went."""
     when = datetime.fromtimestamp(_milliseconds(record["last_modified"]) / 1000, UTC)
-    line = {"brn": _member(record, "id"), "at": when.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
+    line = {"brn": member(record, "id"), "at": when.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
     if record.get("deleted"):
         return {**line, "change": "removed"}
     return {**line, "change": "set", "business": _business(record)}
