@@ -1,0 +1,218 @@
+{{/* The release's name, short enough for what is appended to it. */}}
+{{- define "gsb.name" -}}
+{{ .Release.Name | trunc 30 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Labels by which pods are found; never a version, since selectors cannot be changed. (root, component, pool) */}}
+{{- define "gsb.selector" -}}
+app.kubernetes.io/name: gsb
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- with .pool }}
+gsb/pool: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "gsb.labels" -}}
+{{ include "gsb.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
+{{- end }}
+
+{{- define "gsb.image" -}}
+{{- with .Values.image -}}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end -}}
+{{- end }}
+
+{{/* What Kubernetes calls restricted, and no file system to write to. */}}
+{{- define "gsb.container" -}}
+image: {{ include "gsb.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  capabilities: {drop: [ALL]}
+  privileged: false
+  readOnlyRootFilesystem: true
+  runAsNonRoot: true
+{{- end }}
+
+{{- define "gsb.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+serviceAccountName: {{ include "gsb.name" . }}
+securityContext:
+  fsGroup: 65532
+  fsGroupChangePolicy: OnRootMismatch
+  runAsGroup: 65532
+  runAsNonRoot: true
+  runAsUser: 65532
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* To which ConfigMap a file belongs: one for each folder, and one for each system where there are many files. */}}
+{{- define "gsb.group" -}}
+{{- $parts := splitList "/" . -}}
+{{- if eq (len $parts) 1 }}bus{{ else if eq (len $parts) 2 }}{{ first $parts }}{{ else }}{{ slice $parts 0 2 | join "-" }}{{ end -}}
+{{- end }}
+
+{{/* The files of config.files by their ConfigMap, as JSON. */}}
+{{- define "gsb.groups" -}}
+{{- $groups := dict -}}
+{{- range $path := keys .Values.config.files | sortAlpha -}}
+{{- $group := include "gsb.group" $path -}}
+{{- $_ := set $groups $group (append (get $groups $group | default list) $path) -}}
+{{- end -}}
+{{ toJson $groups }}
+{{- end }}
+
+{{/* The core systems that are known here, as JSON. */}}
+{{- define "gsb.systems" -}}
+{{- $found := .Values.kafka.systems -}}
+{{- if not $found -}}
+{{- range $path := keys .Values.config.files | sortAlpha -}}
+{{- if hasPrefix "systems/" $path }}{{ $found = append $found (trimPrefix "systems/" $path | trimSuffix ".toml") }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{ sortAlpha $found | uniq | toJson }}
+{{- end }}
+
+{{/* A node that watches its folder takes changes up itself, and only what stands in gsb.toml may need a restart. */}}
+{{- define "gsb.checksum" -}}
+{{- $toml := get .Values.config.files "gsb.toml" | default "" -}}
+{{- if regexMatch `(?m)^reload\s*=\s*["']watch["']` $toml }}{{ sha256sum $toml }}{{ else }}{{ .Values.config | toJson | sha256sum }}{{ end -}}
+{{- end }}
+
+{{- define "gsb.configVolume" -}}
+name: config
+{{- if .Values.config.claim }}
+persistentVolumeClaim: {claimName: {{ .Values.config.claim }}, readOnly: true}
+{{- else if .Values.config.image }}
+image: {reference: {{ .Values.config.image | quote }}, pullPolicy: IfNotPresent}
+{{- else }}
+projected:
+  defaultMode: 0440
+  sources:
+  {{- range $group, $paths := include "gsb.groups" . | fromJson }}
+    - configMap:
+        name: {{ include "gsb.name" $ }}-config-{{ $group }}
+        items:
+        {{- range $paths }}
+          - {key: {{ replace "/" "__" . }}, path: {{ . }}}
+        {{- end }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Whether a node has a Secret, or empty files in its place. (secret, systems, worker) */}}
+{{- define "gsb.holds" -}}
+{{- if or (not .secret.systems) .all -}}yes
+{{- else if .worker -}}
+{{- if not .systems }}yes{{ end -}}
+{{- range .systems }}{{ if has . $.secret.systems }}yes{{ end }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "gsb.secretVolumes" -}}
+{{- range $name, $secret := .root.Values.secrets }}
+- name: secret-{{ $name }}
+{{- if include "gsb.holds" (merge (dict "secret" $secret) $) }}
+  secret: {secretName: {{ $secret.secretName }}, defaultMode: 0440}
+{{- else }}
+  configMap:
+    name: {{ include "gsb.name" $.root }}-withheld
+    items:
+    {{- range $secret.keys }}
+      - {key: empty, path: {{ . }}}
+    {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "gsb.mounts" -}}
+- {name: config, mountPath: /etc/gsb, readOnly: true}
+- {name: tmp, mountPath: /tmp}
+- {name: data, mountPath: /var/lib/gsb{{ if not .writes }}, readOnly: true{{ end }}}
+{{- range $name, $secret := .root.Values.secrets }}
+- {name: secret-{{ $name }}, mountPath: {{ $secret.mountPath }}, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{/* The template of a node's pod. (root, component, pool, arguments, resources, worker, systems, all, writes, data) */}}
+{{- define "gsb.template" -}}
+{{- $values := .root.Values -}}
+metadata:
+  labels:
+    {{- include "gsb.labels" . | nindent 4 }}
+    gsb/operations: "true"
+  annotations:
+    checksum/config: {{ include "gsb.checksum" .root }}
+spec:
+  {{- include "gsb.pod" .root | nindent 2 }}
+  terminationGracePeriodSeconds: {{ add $values.pauseSeconds $values.drainSeconds 10 }}
+  topologySpreadConstraints:
+  {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+    - maxSkew: 1
+      topologyKey: {{ . }}
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "gsb.selector" $ | nindent 10 }}
+  {{- end }}
+  initContainers:
+    - name: check
+      command: [gsb, check, /etc/gsb]
+      {{- include "gsb.container" .root | nindent 6 }}
+      resources: {{ toJson .resources }}
+      volumeMounts:
+        {{- include "gsb.mounts" . | nindent 8 }}
+  containers:
+    - name: gsb
+      command: {{ concat (list "gsb" "serve" "/etc/gsb") .arguments | toJson }}
+      {{- include "gsb.container" .root | nindent 6 }}
+      ports:
+        - {name: api, containerPort: 8080}
+        - {name: operations, containerPort: 8081}
+      # The first node of a new version brings the store's tables up to date; it is alive meanwhile, and not ready.
+      startupProbe:
+        httpGet: {path: /livez, port: operations}
+        periodSeconds: 2
+        failureThreshold: 150
+      livenessProbe:
+        httpGet: {path: /livez, port: operations}
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 6
+      readinessProbe:
+        httpGet: {path: /readyz, port: operations}
+        periodSeconds: 5
+        timeoutSeconds: 4
+        failureThreshold: 2
+      lifecycle:
+        preStop: {sleep: {seconds: {{ $values.pauseSeconds }}}}
+      resources: {{ toJson .resources }}
+      volumeMounts:
+        {{- include "gsb.mounts" . | nindent 8 }}
+  volumes:
+    - {{- include "gsb.configVolume" .root | nindent 6 }}
+    - name: tmp
+      emptyDir: {sizeLimit: 256Mi}
+    {{- with .data }}
+    - {name: data, {{ . }}}
+    {{- end }}
+    {{- include "gsb.secretVolumes" . | nindent 4 }}
+{{- end }}
+
+{{/* The same with podTemplate merged over it. */}}
+{{- define "gsb.merged" -}}
+{{- $made := include "gsb.template" . | fromYaml -}}
+{{- with $made.Error }}{{ fail . }}{{ end -}}
+{{ mergeOverwrite $made (deepCopy .root.Values.podTemplate) | toYaml }}
+{{- end }}
