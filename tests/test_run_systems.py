@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tests.support.needs import needs
 ROOT = Path(__file__).parents[1]
 WITHIN = 600.0
 """Seconds; a run takes far less, but not on every machine."""
+LOOK = 0.1
 PEOPLE = 40
 PROGRAM = """
 import asyncio, sys
@@ -110,6 +112,19 @@ def test_everything_moves_and_every_receipt_is_verified(copy: Path) -> None:
         assert re.search(rf"ok +what the .+ says? +{outcome}", output) is not None
     assert "steps came out as expected" in output
     assert left_running(copy) == []
+
+
+@pytest.mark.slow
+def test_whoever_interrupts_it_finds_nothing_running(copy: Path) -> None:
+    with start(copy) as process:
+        assert process.stdout is not None
+        assert "being started" in process.stdout.readline()
+        while len(left_running(copy)) < 2:
+            assert process.poll() is None
+            time.sleep(LOOK)
+        process.terminate()
+        code, output = ended(process)
+    assert (code, left_running(copy)) == (130, []), output
 
 
 @pytest.fixture
