@@ -17,11 +17,23 @@ import pytest
 from config.systems.bank import conduct
 from config.systems.running import Copy
 from gsb.sdk import Broken, Refused, Reply, Unavailable
-from gsb_adapters.treasury import Treasury
-from gsb_adapters.treasury.orders import Order, ordered, read_order
-from gsb_adapters.treasury.statement import statement
-from tests.support.adapters import opened, request
-from tests.support.banking import ACCOUNT, CLOSED, NAME, OPEN, ORDER, REQUEST, STATUS, Site, message, money, ordering
+from gsb_adapters.treasury.orders import ordered, read_order
+from tests.support.adapters import request
+from tests.support.banking import (
+    ACCOUNT,
+    BALANCE,
+    BALANCES,
+    CLOSED,
+    NAME,
+    OPEN,
+    ORDER,
+    REQUEST,
+    STATUS,
+    Site,
+    message,
+    money,
+    ordering,
+)
 from tests.support.breaking import Cutting
 from tests.support.real import real
 from tests.support.sockets import listening
@@ -221,28 +233,6 @@ async def test_what_is_sent_depends_on_nothing_but_the_exchange(site: Site) -> N
     assert b"<!DOCTYPE" not in content
 
 
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"total": money("201.21")}, "total_differs"),
-        ({"total": {"amount": "201.20", "currency": "EUR"}}, "currency_invalid"),
-        ({"debtor_account": OPEN}, "account_unknown"),
-    ],
-    ids=["total", "currency", "account"],
-)
-async def test_an_order_that_contradicts_itself_is_refused_unsent(change: dict[str, Any], code: str) -> None:
-    """Nothing listens there, so nothing was sent."""
-    settings = {"host": "127.0.0.1", "port": 1, "debtor": "T", "accounts": {ACCOUNT: ["payroll"]}}
-    keys = {name: str(Path(__file__)) for name in ("host_key", "client_key")}
-    async with opened(Treasury, settings | keys, {}) as adapter:
-        with pytest.raises(Refused) as raised:
-            await adapter.handle(ordering(**change))
-        assert raised.value.code == code
-        with pytest.raises(Unavailable) as away:
-            await adapter.handle(ordering())
-        assert away.value.sent is False
-
-
 async def test_agencies_see_and_spend_only_what_is_theirs(site: Site) -> None:
     asked = ordering()
     await site.adapter.handle(asked)
@@ -331,6 +321,42 @@ async def test_what_cannot_be_read_waits_for_a_person_and_stops_nothing(site: Si
     assert [path.name for path in site.files("outbox")] == [".half.xml.tmp"]
 
 
+async def test_what_stands_in_the_account_is_told_only_if_it_adds_up(site: Site) -> None:
+    site.bank_is(day="2026-09-27")  # what other tests have left is in an earlier statement
+    asked = ordering()
+    await site.adapter.handle(asked)
+    await site.until(asked, state="settled")
+
+    async def balance(day: str, **how: Any) -> dict[str, Any]:
+        site.bank_is(day=day, **how)
+        await site.until(asked, unassigned=int("odd" in how))
+        for _ in range(1_000):
+            if any(day in path.name for path in site.files("outbox") + site.files("bus")):
+                break
+            await asyncio.sleep(0.05)
+        reply = await site.adapter.handle(request(BALANCE, {"account": ACCOUNT}))
+        assert list(BALANCES.faults(reply.body)) == []
+        return dict(reply.body)
+
+    first = await balance("2026-09-28")
+    assert (first["day"], first["entries"]) == ("2026-09-28", 1)
+    amounts = [Decimal(first[name]["amount"]) for name in ("opening", "closing")]
+    assert amounts[0] - amounts[1] == Decimal("201.20")
+    second = await balance("2026-09-29")
+    assert (second["opening"], second["closing"], second["entries"]) == (first["closing"], first["closing"], 0)
+    assert await balance("2026-09-30", odd="sum") == second
+    (put_aside,) = site.files("bus/unmatched")
+    assert "2026-09-30" in put_aside.name
+    for agency, account, code in (("customs", ACCOUNT, "account_unknown"), ("payroll", OPEN, "account_unknown")):
+        with pytest.raises(Refused) as raised:
+            await site.adapter.handle(request(BALANCE, {"account": account}, agency=agency))
+        assert raised.value.code == code
+    shutil.rmtree(site.account / "bus/balances")
+    with pytest.raises(Refused) as raised:
+        await site.adapter.handle(request(BALANCE, {"account": ACCOUNT}))
+    assert raised.value.code == "no_statement"
+
+
 async def test_one_call_reads_no_more_answers_than_it_may(site: Site) -> None:
     site.bank_is(shut=True)
     asked = ordering()
@@ -367,17 +393,3 @@ async def test_the_bank_itself_keeps_to_the_schema(site: Site) -> None:
     await site.quiet()
     assert b"AM05" in (site.account / f"outbox/pain002-{message(asked)}-again.xml").read_bytes()
     assert site.taken(asked) == [["E-0000", "E-0001"], []]
-
-
-def test_a_later_state_overrides_an_earlier_one_whichever_comes_first() -> None:
-    of = Order("0" * 32, "payroll", "R", ACCOUNT, "XOF", {"a": Decimal("1.00"), "b": Decimal("2.00")})
-    states = ["accepted", "rejected", "settled", "returned"]
-    notes = [{"message": state, "said": [["a", state, None]], "unmatched": []} for state in states]
-    for count in range(1, 5):
-        for some in (notes[:count], notes[:count][::-1]):
-            assert statement(of, some)["payments"][0]["state"] == states[count - 1]
-    whole = {"message": "m", "said": [[None, "rejected", "AM04"]], "unmatched": []}
-    assert statement(of, [whole])["state"] == "rejected"
-    assert statement(of, [])["state"] == "pending"
-    mixed = statement(of, [notes[2], whole])
-    assert (mixed["state"], mixed["settled"]) == ("mixed", money("1.00"))

@@ -20,6 +20,7 @@ from tests.support.adapters import opened, request
 
 ROOT = Path(__file__).parents[2]
 ORDER, STATUS = "treasury/payment-order/v1", "treasury/payment-status/v1"
+BALANCE = "treasury/account-balance/v1"
 ACCOUNT, OPEN, CLOSED = "XA92TREASURY000000000001", "XA35000000000000000001", "XA920000000000000042"
 NAME = "Élo <&> 欧阳 'x'"
 
@@ -102,4 +103,5 @@ class Site:
 
 
 REPLY = Schema.compile(json.loads((ROOT / "schemas" / STATUS / "reply.json").read_text("utf-8")), STATUS)
+BALANCES = Schema.compile(json.loads((ROOT / "schemas" / BALANCE / "reply.json").read_text("utf-8")), BALANCE)
 REQUEST = Schema.compile(json.loads((ROOT / "schemas" / ORDER / "request.json").read_text("utf-8")), ORDER)

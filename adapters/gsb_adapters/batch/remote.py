@@ -22,6 +22,9 @@ T = TypeVar("T")
 FAILURES = (OSError, TimeoutError, asyncssh.Error)
 NOT_SAID = (SFTPConnectionLost, SFTPNoConnection)
 """Errors that no answer of the server stands behind."""
+PIECE = 32_768
+"""Bytes that are read or written at once, which every server takes: more would go as many requests at a time, and
+nobody would hear of those that a lost connection leaves."""
 MOST_SEEN = 100_000
 """Entries of a folder that are looked at, dotted names among them."""
 
@@ -97,13 +100,17 @@ class Remote:
 
     async def _write(self, path: str, content: bytes) -> None:
         async with self._client.open(path, "xb") as file:
-            await file.write(content)
+            for start in range(0, len(content), PIECE):
+                await file.write(content[start : start + PIECE])
             with suppress(SFTPOpUnsupported):
                 await file.fsync()
 
     async def _read(self, path: str) -> bytes:
+        content = bytearray()
         async with self._client.open(path, "rb") as file:
-            return cast(bytes, await file.read(self._most_bytes + 1))
+            while len(content) <= self._most_bytes and (piece := cast(bytes, await file.read(PIECE))):
+                content += piece
+        return bytes(content)
 
     async def _names(self, folder: str, most: int) -> list[str]:
         found: list[str] = []

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -20,9 +22,10 @@ from gsb_adapters.batch.iso20022 import Answer, read_answer
 from gsb_adapters.batch.remote import TooLarge
 from gsb_adapters.batch.xml import Unreadable
 from gsb_adapters.treasury.orders import Order, document, message_of, ordered, read_order
-from gsb_adapters.treasury.statement import money, note, statement
+from gsb_adapters.treasury.statement import balance_of, money, note, statement
 
 MOST_NOTES = 1_000
+MOST_STATEMENTS = 100_000
 MOST_WAITING = 1_000
 MESSAGE = re.compile("[0-9a-f]{32}")
 MESSAGE = re.compile("[0-9a-f]{32}")
@@ -49,7 +52,7 @@ class TreasurySettings(SftpSettings):
 
 
 class Treasury(Adapter[TreasurySettings, NoSettings]):
-    """``payment-order`` and ``payment-status``."""
+    """``payment-order``, ``payment-status`` and ``account-balance``."""
 
     Settings = TreasurySettings
 
@@ -61,12 +64,16 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
                     raise Broken(f"the bank's account has no folder {folder}")
 
     async def handle(self, request: Request) -> Reply:
-        if request.service.endswith("/payment-status/v1"):
-            return await self._status(request)
-        return await self._order(request)
+        match request.service.split("/")[1]:
+            case "payment-status":
+                return await self._status(request)
+            case "account-balance":
+                return await self._balance(request)
+            case _:
+                return await self._order(request)
 
     async def find(self, request: Request) -> Reply | None:
-        if request.service.endswith("/payment-status/v1"):
+        if not request.service.endswith("/payment-order/v1"):
             return None
         async with connected(self.context.settings) as remote:
             return _told(ordered(request)) if await self._sent(remote, message_of(request)) else None
@@ -75,8 +82,7 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
 
     async def _order(self, request: Request) -> Reply:
         settings, order = self.context.settings, ordered(request)
-        if order.agency not in settings.accounts.get(order.account, ()):
-            raise Refused("account_unknown")
+        self._may_use(order.agency, order.account)
         content = await self.context.in_thread(document, order, request.body, settings.debtor)
         async with connected(settings) as remote:
             if not await self._sent(remote, order.message):
@@ -104,8 +110,7 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
             order = await self._known(remote, request.body["order"])
             if order is None or order.agency != request.agency:
                 raise Refused("not_found")
-            for name in await remote.names(self.context.settings.outbox, self.context.settings.most_files):
-                await self._take(remote, name)
+            await self._take_all(remote)
             folder = self._own("notes", order.message)
             notes = [
                 json.loads(await remote.read(f"{folder}/{name}") or b"{}")
@@ -114,12 +119,32 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
             waiting = len(await remote.names(self._own("unmatched"), MOST_WAITING))
         return Reply(statement(order, notes) | {"unassigned": waiting})
 
+    async def _balance(self, request: Request) -> Reply:
+        account = request.body["account"]
+        self._may_use(request.agency, account)
+        async with connected(self.context.settings) as remote:
+            await self._take_all(remote)
+            folder = self._own("balances", account)
+            names = await remote.names(folder, MOST_STATEMENTS)
+            content = await remote.read(f"{folder}/{names[-1]}") if names else None
+        if content is None:
+            raise Refused("no_statement")
+        return Reply(json.loads(content))
+
+    def _may_use(self, agency: str, account: str) -> None:
+        if agency not in self.context.settings.accounts.get(account, ()):
+            raise Refused("account_unknown")
+
     async def _known(self, remote: Remote, message: str) -> Order | None:
         content = await remote.read(self._own("orders", f"{message}.xml"))
         return None if content is None else await self.context.in_thread(read_order, content)
 
+    async def _take_all(self, remote: Remote) -> None:
+        for name in await remote.names(self.context.settings.outbox, self.context.settings.most_files):
+            await self._take(remote, name)
+
     async def _take(self, remote: Remote, name: str) -> None:
-        """Note what an answer says with each order that it is about, then move it out of the way."""
+        """Note what an answer says with each order or account that it is about, then move it out of the way."""
         path, fits = f"{self.context.settings.outbox}/{name}", False
         try:
             content = await remote.read(path)
@@ -133,24 +158,28 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
             self.context.log.warning("an answer of the bank does not fit, or not all of it: it waits in unmatched")
 
     async def _note(self, remote: Remote, answer: Answer) -> bool:
-        """Whether everything in it fits a payment of an order."""
-        fits = bool(answer.said)
+        """Whether everything in it fits a payment of an order, or an account."""
+        fits = bool(answer.said or answer.balances)
+        for balance in answer.balances:
+            stated = balance_of(balance) if balance.account in self.context.settings.accounts else None
+            kept = stated and await self._keep(remote, ("balances", balance.account), f"{balance.day}-", answer, stated)
+            fits = fits and bool(kept)
         for message in sorted({said.order for said in answer.said}):
             order = await self._known(remote, message) if MESSAGE.fullmatch(message) else None
             if order is None:
                 fits = False
                 continue
             told = note(order, answer.message, (said for said in answer.said if said.order == message))
-            kept = await self._keep(remote, message, answer, json.dumps(told).encode())
+            kept = await self._keep(remote, ("notes", message), f"{answer.name}-", answer, told)
             fits = fits and kept and not told["unmatched"]
         return fits
 
-    async def _keep(self, remote: Remote, message: str, answer: Answer, told: bytes) -> bool:
+    async def _keep(self, remote: Remote, where: Sequence[str], kind: str, answer: Answer, told: Any) -> bool:
         """False if another message of the same name said something else: the first one stays."""
-        folder = self._own("notes", message)
+        folder, content = self._own(*where), json.dumps(told).encode()
         await remote.folder(folder)
-        path = f"{folder}/{answer.name}-{hashlib.sha256(answer.message.encode()).hexdigest()[:32]}.json"
-        return await remote.put(path, told) or await remote.read(path) == told
+        path = f"{folder}/{kind}{hashlib.sha256(answer.message.encode()).hexdigest()[:32]}.json"
+        return await remote.put(path, content) or await remote.read(path) == content
 
     def _own(self, *names: str) -> str:
         return "/".join((self.context.settings.own, *names))

@@ -6,18 +6,20 @@ accepted. What fits no payment changes nothing and is told apart. It does no I/O
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
 from gsb.sdk import decimal_string
-from gsb_adapters.batch.iso20022 import Said
+from gsb_adapters.batch.iso20022 import Balance, Said
 from gsb_adapters.treasury.orders import Order
 
 STATES = ("pending", "accepted", "rejected", "settled", "returned")
 """In the order in which one overrides another, whenever they come."""
 MOST_TOLD = 100
+DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def note(order: Order, message: str, all_said: Iterable[Said]) -> dict[str, Any]:
@@ -77,6 +79,17 @@ def _payments(order: Order, found: Mapping[str, tuple[str, str | None]]) -> Iter
     for name, (state, reason) in found.items():
         told = {"end_to_end_id": name, "amount": money(order, order.payments[name]), "state": state}
         yield told if reason is None else told | {"reason": reason}
+
+
+def balance_of(balance: Balance) -> dict[str, Any] | None:
+    """The reply of ``account-balance``; None if the statement contradicts itself."""
+    if not DAY.fullmatch(balance.day) or balance.opening + balance.booked != balance.closing:
+        return None
+    opening, closing = (
+        {"amount": decimal_string(each, 2), "currency": balance.currency} for each in (balance.opening, balance.closing)
+    )
+    told = {"account": balance.account, "day": balance.day, "entries": balance.entries}
+    return told | {"opening": opening, "closing": closing}
 
 
 def money(order: Order, amount: Decimal) -> dict[str, str]:

@@ -20,17 +20,21 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import sepaxml
 import xmlschema
+from pyiso20022.camt import camt_053_001_04 as statement
 from pyiso20022.camt import camt_054_001_04 as camt
 from pyiso20022.pain import pain_001_001_03 as pain1
 from pyiso20022.pain import pain_002_001_03 as pain2
 from xsdata.formats.dataclass.parsers import XmlParser
 from xsdata.formats.dataclass.serializers import XmlSerializer
-from xsdata.models.datatype import XmlDateTime
+from xsdata.models.datatype import XmlDate, XmlDateTime
 
 SCHEMA = Path(sepaxml.__file__).parent / "schemas/pain.001.001.03.xsd"
+ACCOUNT, BEGINNING = "XA92TREASURY000000000001", Decimal("1000000.00")
+BALANCE = statement.BalanceType12Code
 PAUSE = 0.1
 """Seconds between two looks into the inbox."""
 
@@ -50,7 +54,9 @@ class Conduct:
     back: list[str] = field(default_factory=list)
     """Accounts that give the money back (AC06): a second camt.054 tells it."""
     odd: str = ""
-    """What is wrong in every camt.054: order, payment, amount, currency, direction or account."""
+    """What is wrong in a camt.054: order, payment, amount, currency, direction or account; in a camt.053: sum."""
+    day: str = ""
+    """The day that has ended (YYYY-MM-DD): a camt.053 tells what was booked since the one before."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,17 @@ class Taken:
     @property
     def iban(self) -> str:
         return self.payment.cdtr_acct.id.iban
+
+
+class Booked(NamedTuple):
+    """What an order took from which account."""
+
+    booked: str
+    currency: str
+    account: str
+
+
+NOTHING = Booked("0", "", "")
 
 
 class Bank:
@@ -99,6 +116,25 @@ class Bank:
             if path.is_file() and not path.name.startswith("."):
                 self.take(path, conduct)
                 path.rename(self.account / "archive" / path.name)
+        if conduct.day:
+            self.end(conduct)
+
+    def end(self, conduct: Conduct) -> None:
+        """Tell what stands in the account at the end of a day, once for each."""
+        path = self.own / "days.json"
+        days = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        lines = self._ledger().read_text("utf-8").splitlines() if self._ledger().exists() else []
+        if conduct.day in days or not lines:
+            return
+        told = [json.loads(line) for line in lines]
+        known = max((count for count, _ in days.values()), default=0)
+        opening = Decimal(list(days.values())[-1][1]) if days else BEGINNING
+        booked = [each for each in told[known:] if Decimal(each["booked"])]
+        self._answer(f"camt053-{conduct.day}", _stated(conduct, opening, booked))
+        closing = opening - sum(Decimal(each["booked"]) for each in booked)
+        draft = path.with_name(".days.json")
+        draft.write_text(json.dumps(days | {conduct.day: (len(lines), str(closing))}), "utf-8")
+        draft.rename(path)
 
     def take(self, path: Path, conduct: Conduct) -> None:
         content = path.read_bytes()
@@ -121,7 +157,7 @@ class Bank:
         ]
         made = [each for each in taken if not each.reason]
         if not resumed:
-            self._note(path, digest, message, [each.name for each in made], "")
+            self._note(path, digest, message, [each.name for each in made], "", _booked(order, made, conduct))
         self._answer(f"pain002-{message}", _report(order, taken))
         if made and conduct.book:
             self._answer(f"camt054-{message}", _notification(order, made, conduct.odd))
@@ -137,8 +173,11 @@ class Bank:
         except (xmlschema.XMLResourceError, SyntaxError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
 
-    def _note(self, path: Path, digest: str, message: str, payments: list[str], faults: str) -> None:
+    def _note(
+        self, path: Path, digest: str, message: str, payments: list[str], faults: str, booked: Booked = NOTHING
+    ) -> None:
         told = {"file": path.name, "digest": digest, "message": message, "payments": payments, "faults": faults}
+        told |= booked._asdict()
         with self._ledger().open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
             file.flush()
@@ -151,6 +190,13 @@ class Bank:
         draft = path.with_name(f".{path.name}.tmp")
         draft.write_text(XmlSerializer().render(document), "utf-8")
         draft.rename(path)
+
+
+def _booked(order: pain1.CustomerCreditTransferInitiationV03, made: list[Taken], conduct: Conduct) -> Booked:
+    if not made or not conduct.book:
+        return NOTHING
+    total = sum(each.payment.amt.instd_amt.value for each in made)
+    return Booked(str(total), made[0].payment.amt.instd_amt.ccy, order.pmt_inf[0].dbtr_acct.id.iban)
 
 
 def _wrong(order: pain1.CustomerCreditTransferInitiationV03) -> str:
@@ -271,6 +317,45 @@ def _entry(message: str, each: Taken, odd: str, back: bool) -> camt.ReportEntry4
         bk_tx_cd=camt.BankTransactionCodeStructure4(),
         ntry_dtls=[camt.EntryDetails3(tx_dtls=[details])],
     )
+
+
+def _stated(conduct: Conduct, opening: Decimal, booked: list[dict[str, str]]) -> statement.Document:
+    """camt.053: opening balance, an entry for each order, closing balance."""
+    debit, credit = statement.CreditDebitCode.DBIT, statement.CreditDebitCode.CRDT
+    currency = booked[0]["currency"] if booked else "XOF"
+    closing = opening - sum(Decimal(each["booked"]) for each in booked)
+    closing += Decimal("0.01") if conduct.odd == "sum" else Decimal()
+
+    def amount(value: Decimal) -> statement.ActiveOrHistoricCurrencyAndAmount:
+        return statement.ActiveOrHistoricCurrencyAndAmount(value=abs(value), ccy=currency)
+
+    def balance(kind: statement.BalanceType12Code, value: Decimal) -> statement.CashBalance3:
+        return statement.CashBalance3(
+            tp=statement.BalanceType12(cd_or_prtry=statement.BalanceType5Choice(cd=kind)),
+            amt=amount(value),
+            cdt_dbt_ind=debit if value < 0 else credit,
+            dt=statement.DateAndDateTimeChoice(dt=XmlDate.from_string(conduct.day)),
+        )
+
+    entries = [
+        statement.ReportEntry4(
+            amt=amount(Decimal(each["booked"])),
+            cdt_dbt_ind=debit,
+            sts=statement.EntryStatus2Code.BOOK,
+            bk_tx_cd=statement.BankTransactionCodeStructure4(),
+        )
+        for each in booked
+    ]
+    account = statement.AccountIdentification4Choice(iban=booked[0]["account"] if booked else ACCOUNT)
+    told = statement.AccountStatement4(
+        id=f"D-{conduct.day}",
+        cre_dt_tm=_now(),
+        acct=statement.CashAccount25(id=account),
+        bal=[balance(BALANCE.OPBD, opening), balance(BALANCE.CLBD, closing)],
+        ntry=entries,
+    )
+    header = statement.GroupHeader58(msg_id=f"D-{conduct.day}", cre_dt_tm=_now())
+    return statement.Document(bk_to_cstmr_stmt=statement.BankToCustomerStatementV04(grp_hdr=header, stmt=[told]))
 
 
 def main() -> None:
