@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Iterator
 
@@ -53,6 +54,28 @@ async def test_kafka_goes_away_and_comes_back(cluster: Cluster, told: pytest.Log
     gone, again = told.messages
     assert gone.startswith("Kafka cannot be reached")
     assert again == "Kafka is back"
+
+
+async def test_clients_that_do_not_look_after_themselves_any_more_are_replaced(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are left by a connection that is lost just before it is written to: their own task has ended."""
+    monkeypatch.setattr(clients, "LOST", 1.0)
+    monkeypatch.setattr(clients, "METADATA_AGE", 500)
+    async with opened(await made(cluster.brokers, 2)) as broker:
+        worker = Worker(broker)
+        await broker.dispatch("tax", "before", "payroll")
+        await worker.until_given("before")
+        producer = broker._outbox._producer
+        assert producer is not None
+        consumers = [each for each in gc.get_objects() if isinstance(each, clients.Consumer) and not each._closed]
+        assert len(consumers) == 2  # of wakes, and of the work for one system
+        for client in (producer.client, *(each._client for each in consumers)):
+            client._sync_task.cancel()
+        await eventually(lambda: broker._outbox._producer not in (None, producer))
+        await eventually(lambda: all(each._closed for each in consumers))
+        await broker.dispatch("tax", "after", "payroll")
+        await worker.until_given("after")
 
 
 async def test_a_node_starts_before_kafka_does(cluster: Cluster) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -27,6 +27,10 @@ GONE = (KafkaError, OSError, TimeoutError)
 """What the client raises when Kafka, or a part of it, is not there."""
 LAST = 5.0
 """Seconds for the last words of a client: to be acknowledged, to commit, to leave a group."""
+LOST = 20.0
+"""Seconds without an answer of the client itself after which another takes its place; of three brokers one may hang."""
+PULSE = 2.0
+"""Seconds between two looks whether Kafka is there."""
 REST = 1.0
 """Seconds before trying again."""
 
@@ -45,6 +49,16 @@ async def forever(attempt: Callable[[], Awaitable[None]], tell: Callable[[Except
 class Producer(AIOKafkaProducer):  # type: ignore[misc]
     """One that ends: an idempotent one otherwise never gives up what it has to send, not even to stop."""
 
+    @property
+    def lost(self) -> bool:
+        """Whether its own task that sends has ended, which it tells nobody."""
+        return bool(self._sender.sender_task.done())
+
+    async def answers(self) -> bool:
+        """Whether Kafka does. Raises TimeoutError when the client itself does not, as a consumer that is lost."""
+        async with asyncio.timeout(LOST):
+            return bool(await self.client.force_metadata_update())
+
     async def end(self) -> None:
         """Send what is under way, within ``LAST`` seconds, or give it up; and close."""
         try:
@@ -62,6 +76,24 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
     """One that ends where Kafka is not there to be left properly."""
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[asyncio.Task[None]]:
+        """With a task that ends when this is of no more use, and another has to take its place."""
+        lost = asyncio.create_task(self._until_lost())
+        try:
+            yield lost
+        finally:
+            lost.cancel()
+
+    async def _until_lost(self) -> None:
+        """The client does not notice when one of its own tasks ends, and whatever waits for that one waits for ever. On
+        uvloop one does when a connection is lost just before it is written to, which raises RuntimeError there."""
+        with suppress(TimeoutError):
+            while not self._fetcher.error_future.done():
+                async with asyncio.timeout(LOST):
+                    await self._client.force_metadata_update()
+                await asyncio.sleep(METADATA_AGE / 1000)
 
     async def end(self) -> None:
         """Leave the group and close; after ``LAST`` seconds without waiting for anybody."""

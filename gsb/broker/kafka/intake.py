@@ -82,8 +82,9 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer = self._consumer = self._make()
         try:
             await consumer.start()
-            while True:
-                await self._read(consumer)
+            async with consumer.watched() as lost:
+                while not lost.done():
+                    await self._read(consumer)
         finally:
             await self._commit_last(consumer)
             self._own(())

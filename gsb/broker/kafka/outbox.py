@@ -19,7 +19,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
-from gsb.broker.kafka.clients import GONE, LAST, Producer, forever
+from gsb.broker.kafka.clients import GONE, LAST, PULSE, Producer, forever
 from gsb.broker.kafka.events import Headers
 from gsb.trouble import Trouble
 
@@ -29,8 +29,6 @@ LIMIT = 10_000
 """Messages that wait in one line."""
 AT_ONCE = 100
 """Messages of a line that are handed to the producer before others have their turn."""
-PULSE = 2.0
-"""Seconds between two looks whether Kafka is there."""
 STALLED = 10.0
 """Seconds without an acknowledgement after which Kafka is said not to take messages, although it answers."""
 AWAY = (
@@ -137,8 +135,8 @@ class Outbox:
 
     async def _watch(self, producer: Producer) -> None:
         """Until the producer is of no more use."""
-        while not self._broken.is_set():
-            answers = await producer.client.force_metadata_update()
+        while not producer.lost and not self._broken.is_set():
+            answers = await producer.answers()
             waited = asyncio.get_running_loop().time() - self._moved_at
             if not answers:
                 self._away.is_there(AWAY.format("cannot be reached"))

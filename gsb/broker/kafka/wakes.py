@@ -36,8 +36,9 @@ class Listener:
         consumer = Consumer(self._topic, **self._arguments, auto_offset_reset="latest")
         try:
             await consumer.start()
-            while True:
-                await self._hear(consumer)
+            async with consumer.watched() as lost:
+                while not lost.done():
+                    await self._hear(consumer)
         finally:
             await consumer.end()
 
