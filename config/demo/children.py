@@ -44,7 +44,8 @@ def claim(ports: Sequence[tuple[str, str, int]]) -> None:
                 probe.bind((host, port))
             except OSError as error:
                 taken = f"{host}:{port}, where {who} would listen, is taken ({error.strerror})"
-                raise PortTaken(f"{taken}; end what listens there, or change the port in the deployment") from None
+                ways = "end what listens there (make systems-stop, if it is one of those), or change the port"
+                raise PortTaken(f"{taken}; {ways} in the deployment") from None
 
 
 @dataclass(slots=True)
