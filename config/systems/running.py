@@ -47,8 +47,9 @@ class Copy:
         return None
 
     async def begin(self) -> None:
-        """Lay fresh data, start, and seed. Raises NotStarted."""
-        shutil.rmtree(self.place.folder, ignore_errors=True)
+        """Lay fresh data, start, and seed. Raises NotStarted, and OSError for old data that cannot be removed."""
+        if self.place.folder.exists():
+            shutil.rmtree(self.place.folder)
         self.place.folder.mkdir(parents=True)
         self.system.lay(self.place)
         await self._run()
