@@ -23,8 +23,8 @@ from gsb.testing.cassette import Cassette, Played, Tape, parsed
 from gsb.testing.subject import Came, Subject, Tables
 
 OFFLINE = "http://127.0.0.1:9"
-"""Where the system is in a replay, in which nobody gets there: on this machine, as in the contract suite, since adapters
-may take no other without TLS."""
+"""Where the system is in a replay, in which nobody gets there: on this machine, as in the contract suite, since some
+adapters take no other without TLS."""
 OUTWARD = frozenset(
     {
         "socket.connect",
