@@ -90,7 +90,7 @@ def record(
     try:
         kept = asyncio.run(scrubbed(subject, recording, _secrets(subject, config)))
         to.write_bytes(kept.document())
-    except Unscrubbed as error:
+    except (Unscrubbed, Unfit) as error:
         raise fail(f"nothing was kept: {error}", 1) from error
     except OSError as error:
         raise fail(f"cannot write {to}: {error.strerror}") from error
