@@ -10,11 +10,12 @@ KAFKA_LINE := $(or $(GSB_KAFKA_VERSION),4.1)
 KAFKA := .deps/kafka/$(KAFKA_LINE)/.installed
 INTEROP := tests/interop/node_modules/.installed
 BROWSER := tests/browser/node_modules/.installed
+HELM := .deps/helm/.installed .deps/kubernetes/.installed
 
 BACKEND := $(or $(BACKEND),embedded)
 $(if $(filter-out all,$(SYSTEMS)),$(error SYSTEMS is all, or is left out))
 
-.PHONY: help run systems systems-stop test check deps-test servers
+.PHONY: help run systems systems-stop test check deps-test chart servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -39,6 +40,9 @@ check: $(VENV) ## format, lint, types and the order of modules
 	@.venv/bin/mypy
 	@.venv/bin/python -m pytest -q tests/test_order.py
 
+chart: $(VENV) $(HELM) ## the Helm chart: lint, what it renders, the schemas of Kubernetes, policies
+	@.venv/bin/python -m pytest tests/test_chart.py tests/test_chart_parts.py
+
 servers: # PostgreSQL and Kafka, not yet started
 	@tests/deps/tools.sh servers
 	@$(MAKE) --silent $(KAFKA)
@@ -46,10 +50,13 @@ servers: # PostgreSQL and Kafka, not yet started
 deps-test: $(VENV) $(SCHEMATHESIS) $(OCDS) ## install what tests talk to, into .deps/, tests/interop/ and tests/browser/
 	@tests/deps/tools.sh
 	@.venv/bin/python -m config.systems.run install
-	@$(MAKE) --silent $(INTEROP) $(BROWSER) $(KAFKA)
+	@$(MAKE) --silent $(INTEROP) $(BROWSER) $(KAFKA) $(HELM)
 
 $(VENV): pyproject.toml
 	@tests/deps/environment.sh .venv -e '.[dev]'
+
+.deps/helm/.installed: tests/deps/helm.sh
+	@tests/deps/helm.sh
 
 $(KAFKA): tests/deps/kafka/pom.xml
 	@tests/deps/kafka.sh $(KAFKA_LINE)
