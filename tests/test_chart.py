@@ -108,6 +108,7 @@ def test_the_schemas_of_kubernetes_bite(tmp_path: Path) -> None:
         ("single", "secrets.tax.keys=null", "keys"),
         ("single", "ingress.enabled=true", "not served without TLS"),
         ("single", "test.enabled=true", "helm test needs test.bus"),
+        ("smoke", "test.url=http://other:8080", "must be one of bus.base_urls"),
         ("distributed", "kafka.partitions=12", "kafka.partitions is 12, but gsb.toml says 6"),
         ("distributed", "kafka.topicPrefix=gsb", "gsb.toml says bus"),
         ("autoscaling", "workers.all.keda.max=7", "topics have 6 partitions"),

@@ -19,9 +19,12 @@ from typer.testing import CliRunner
 
 from gsb.backends import KafkaTable
 from gsb.broker.topics import topics
+from gsb.catalogue import build
 from gsb.cli.main import app
 from gsb.evidence.checkpoint import Signer
 from gsb.metrics import TABLE
+from gsb.runtime import Runtime
+from gsb.witness.settings import read_settings
 from tests.chart import readme
 from tests.chart.charting import (
     CHART,
@@ -60,26 +63,36 @@ def test_a_pod_finds_the_deployment_byte_for_byte() -> None:
     assert dict(projected("distributed", "Deployment/gsb-gateway")) == there
 
 
-@pytest.mark.parametrize(
-    ("scenario", "pod"), [("single", "StatefulSet/gsb"), ("pools", "Deployment/gsb-worker-registry")]
-)
-def test_what_a_pod_finds_is_right(scenario: str, pod: str, tmp_path: Path) -> None:
-    """With what is withheld from it empty: gsb check, which runs before each node, has nothing to say."""
-    secrets, data = tmp_path / "secrets", tmp_path / "data"
-    for folder in (secrets / "bus", secrets / "tax", data):
-        folder.mkdir(parents=True)
+def laid(scenario: str, pod: str, folder: Path) -> Path:
+    """The folder as a pod finds it, with secrets of its own and an empty file for what is withheld from it."""
+    secrets, data = folder / "secrets", folder / "data"
+    for each in (secrets / "bus", secrets / "tax", data):
+        each.mkdir(parents=True)
     for words in (["bus.jwk"], ["--alg", "Ed25519", "log.jwk"], ["--store", "store.key"]):
         subprocess.run([GSB, "keygen", *words], cwd=secrets / "bus", check=True, stdout=subprocess.DEVNULL)
     (secrets / "bus/dsn").write_text("postgresql://gsb:secret@/gsb?host=/run/postgresql", "utf-8")
     (secrets / "bus/kafka").write_text("secret", "utf-8")
     (secrets / "tax/authority.pem").touch()
     for name, text in projected(scenario, pod):
-        file = tmp_path / "etc" / name
+        file = folder / "etc" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         here = text.replace("/run/secrets/gsb", str(secrets)).replace("/var/lib/gsb", str(data))
         file.write_text(here, "utf-8")
-    done = CliRunner().invoke(app, ["check", str(tmp_path / "etc")])
+    return folder / "etc"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "pod"), [("single", "StatefulSet/gsb"), ("pools", "Deployment/gsb-worker-registry")]
+)
+async def test_what_a_pod_finds_is_right(scenario: str, pod: str, tmp_path: Path) -> None:
+    """``gsb check`` has nothing to say, and of a worker's adapters only that for its system is opened."""
+    folder = laid(scenario, pod, tmp_path)
+    done = CliRunner().invoke(app, ["check", str(folder)])
     assert done.exit_code == 0, done.output
+    runtime = Runtime(works_for=frozenset({"registry"}).__contains__)
+    prepared = await runtime.prepare(build(folder))
+    assert [line.name for line in prepared.opened] == ["registry"]
+    await runtime.discard(prepared)
 
 
 def test_no_private_key_becomes_a_value(tmp_path: Path) -> None:
@@ -230,6 +243,18 @@ def test_secrets_are_named_and_never_held() -> None:
     assert bus["spec"]["target"]["name"] == "gsb-bus"
     for scenario in ("single", "external-secrets", "witness"):
         assert not [each for each in documents(scenario) if each["kind"] == "Secret"]
+
+
+def test_the_witness_finds_its_file(tmp_path: Path) -> None:
+    subprocess.run([GSB, "keygen", "--alg", "Ed25519", "key.jwk"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    text = named("witness", "ConfigMap", "gsb-witness")["data"]["witness.toml"]
+    text = text.replace("/run/secrets/witness", str(tmp_path)).replace("/var/lib/gsb", str(tmp_path))
+    (tmp_path / "witness.toml").write_text(text, "utf-8")
+    listen = read_settings(tmp_path).file.listen
+    (container,) = pods("witness")["StatefulSet/gsb-witness"]["spec"]["containers"]
+    assert (listen.host, listen.port) == ("0.0.0.0", container["ports"][0]["containerPort"])
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts == {"/etc/gsb", "/run/secrets/witness", "/var/lib/gsb"}
 
 
 # --- helm test
