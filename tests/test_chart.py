@@ -259,9 +259,14 @@ def test_who_only_reads_the_log_cannot_write_it() -> None:
             for mount in pods("distributed")[f"Deployment/gsb-{role}"]["spec"]["containers"][0]["volumeMounts"]
             if mount["name"] == "data"
         ]
-        for role in ("gateway", "recorder")
+        for role in ("gateway", "recorder", "worker-all")
     }
-    assert mounts == {"gateway": [True], "recorder": [False]}
+    assert mounts == {"gateway": [True], "recorder": [False], "worker-all": [True]}
+    volumes = [
+        each for pod in pods("distributed").values() for each in pod["spec"]["volumes"] if each["name"] == "data"
+    ]
+    # The same for all: who does not see what was published would begin an old store's work again.
+    assert volumes == [{"name": "data", "persistentVolumeClaim": {"claimName": "gsb-log"}}] * 3
     (claim,) = of("distributed", "PersistentVolumeClaim")
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
