@@ -109,9 +109,10 @@ class Copy:
         self._pid.unlink(missing_ok=True)
 
     async def _ended(self, within: float) -> None:
+        """Workers may hold the port for a moment longer than the process that began them lives."""
         until = time.monotonic() + within
         while time.monotonic() < until:
-            if self.pid is None:
+            if self.pid is None and (not self.port or is_free(self.port)):
                 return
             await asyncio.sleep(PAUSE)
 
