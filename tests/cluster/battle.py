@@ -49,8 +49,8 @@ FLOWS = 12
 RESUMES_WITHIN = 90.0
 """Seconds within which the load must be full, and work flow again, on a machine that is busy with other things."""
 ENDS_WITHIN = 360.0
-"""Seconds within which everything must have ended after the last fault. A lease takes 28 of them, and what was dispatched
-in vain again and again waits up to 300 for the sweeper (``gsb.store.standing.LAST_GAP``)."""
+"""Seconds within which everything must have ended after the last fault. A lease takes 28 of them, and what was
+dispatched in vain again and again waits up to 300 for the sweeper (``gsb.store.standing.LAST_GAP``)."""
 RECORDED_WITHIN = 20.0
 """Seconds after the last end within which every entry must be published."""
 LOOK = 0.2

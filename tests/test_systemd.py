@@ -1,0 +1,56 @@
+"""The unit for systemd: systemd takes it, it confines the node, and it gives it the time that a stop needs."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from gsb.config import Limits
+from gsb.node import LAST_LOOK
+from tests.support.needs import needs
+
+UNIT = Path(__file__).parents[1] / "config" / "systemd" / "gsb.service"
+EXPOSED = 2.0
+"""Of systemd's own measure, from 0 to 10, what the node may be exposed at most; above it begins what is medium."""
+
+
+def service() -> configparser.SectionProxy:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[method-assign, assignment]
+    unit.read_string(UNIT.read_text("utf-8"))
+    return unit["Service"]
+
+
+def analyze(*words: str) -> str:
+    needs(shutil.which("systemd-analyze") is not None, "systemd-analyze is not installed: make deps-test")
+    done = subprocess.run(["systemd-analyze", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_systemd_takes_it(tmp_path: Path) -> None:
+    installed = tmp_path / "gsb.service"
+    gsb = str(Path(sys.executable).with_name("gsb"))
+    installed.write_text(UNIT.read_text("utf-8").replace("/opt/gsb/bin/gsb", gsb))
+    assert analyze("verify", str(installed)) == ""
+
+
+def test_the_node_is_confined() -> None:
+    said = analyze("security", "--offline=true", "--no-pager", str(UNIT))
+    level = re.search(r"Overall exposure level for gsb.service: ([0-9.]+)", said)
+    assert level is not None, said
+    assert float(level[1]) < EXPOSED
+
+
+def test_a_stop_has_the_time_to_drain_and_a_reload_is_a_sighup() -> None:
+    assert float(service()["TimeoutStopSec"]) > Limits().drain + LAST_LOOK
+    assert service()["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert int(service()["LimitNOFILE"]) > Limits().connections
+
+
+def test_a_deployment_that_is_not_right_is_not_tried_again() -> None:
+    assert (service()["Restart"], service()["RestartPreventExitStatus"]) == ("on-failure", "2")
