@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -33,8 +34,6 @@ def doctor(
     Run it where a node runs, as the user that a node runs as. Exits 0 when nothing is in trouble (warnings are told),
     1 when something is, 2 when it cannot be examined.
     """
-    # What adapters log while they are asked is told by the findings.
-    logging.getLogger("gsb").setLevel(logging.CRITICAL)
     try:
         catalogue = build(config)
     except ConfigInvalid as error:
@@ -58,11 +57,24 @@ def doctor(
 async def _examined(catalogue: Catalogue, *, tell: bool) -> list[Found]:
     """All that is found; each told as soon as it is."""
     found = []
-    async for each in examine(catalogue):
-        found.append(each)
-        if tell:
-            _show(each)
+    with _quiet():
+        async for each in examine(catalogue):
+            found.append(each)
+            if tell:
+                _show(each)
     return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What adapters log while they are asked is told by the findings."""
+    log = logging.getLogger("gsb")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _show_all(found: Sequence[Found], json: bool) -> None:
