@@ -78,6 +78,22 @@ async def test_clients_that_do_not_look_after_themselves_any_more_are_replaced(
         await worker.until_given("after")
 
 
+async def test_what_a_producer_had_and_kafka_had_not_is_said_by_the_next_one(cluster: Cluster) -> None:
+    async with opened(await made(cluster.brokers, 2)) as broker:
+        worker = Worker(broker)
+        await broker.dispatch("tax", "before", "payroll")
+        await worker.until_given("before")
+        outbox_, producer = broker._outbox, broker._outbox._producer
+        await eventually(lambda: not outbox_._sent)
+        cluster.nodes[0].kill()
+        await broker.dispatch("tax", "under-way", "payroll")
+        await eventually(lambda: len(outbox_._sent) == 1)
+        outbox_._broken.set()  # as an error of the connection does
+        await eventually(lambda: outbox_._producer is not producer)
+        await back(cluster)
+        await worker.until_given("under-way")
+
+
 async def test_a_node_starts_before_kafka_does(cluster: Cluster) -> None:
     table = await made(cluster.brokers, 2)
     cluster.nodes[0].kill()

@@ -48,9 +48,8 @@ FLOWS = 12
 """Calls begun after a fault that must end well before the next one."""
 RESUMES_WITHIN = 90.0
 """Seconds within which the load must be full, and work flow again, on a machine that is busy with other things."""
-ENDS_WITHIN = 360.0
-"""Seconds within which everything must have ended after the last fault. A lease takes 28 of them, and what was
-dispatched in vain again and again waits up to 300 for the sweeper (``gsb.store.standing.LAST_GAP``)."""
+ENDS_WITHIN = 150.0
+"""Seconds within which everything must have ended after the last fault; a lease takes 28 of them."""
 RECORDED_WITHIN = 20.0
 """Seconds after the last end within which every entry must be published."""
 LOOK = 0.2
@@ -94,6 +93,17 @@ class Battle:
         there = self.of(role)
         on_duty = [each for each in there if role == "recorder" and each.on_duty]
         return self.random.choice(on_duty if on_duty and self.random.random() < ON_DUTY else there)
+
+    async def on_duty(self) -> Member:
+        """The recorder at work, as soon as there is one."""
+
+        end = time.monotonic() + RESUMES_WITHIN
+        while True:
+            there = [each for each in self.of("recorder") if each.on_duty]
+            if there:
+                return there[0]
+            assert time.monotonic() < end, self._told("nobody is the recorder")
+            await asyncio.sleep(LOOK)
 
     def go_on(self, member: Member, seconds: float) -> None:
         """Let a halted member go on after so many seconds, whatever happens meanwhile."""

@@ -50,7 +50,8 @@ async def lasting(it: Battle, rarely: float = RARELY) -> None:
 
 
 async def killed(it: Battle, role: str) -> None:
-    member = it.one_of(role)
+    # Of the recorders always the one at work: nobody takes anything over from the other.
+    member = await it.on_duty() if role == "recorder" else it.one_of(role)
     await member.kill()
     await lasting(it)
     await member.start()

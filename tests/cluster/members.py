@@ -24,6 +24,8 @@ from tests.support.postgres import Server
 
 DUTY, NO_DUTY = "this node is the recorder now", "this node stands by as a recorder"
 """What a recorder says when it takes its duty, and when another has it."""
+LIFE = "a life of this member begins"
+"""Stands in its log where it was started."""
 PARTITIONS = 4
 """Of the topic on which the system's work is."""
 ALL = "all"
@@ -49,11 +51,16 @@ class Member(RunningNode):
     def _arguments(self) -> list[str]:
         return [str(self.deployment.folder), *([] if self.role == ALL else ["--role", self.role])]
 
+    async def start(self) -> None:
+        # What it said of its duty in another life says nothing of this one.
+        self.log.append(LIFE)
+        await super().start()
+
     @property
     def on_duty(self) -> bool:
-        """Whether it is the recorder, as it said last."""
-        said = [DUTY in line for line in self.log if DUTY in line or NO_DUTY in line]
-        return bool(said) and said[-1]
+        """Whether it is the recorder, as it said last in this life."""
+        said = [DUTY in line for line in self.log if line == LIFE or DUTY in line or NO_DUTY in line]
+        return self.running and bool(said) and said[-1]
 
     @property
     def duties(self) -> int:

@@ -15,9 +15,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from aiokafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
 
 from gsb.broker.kafka.clients import GONE, LAST, PULSE, Producer, forever
 from gsb.broker.kafka.events import Headers
@@ -66,6 +66,21 @@ class _Line:
         self._trouble.is_over()
 
 
+class _Said(NamedTuple):
+    """A message that a producer has."""
+
+    line: _Line
+    key: bytes
+    headers: Headers
+
+    def again(self) -> None:
+        """Let it wait for the next producer. Whether Kafka has it already nobody knows, and to say it twice does no
+        harm: left to the sweeper it could wait for minutes."""
+        if len(self.line.waiting) < LIMIT:
+            self.line.waiting.setdefault(self.key, self.headers)
+            self.line.filled.set()
+
+
 class Outbox:
     """See the module. ``arguments`` are those of ``access``."""
 
@@ -77,7 +92,7 @@ class Outbox:
         self._ready = asyncio.Event()
         self._broken = asyncio.Event()
         """Set when the producer cannot go on: another takes its place."""
-        self._sent: set[asyncio.Future[Any]] = set()
+        self._sent: dict[asyncio.Future[Any], _Said] = {}
         """What the producer has and Kafka has not acknowledged."""
         self._moved_at = 0.0
         """When something was last acknowledged, or began to wait while nothing did."""
@@ -131,6 +146,8 @@ class Outbox:
             self._ready.clear()
             self._producer = None
             await producer.end()
+            for said in self._sent.values():
+                said.again()  # this producer never tells what became of it
             self._sent.clear()
 
     async def _watch(self, producer: Producer) -> None:
@@ -174,13 +191,16 @@ class Outbox:
             self._broken.set()
             raise
         else:
-            self._sent.add(acknowledged)
-            acknowledged.add_done_callback(partial(self._acknowledged, line))
+            self._sent[acknowledged] = _Said(line, key, headers)
+            acknowledged.add_done_callback(self._acknowledged)
 
-    def _acknowledged(self, line: _Line, future: asyncio.Future[Any]) -> None:
-        self._sent.discard(future)
-        if future.cancelled():
+    def _acknowledged(self, future: asyncio.Future[Any]) -> None:
+        if (said := self._sent.pop(future, None)) is None:
             return
+        if future.cancelled():
+            said.again()
+            return
+        line = said.line
         if (error := future.exception()) is None:
             line.written()
             self._moved()
@@ -188,6 +208,8 @@ class Outbox:
             line.tell(error)
         else:
             self._broken.set()
+            if isinstance(error, KafkaError) and error.retriable:
+                said.again()
         self._look_whether_empty()
 
     def _pending(self) -> bool:
