@@ -19,7 +19,7 @@ ROWS = """
     errors.problem errors.calls errors.exchanges errors model telemetry trouble counts metrics
     strictjson schema problem
     jwk compact jws send client
-    sdk.errors sdk.clock sdk.threads sdk.http sdk.adapter sdk.mapping sdk.manifest sdk
+    sdk.errors sdk.clock sdk.threads sdk.http sdk.adapter sdk.mapping sdk.money sdk.manifest sdk
     forms dsn backends config load installed
     keys policy limits projection fair deadlines
     evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof evidence.witness evidence.log

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gsb.sdk import Adapter, Reply, Request, SecretFile, Settings
+from gsb.sdk import Adapter, Reply, Request, SecretFile, Settings, Unavailable
 from tests.support.adapters import opened, request
 
 
@@ -29,6 +29,19 @@ def test_a_secret_starts_at_the_deployments_folder_and_is_read_at_each_use(tmp_p
     assert settings.key.read() == "first"
     (tmp_path / "key.txt").write_text("  second  ")
     assert settings.key.read() == "  second  "
+
+
+def test_a_secret_that_cannot_be_read_any_more_is_unavailable_and_nothing_was_sent(tmp_path: Path) -> None:
+    (tmp_path / "key.txt").write_text("first")
+    key = Keyed.model_validate({"key": "key.txt"}, context={"folder": tmp_path}).key
+    (tmp_path / "key.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(Unavailable) as raised:
+        key.read()
+    assert raised.value.sent is False
+    (tmp_path / "key.txt").unlink()
+    with pytest.raises(Unavailable) as raised:
+        key.read()
+    assert raised.value.sent is False
 
 
 def test_a_secret_never_shows(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gsb.sdk import Broken, Request, Settings, Shape, decimal_string, scope
+from gsb.sdk import Broken, Refused, Request, Settings, Shape, decimal_string, scope
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,13 @@ def test_what_cannot_be_applied_is_broken_and_quotes_nothing(source: str) -> Non
         Shape(source).of({"number": 424242, "text": "424242x", "pi": Decimal("3.14159")})
     assert "4242" not in raised.value.detail
     assert "3.14" not in raised.value.detail
+
+
+def test_what_cannot_be_asked_is_refused() -> None:
+    assert Shape({"n": "number"}).asked({"number": 1}) == {"n": 1}
+    with pytest.raises(Refused) as raised:
+        Shape({"n": "length(number)"}).asked({"number": 1})
+    assert raised.value.code == "invalid"
 
 
 @pytest.mark.parametrize(

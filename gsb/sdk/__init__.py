@@ -4,8 +4,9 @@ from gsb.model import Effect, Reply, Request
 from gsb.sdk.adapter import Adapter, Call, ClientTls, Context, HttpSettings, NoSettings, SecretFile, Settings
 from gsb.sdk.clock import Clock
 from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
-from gsb.sdk.http import Http, HttpReply
+from gsb.sdk.http import Http, HttpReply, basic
 from gsb.sdk.mapping import Shape, decimal_string, scope
+from gsb.sdk.money import Currency
 
 __all__ = [
     "Adapter",
@@ -15,6 +16,7 @@ __all__ = [
     "ClientTls",
     "Clock",
     "Context",
+    "Currency",
     "Effect",
     "Http",
     "HttpReply",
@@ -27,6 +29,7 @@ __all__ = [
     "Settings",
     "Shape",
     "Unavailable",
+    "basic",
     "decimal_string",
     "scope",
 ]

@@ -19,7 +19,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from gsb.model import Effect, Reply, Request
 from gsb.sdk.clock import Clock
-from gsb.sdk.errors import Broken
+from gsb.sdk.errors import Broken, Unavailable
 from gsb.sdk.http import Http
 from gsb.sdk.threads import Threads
 
@@ -38,8 +38,11 @@ class SecretFile:
         return f"SecretFile({str(self.path)!r})"
 
     def read(self) -> str:
-        """The secret, without a trailing line end. Raises OSError."""
-        return self.path.read_text("utf-8").rstrip("\r\n")
+        """The secret, without a trailing line end. Raises ``Unavailable`` while it cannot be read: nothing was sent."""
+        try:
+            return self.path.read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeError) as error:
+            raise Unavailable("the file of a secret cannot be read", sent=False) from error
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:

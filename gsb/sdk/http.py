@@ -7,10 +7,11 @@ of a request means that the request may have been sent.
 
 from __future__ import annotations
 
+import base64
 import json as standard_json
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -24,7 +25,7 @@ import orjson
 from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
-from gsb.sdk.errors import AdapterError, Broken, Unavailable
+from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
 from gsb.telemetry import child_trace, trace
 
 RESPONSE_LIMIT = 10 * 1024 * 1024
@@ -53,6 +54,27 @@ class HttpReply:
         except (ValueError, RecursionError) as error:
             raise Broken(f"status {self.status} with a body that is not JSON") from error
 
+    def error(
+        self,
+        refused: Mapping[int, str] | None = None,
+        *,
+        untouched: Collection[int] = (429,),
+        unavailable: Collection[int] = (502, 503, 504),
+    ) -> AdapterError:
+        """What to raise if this is no answer to what was asked, by its status.
+
+        ``refused`` names the code of each status that is the system's no. ``untouched`` are those by which it says that
+        it did nothing: tried again, like ``unavailable``, where it may have acted. Any other is ``Broken``: 401 for one
+        speaks of the bus's own password, and is no refusal of what a caller asked. The system's own words go along as
+        evidence.
+        """
+        detail = f"status {self.status}: {self.body[:500].decode('utf-8', 'replace')}"
+        if refused and self.status in refused:
+            return Refused(refused[self.status], detail)
+        if self.status in (*untouched, *unavailable):
+            return Unavailable(detail, sent=self.status not in untouched, after=self.after())
+        return Broken(detail)
+
     def after(self, header: str = "Retry-After", *, now: float | None = None) -> float | None:
         """Seconds that the system asks to wait (RFC 9110, section 10.2.3: seconds or a date); None if it does not."""
         value = self.headers.get(header, "").strip()
@@ -63,6 +85,11 @@ class HttpReply:
         except ValueError:
             return None
         return max(0.0, when.timestamp() - (time.time() if now is None else now))
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    """The header of Basic authentication (RFC 7617)."""
+    return {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from gsb.model import Request
-from gsb.sdk.errors import Broken
+from gsb.sdk.errors import Broken, Refused
 
 _EXACT = decimal.Context(prec=60, traps=[decimal.Inexact, decimal.InvalidOperation])
 
@@ -54,6 +54,14 @@ class Shape:
         except (jmespath.exceptions.JMESPathError, TypeError) as error:
             # What the error says quotes the value at which it failed.
             raise Broken(f"the mapping cannot be applied: {type(error).__name__}") from error
+
+    def asked(self, data: Any) -> Any:
+        """The same for a part of what is asked of a system. Nothing was sent yet, so one that cannot be built is
+        ``Refused``, with ``invalid``."""
+        try:
+            return self.of(data)
+        except Broken as error:
+            raise Refused("invalid", error.detail) from error
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
