@@ -13,22 +13,11 @@ from typing import Any
 
 from pydantic import Field
 
-from gsb.sdk import (
-    Adapter,
-    Broken,
-    HttpReply,
-    HttpSettings,
-    NoSettings,
-    Refused,
-    Reply,
-    Request,
-    Unavailable,
-    decimal_string,
-)
-from gsb_adapters.tax.assessment import MONTHLY, Read, assessed, situation
+from gsb.sdk import Adapter, Broken, Currency, HttpReply, HttpSettings, NoSettings, Reply, Request
+from gsb_adapters.tax.assessment import HOUSEHOLD, MONTHLY, Read, assessed, earning, situation
 
 PERSON = "person"
-NOT_COVERED = "was not found in the"
+NOT_COVERED = b"was not found in the"
 """In the text of a 500: a parameter has no value yet, or any more, in that period."""
 
 
@@ -39,6 +28,10 @@ class TaxSettings(HttpSettings):
     """The currency (ISO 4217) in which the engine's rules are written."""
     places: int = Field(default=2, ge=0, le=4)
     """Decimal places of the amounts in the reply; the engine's figures are rounded half up to them."""
+
+    @property
+    def reckoned(self) -> Currency:
+        return Currency(self.currency, self.places)
 
 
 class Tax(Adapter[TaxSettings, NoSettings]):
@@ -54,23 +47,26 @@ class Tax(Adapter[TaxSettings, NoSettings]):
             case "income-tax":
                 reply, rules = await self._withholding(request.body)
             case "annual-assessment":
-                read, rules = await self._calculated(situation(request.body, self._exact))
-                reply = assessed(request.body, self._exact, read, self._money)
+                currency = self.context.settings.reckoned
+                read, rules = await self._calculated(situation(request.body, currency))
+                reply = assessed(request.body, currency, read)
             case other:
                 raise Broken(f"there is no service {other}")
         return Reply(reply | {"rules": rules}, note=f"computed by {rules}")
 
     async def _withholding(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-        gross, period = self._exact(body["gross"]), body["period"]
-        read, rules = await self._calculated(_month(period, gross))
+        currency, period = self.context.settings.reckoned, body["period"]
+        gross = currency.exact(body["gross"])
+        one = {"persons": {PERSON: earning({period: gross})}, "households": {HOUSEHOLD: {"adults": [PERSON]}}}
+        read, rules = await self._calculated(one)
         tax, contribution = (read("persons", PERSON, name, period) for name in MONTHLY)
         reply = {
             "tin": body["tin"],
             "period": period,
-            "gross": self._money(gross),
-            "income_tax": self._money(tax),
-            "social_security_contribution": self._money(contribution),
-            "net": self._money(gross - tax - contribution),
+            "gross": currency.money(gross),
+            "income_tax": currency.money(tax),
+            "social_security_contribution": currency.money(contribution),
+            "net": currency.money(gross - tax - contribution),
         }
         return reply, rules
 
@@ -79,31 +75,13 @@ class Tax(Adapter[TaxSettings, NoSettings]):
         answer = await self._ask("POST", "/calculate", situation)
         return partial(self._figure, answer.json()), _rules(answer)
 
-    def _exact(self, money: Mapping[str, str]) -> Decimal:
-        settings = self.context.settings
-        if money["currency"] != settings.currency:
-            raise Refused("currency_invalid")
-        amount = Decimal(money["amount"])
-        if amount != round(amount, settings.places):
-            raise Refused("amount_invalid")
-        return amount
-
-    def _money(self, amount: Decimal) -> dict[str, str]:
-        settings = self.context.settings
-        return {"amount": decimal_string(amount, settings.places), "currency": settings.currency}
-
     async def _ask(self, method: str, path: str, situation: Mapping[str, Any] | None = None) -> HttpReply:
         answer = await self.context.http.request(method, self.context.settings.url + path, json=situation)
         if answer.status == 200:
             return answer
-        if answer.status in (429, 502, 503, 504):
-            raise Unavailable(f"status {answer.status}", sent=True, after=answer.after())
         # A 500 is mostly a mistake of whoever asks, and a 404 a variable that these rules do not have: neither goes
         # away by asking again.
-        text = answer.body.decode("utf-8", "replace")
-        if answer.status == 500 and NOT_COVERED in text:
-            raise Refused("period_not_covered", text)
-        raise Broken(f"status {answer.status}: {text[:500]}")
+        raise answer.error({500: "period_not_covered"} if NOT_COVERED in answer.body else None)
 
     def _figure(self, answer: Any, group: str, who: str, name: str, period: str) -> Decimal:
         """One of the engine's figures, which are floats, as the amount that it stands for."""
@@ -114,15 +92,6 @@ class Tax(Adapter[TaxSettings, NoSettings]):
         if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
             raise Broken(f"{name} is not a number")
         return Decimal(value).quantize(Decimal(1).scaleb(-self.context.settings.places), ROUND_HALF_UP)
-
-
-def _month(period: str, gross: Decimal) -> dict[str, Any]:
-    """One adult in a household. A period is the name of a member, and a null is a question."""
-    asked = {name: {period: None} for name in MONTHLY}
-    return {
-        "persons": {PERSON: {"salary": {period: gross}} | asked},
-        "households": {"household": {"adults": [PERSON]}},
-    }
 
 
 def _rules(answer: HttpReply) -> str:

@@ -11,24 +11,24 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from gsb.sdk import Refused
+from gsb.sdk import Currency, Refused
 
 MONTHLY = ("income_tax", "social_security_contribution")
 YEARLY = "housing_tax"
 HOUSEHOLD = "household"
 
 Body = Mapping[str, Any]
-Exact = Callable[[Body], Decimal]
-"""An amount of the request as a number; refuses one that the engine's currency does not have."""
 Read = Callable[[str, str, str, str], Decimal]
 """A figure of the answer: group of entities, entity, variable, period."""
-Money = Callable[[Decimal], Body]
 
 
-def situation(body: Body, exact: Exact) -> dict[str, Any]:
+def situation(body: Body, currency: Currency) -> dict[str, Any]:
     """What the engine is asked. Persons are numbered there: it needs no names. Raises Refused."""
     _check(body)
-    adults = {_adult(number): _income(adult, exact) for number, adult in enumerate(body["adults"])}
+    adults = {
+        _adult(number): earning({each["month"]: currency.exact(each["gross"]) for each in adult["months"]})
+        for number, adult in enumerate(body["adults"])
+    }
     births = enumerate(body.get("children", []))
     children = {f"child-{number}": {"birth": {"ETERNITY": birth}} for number, birth in births}
     household: dict[str, Any] = {"adults": list(adults), "children": list(children)}
@@ -41,8 +41,9 @@ def situation(body: Body, exact: Exact) -> dict[str, Any]:
     return {"persons": adults | children, "households": {HOUSEHOLD: household}}
 
 
-def assessed(body: Body, exact: Exact, read: Read, money: Money) -> dict[str, Any]:
+def assessed(body: Body, currency: Currency, read: Read) -> dict[str, Any]:
     """The reply, but for the rules that were applied."""
+    money = currency.money
     adults, due, withheld = [], Decimal(0), Decimal(0)
     for number, adult in enumerate(body["adults"]):
         months = [
@@ -50,12 +51,12 @@ def assessed(body: Body, exact: Exact, read: Read, money: Money) -> dict[str, An
             for each in adult["months"]
         ]
         tax, contribution = (sum((month[place] for month in months), Decimal(0)) for place in (1, 2))
-        kept = sum((exact(each["withheld"]) for each in adult["months"]), Decimal(0))
+        gross, kept = (_sum(adult, name, currency) for name in ("gross", "withheld"))
         due, withheld = due + tax + contribution, withheld + kept
         adults.append(
             {
                 "tin": adult["tin"],
-                "gross": money(sum((exact(each["gross"]) for each in adult["months"]), Decimal(0))),
+                "gross": money(gross),
                 "income_tax": money(tax),
                 "social_security_contribution": money(contribution),
                 "withheld": money(kept),
@@ -83,9 +84,12 @@ def _adult(number: int) -> str:
     return f"adult-{number}"
 
 
-def _income(adult: Body, exact: Exact) -> dict[str, Any]:
-    """A period is the name of a member, and a null is a question."""
-    salary = {each["month"]: exact(each["gross"]) for each in adult["months"]}
+def _sum(adult: Body, name: str, currency: Currency) -> Decimal:
+    return sum((currency.exact(each[name]) for each in adult["months"]), Decimal(0))
+
+
+def earning(salary: Mapping[str, Decimal]) -> dict[str, Any]:
+    """Somebody with a salary in each of these months. A period is the name of a member, and a null is a question."""
     return {"salary": salary} | {name: dict.fromkeys(salary) for name in MONTHLY}
 
 
