@@ -268,15 +268,27 @@ async def test_what_are_no_releases_are_no_record(data: bytes, folder: Path) -> 
         assert isinstance(raised.value, Broken) or data == b"{}"
 
 
-@pytest.mark.parametrize("status", ["429 Slow", "503 Busy"])
-async def test_a_busy_store_is_unavailable(status: str, folder: Path) -> None:
+@pytest.mark.parametrize(("status", "sent"), [("409 Both", False), ("429 Slow", False), ("503 Busy", True)])
+async def test_a_busy_store_is_unavailable(status: str, sent: bool, folder: Path) -> None:
     async with (
         answering(http(b"", status, "Retry-After: 9")) as server,
         opened(Procurement, settings(server.url), {RELEASE: {}}, folder=folder) as adapter,
     ):
         with pytest.raises(Unavailable) as raised:
             await adapter.handle(published("BUSY-1"))
-    assert (raised.value.sent, raised.value.after) == (True, 9.0)
+    assert (raised.value.sent, raised.value.after) == (sent, 9.0)
+
+
+async def test_a_pause_that_the_store_asks_for_is_kept(folder: Path) -> None:
+    async with (
+        answering(http(b"", "503 Busy", "Backoff: 30")) as server,
+        opened(Procurement, settings(server.url), {RELEASE: {}}, folder=folder) as adapter,
+    ):
+        for sent in (True, False):
+            with pytest.raises(Unavailable) as raised:
+                await adapter.handle(published("PAUSE-1"))
+            assert raised.value.sent is sent
+    assert len(server.requests) == 1
 
 
 async def test_a_password_that_is_gone_keeps_everything_from_being_sent(tmp_path: Path) -> None:

@@ -9,25 +9,13 @@ token was made to expire, so after that time it is certain that none will come, 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field
 
-from gsb.sdk import (
-    Adapter,
-    Broken,
-    HttpReply,
-    HttpSettings,
-    NoSettings,
-    Refused,
-    Reply,
-    Request,
-    SecretFile,
-    Unavailable,
-)
-from gsb_adapters.rest import basic, items, member, text
+from gsb.sdk import Adapter, Broken, HttpReply, NoSettings, Refused, Reply, Request, Unavailable
+from gsb_adapters.rest import BasicSettings, items, member, said_at, text
 
 State = Literal["RECEIVED", "IN_PROGRESS", "RESOLVED"]
 CLASSIC: dict[str, State] = {
@@ -42,13 +30,10 @@ CLASSIC: dict[str, State] = {
 }
 
 
-class FeedbackSettings(HttpSettings):
-    """``[settings]`` of a system with the adapter ``feedback``. The URL ends with the tracker's name."""
+class FeedbackSettings(BasicSettings):
+    """``[settings]`` of a system with the adapter ``feedback``. The URL ends with the tracker's name, and complaints
+    are filed in the name of ``user``."""
 
-    user: str = Field(min_length=1, pattern=r"^[^:]+$")
-    """User of the bus in the tracker, in whose name complaints are filed."""
-    password: SecretFile
-    """File with the user's password."""
     web: str | None = Field(default=None, pattern=r"^https?://[^/?#@\s]+/([^?#\s]*/)?$")
     """The address that the tracker has for itself (``web`` in its ``config.ini``), if it is reached by another one:
     it takes no request that was meant for elsewhere."""
@@ -126,7 +111,7 @@ class Feedback(Adapter[FeedbackSettings, NoSettings]):
             return filed
         if b"POE token" in answer.body:
             raise Unavailable("the token had expired", sent=True, after=self._given_up_after)
-        raise _error(answer)
+        raise answer.error()
 
     @property
     def _given_up_after(self) -> float:
@@ -136,7 +121,7 @@ class Feedback(Adapter[FeedbackSettings, NoSettings]):
         """Those of an exchange, and what time it is, both as Roundup says."""
         answer = await self._send("GET", self.context.settings.claims, {"name": exchange, "@fields": "name,creation"})
         found = items(_data(answer), "collection")
-        return [Claim(text(each, "id"), _when(text(each, "creation"))) for each in found], _now(answer)
+        return [Claim(text(each, "id"), _when(text(each, "creation"))) for each in found], said_at(answer)
 
     async def _filed(self, claims: list[Claim]) -> Reply | None:
         if not claims:
@@ -165,27 +150,20 @@ class Feedback(Adapter[FeedbackSettings, NoSettings]):
         web = settings.web or f"{settings.url}/"
         origin = urlsplit(web)
         headers = {
-            **basic(settings.user, settings.password),
+            **settings.signed_in(),
             "X-Requested-With": "rest",
             "Host": origin.netloc,
             "Origin": f"{origin.scheme}://{origin.netloc}",
             "Referer": web,
         }
         url = f"{settings.url}/rest/data/{item}"
-        answer = await self.context.http.request(method, url, headers=headers, params=query, json=content)
-        if answer.status in (429, 502, 503, 504):
-            raise Unavailable(f"status {answer.status}", sent=answer.status != 429, after=answer.after())
-        return answer
-
-
-def _error(answer: HttpReply) -> Broken:
-    """Any other status speaks of the bus's own password and rights, or of settings: no citizen is to hear no for it."""
-    return Broken(f"status {answer.status}: {answer.body[:500].decode('utf-8', 'replace')}")
+        return await self.context.http.request(method, url, headers=headers, params=query, json=content)
 
 
 def _data(answer: HttpReply) -> Any:
+    """No status is a refusal here: no citizen is to hear no for the bus's own password and rights, or for settings."""
     if answer.status not in (200, 201):
-        raise _error(answer)
+        raise answer.error()
     return member(answer.json(), "data")
 
 
@@ -194,10 +172,3 @@ def _when(written: str) -> datetime:
         return datetime.strptime(written, "%Y-%m-%d.%H:%M:%S").replace(tzinfo=UTC)
     except ValueError as error:
         raise Broken("a time is not written as Roundup writes it") from error
-
-
-def _now(answer: HttpReply) -> datetime:
-    try:
-        return parsedate_to_datetime(answer.headers.get("Date", ""))
-    except ValueError as error:
-        raise Broken("the answer does not say when it was given") from error

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gsb.sdk import Effect, HttpSettings, SecretFile, Settings, Shape
+from gsb.sdk import Effect, HttpSettings, SecretFile, Settings, Shape, basic
 
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 PATH = r"^(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-F]{2}|\{[a-z][a-z0-9_]*\})+)*/?$"
@@ -27,6 +27,9 @@ class Basic(Settings):
     password: SecretFile
     """File with the password."""
 
+    def headers(self) -> dict[str, str]:
+        return basic(self.user, self.password.read())
+
 
 class Bearer(Settings):
     """A bearer token (RFC 6750)."""
@@ -35,6 +38,9 @@ class Bearer(Settings):
     """Which of the three this is."""
     token: SecretFile
     """File with the token."""
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token.read()}"}
 
 
 class HeaderSecret(Settings):
@@ -46,6 +52,9 @@ class HeaderSecret(Settings):
     """The header's name."""
     value: SecretFile
     """File with the header's value."""
+
+    def headers(self) -> dict[str, str]:
+        return {self.name: self.value.read()}
 
 
 class HttpJsonSettings(HttpSettings):

@@ -6,37 +6,24 @@ however often it is tried; a crash in the middle is settled by the next try. Not
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
-from gsb.sdk import (
-    Adapter,
-    Broken,
-    HttpReply,
-    HttpSettings,
-    NoSettings,
-    Refused,
-    Reply,
-    Request,
-    SecretFile,
-    Unavailable,
-)
+from gsb.sdk import Adapter, Broken, Context, NoSettings, Refused, Reply, Request
+from gsb_adapters.kinto import Kinto, KintoSettings
 from gsb_adapters.procurement import ocds
+from gsb_adapters.rest import items, member, members, text
 
 MOST_RELEASES = 1_000
 """Of one process; more are an error rather than a record that leaves some out."""
 
 
-class ProcurementSettings(HttpSettings):
-    """``[settings]`` of a system with the adapter ``procurement``; ``url`` is Kinto's, with its version."""
+class ProcurementSettings(KintoSettings):
+    """``[settings]`` of a system with the adapter ``procurement``; ``url`` is Kinto's, with its version. The account
+    may read the collection and create records in it."""
 
-    user: str = Field(min_length=1, pattern=r"^[^:]+$")
-    """Kinto's account of the bus, which may read the collection and create records in it."""
-    password: SecretFile
-    """File with the account's password."""
     collection: str = Field(pattern=r"^/buckets/[A-Za-z0-9_-]+/collections/[A-Za-z0-9_-]+$")
     """Path of the collection of releases below ``url``."""
     prefix: str = Field(pattern=r"^ocds-[a-z0-9]{6}$")
@@ -54,15 +41,21 @@ class Procurement(Adapter[ProcurementSettings, NoSettings]):
 
     Settings = ProcurementSettings
 
+    def __init__(self, context: Context[ProcurementSettings, NoSettings]) -> None:
+        super().__init__(context)
+        self._kinto = Kinto(context)
+
     async def check(self) -> None:
-        answer = await self._ask("GET", "")
-        if answer.status != 200:
-            raise Broken(f"status {answer.status}: there is no such collection, or not for this account")
+        await self._kinto.ask("GET", self.context.settings.collection)
 
     async def handle(self, request: Request) -> Reply:
         match request.service.split("/")[1]:
             case "release":
-                return await self._publish(request)
+                package = self._package(request)
+                entry = {"ocid": package["releases"][0]["ocid"], "package": package}
+                collection, refused = self.context.settings.collection, {400: "not_accepted"}
+                stored, _ = await self._kinto.create(collection, request.exchange, entry, refused=refused)
+                return _published(stored, package)
             case "record":
                 return await self._record(request.body)
             case other:
@@ -73,19 +66,8 @@ class Procurement(Adapter[ProcurementSettings, NoSettings]):
         if request.service.split("/")[1] != "release":
             return None
         package = self._package(request)
-        answer = await self._ask("GET", f"/records/{request.exchange}")
-        return _published(answer, package) if answer.status == 200 else None
-
-    async def _publish(self, request: Request) -> Reply:
-        package = self._package(request)
-        content = {"data": {"ocid": package["releases"][0]["ocid"], "package": package}}
-        path, first = f"/records/{request.exchange}", {"If-None-Match": "*"}
-        answer = await self._ask("PUT", path, content=content, headers=first)
-        if answer.status in (201, 412):
-            return _published(answer, package)
-        if answer.status == 400:
-            raise Refused("not_accepted", answer.body.decode("utf-8", "replace")[:500])
-        raise Broken(f"status {answer.status}")
+        stored = await self._kinto.look_up(self.context.settings.collection, request.exchange)
+        return None if stored is None else _published(stored, package)
 
     def _package(self, request: Request) -> dict[str, Any]:
         settings, body = self.context.settings, request.body
@@ -97,59 +79,27 @@ class Procurement(Adapter[ProcurementSettings, NoSettings]):
         return ocds.package(f"{settings.uri}/{request.exchange}", settings.publisher, [release])
 
     async def _record(self, body: Mapping[str, Any]) -> Reply:
-        asked: dict[str, str | int] = {
-            "ocid": f"{self.context.settings.prefix}-{body['process']}",
-            "_limit": MOST_RELEASES + 1,
-        }
-        answer = await self._ask("GET", "/records", params=asked)
-        if answer.status != 200:
-            raise Broken(f"status {answer.status}")
+        settings = self.context.settings
+        ocid = f"{settings.prefix}-{body['process']}"
+        answer = await self._kinto.page(settings.collection, ocid=ocid, _limit=MOST_RELEASES + 1)
+        packages = [member(each, "package") for each in items(answer.json(), "data") if member(each, "ocid") == ocid]
+        if not packages:
+            raise Refused("not_found")
+        if len(packages) > MOST_RELEASES:
+            raise Broken(f"there are more than {MOST_RELEASES} releases")
         try:
-            packages = [each["package"] for each in answer.json()["data"] if each["ocid"] == asked["ocid"]]
-            if not packages:
-                raise Refused("not_found")
-            if len(packages) > MOST_RELEASES:
-                raise Broken(f"there are more than {MOST_RELEASES} releases")
             # Merging many releases takes longer than the event loop may be kept.
             record = await self.context.in_thread(ocds.told, packages, versioned=body.get("versioned", False))
         except (KeyError, TypeError, ValueError) as error:
             raise Broken(f"what is stored are no releases: {type(error).__name__}") from error
         return Reply(record, note=f"compiled of {len(packages)} releases")
 
-    async def _ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        content: Any = None,
-        headers: Mapping[str, str] | None = None,
-        params: Mapping[str, str | int] | None = None,
-    ) -> HttpReply:
-        settings = self.context.settings
-        try:
-            pair = f"{settings.user}:{settings.password.read()}".encode()
-        except (OSError, UnicodeError) as error:
-            raise Unavailable("the secret's file cannot be read", sent=False) from error
-        shown = {"Authorization": f"Basic {base64.b64encode(pair).decode()}"} | dict(headers or {})
-        url = settings.url + settings.collection + path
-        answer = await self.context.http.request(method, url, json=content, headers=shown, params=params)
-        # A 409 is what Kinto says to one of two who create the same record at the same moment.
-        if answer.status in (409, 429, 502, 503, 504):
-            raise Unavailable(f"status {answer.status}", sent=True, after=answer.after())
-        return answer
 
-
-def _published(answer: HttpReply, package: Mapping[str, Any]) -> Reply:
+def _published(record: Mapping[str, Any], package: Mapping[str, Any]) -> Reply:
     """The reply for what lies in the store. Raises ``Broken`` if that is not this release."""
-    try:
-        body = answer.json()
-        # 412: it is there already, and Kinto shows it.
-        stored = (body["details"]["existing"] if answer.status == 412 else body["data"])["package"]
-        known, uri = stored["releases"] == package["releases"], str(stored["uri"])
-    except (KeyError, TypeError) as error:
-        raise Broken(f"status {answer.status}, and the answer does not say what is stored") from error
-    if not known:
+    stored = members(member(record, "package"))
+    if stored.get("releases") != package["releases"]:
         raise Broken("another document lies in the store under this exchange")
     (release,) = package["releases"]
     told = {"ocid": release["ocid"], "release": release["id"], "date": release["date"], "tag": release["tag"]}
-    return Reply(told | {"uri": uri}, note=f"published as {release['ocid']}")
+    return Reply(told | {"uri": text(stored, "uri")}, note=f"published as {release['ocid']}")

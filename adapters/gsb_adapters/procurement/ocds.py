@@ -6,10 +6,9 @@ are merged by ``ocdsmerge``, with the rules below, since left to itself it would
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from itertools import chain
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +19,6 @@ from gsb.sdk import decimal_string
 PLACES = 2
 """Of amounts on the bus."""
 
-_OMITTED = ("id", "date", "tag")
 _ORGANIZATIONS = (
     *("buyer", "parties", "tender/procuringEntity", "tender/tenderers", "awards/suppliers"),
     *("contracts/implementation/transactions/payer", "contracts/implementation/transactions/payee"),
@@ -34,7 +32,7 @@ _WHOLE_LISTS = (
     *(f"{each}/{name}/changes" for each in _STAGES for name in ("amendment", "amendments")),
 )
 RULES: dict[tuple[str, ...], str] = {
-    **{(name,): "omitWhenMerged" for name in _OMITTED},
+    **{(name,): "omitWhenMerged" for name in ("id", "date", "tag")},
     **{tuple(path.split("/")): "wholeListMerge" for path in _WHOLE_LISTS},
 }
 """The merging rules of the release schema of OCDS 1.1.5 ("Merging", standard.open-contracting.org/1.1/en/schema)."""
@@ -74,36 +72,26 @@ def told(packages: list[Mapping[str, Any]], *, versioned: bool) -> Any:
 
 def accepted(exchange: str) -> str:
     """The time in a UUIDv7 (RFC 9562, section 5.7), in milliseconds and UTC."""
-    milliseconds = UUID(exchange).int >> 80
-    seconds = datetime.fromtimestamp(milliseconds // 1000, UTC)
-    return f"{seconds:%Y-%m-%dT%H:%M:%S}.{milliseconds % 1000:03}Z"
+    when = datetime.fromtimestamp((UUID(exchange).int >> 80) / 1000, UTC)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def currencies(value: Any) -> set[str]:
     """In which currencies amounts stand there."""
-    match value:
-        case {"amount": str(), "currency": str(currency)}:
-            return {currency}
-        case dict() | list():
-            return set(chain.from_iterable(map(currencies, _parts(value))))
-        case _:
-            return set()
+    amounts = (each for each in _everything(value) if isinstance(each, dict) and isinstance(each.get("amount"), str))
+    return {each["currency"] for each in amounts if "currency" in each}
 
 
 def ids_repeat(value: Any) -> bool:
     """Whether two objects in one list have the same id: merging would make one of them."""
-    if isinstance(value, list):
-        ids = [str(each["id"]) for each in value if isinstance(each, dict) and "id" in each]
-        if len(ids) != len(set(ids)):
-            return True
-    return isinstance(value, (dict, list)) and any(map(ids_repeat, _parts(value)))
+    lists = (each for each in _everything(value) if isinstance(each, list))
+    ids = ([str(each["id"]) for each in one if isinstance(each, dict) and "id" in each] for one in lists)
+    return any(len(one) != len(set(one)) for one in ids)
 
 
 def on_bus(value: Any, name: str = "") -> Any:
     """The same with every amount as a decimal string; in a versioned release it stands in ``value``, one level down."""
     match value:
-        case bool():
-            return value
         case int() | Decimal() if name == "amount":
             return decimal_string(value, PLACES)
         case Decimal():
@@ -112,8 +100,7 @@ def on_bus(value: Any, name: str = "") -> Any:
             return {each: on_bus(part, name if each == "value" else each) for each, part in value.items()}
         case list():
             return [on_bus(part, name) for part in value]
-        case _:
-            return value
+    return value
 
 
 def _numbered(value: Any) -> Any:
@@ -124,9 +111,11 @@ def _numbered(value: Any) -> Any:
             return {name: _numbered(part) for name, part in value.items()}
         case list():
             return [_numbered(part) for part in value]
-        case _:
-            return value
+    return value
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
+def _everything(value: Any) -> Iterator[Any]:
+    """It, and whatever is in it."""
+    yield value
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _everything(part)

@@ -1,23 +1,60 @@
-"""What adapters for systems with a JSON interface share: signing in by Basic authentication, and reading answers.
+"""What adapters for systems with a JSON interface share: signing in, reading answers, pauses that a system asks for.
 
-It sends nothing and keeps nothing. Whatever an answer lacks makes it ``Broken``.
+It sends nothing, and keeps nothing but the end of a pause. Whatever an answer lacks makes it ``Broken``.
 """
 
 from __future__ import annotations
 
-import base64
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
-from gsb.sdk import Broken, SecretFile, Unavailable
+from pydantic import Field
+
+from gsb.sdk import Broken, Clock, HttpReply, HttpSettings, SecretFile, Unavailable, basic
+
+LONGEST_PAUSE = 300.0
+"""Seconds of a pause that are believed: one answer with a mistake in it must not shut a system out for good."""
 
 
-def basic(user: str, password: SecretFile) -> dict[str, str]:
-    """The header of Basic authentication (RFC 7617). Raises ``Unavailable`` if the password's file cannot be read."""
+class BasicSettings(HttpSettings):
+    """Base of the settings of an adapter that signs in by Basic authentication (RFC 7617)."""
+
+    user: str = Field(min_length=1, pattern=r"^[^:]+$")
+    """The bus's user, or account, in the system."""
+    password: SecretFile
+    """File with the user's password."""
+
+    def signed_in(self) -> dict[str, str]:
+        """The header. Raises ``Unavailable`` if the password's file cannot be read."""
+        return basic(self.user, self.password.read())
+
+
+class Pause:
+    """What a system asked for in any of its answers, also a good one. All calls of an adapter heed it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until = 0.0
+        """By the steady clock."""
+
+    def respect(self) -> None:
+        """Raises ``Unavailable`` as long as it lasts."""
+        if (left := self._until - self._clock.steady()) > 0:
+            raise Unavailable("the system asked for a pause", sent=False, after=left)
+
+    def heed(self, answer: HttpReply, header: str) -> None:
+        """Begin one, or make it longer, if the answer asks for so many seconds by this header."""
+        if (wish := answer.after(header)) is not None:
+            self._until = max(self._until, self._clock.steady() + min(wish, LONGEST_PAUSE))
+
+
+def said_at(answer: HttpReply) -> datetime:
+    """The time of the system's own clock (RFC 9110, section 6.6.1). Raises ``Broken`` if it does not say."""
     try:
-        pair = f"{user}:{password.read()}".encode()
-    except (OSError, UnicodeError) as error:
-        raise Unavailable("the password's file cannot be read", sent=False) from error
-    return {"Authorization": f"Basic {base64.b64encode(pair).decode()}"}
+        return parsedate_to_datetime(answer.headers.get("Date", ""))
+    except ValueError as error:
+        raise Broken("the answer does not say when it was given") from error
 
 
 def members(value: Any) -> dict[str, Any]:
