@@ -201,6 +201,9 @@ class Limits(Table):
     """Seconds that a call may ask to wait."""
     drain: float = Field(default=25.0, ge=0)
     """Seconds that a stopping node gives the exchanges it has begun."""
+    notice: float = Field(default=5.0, ge=0, le=60)
+    """Seconds of ``drain`` for which a stopping gateway beside others still takes calls, so that whatever spreads them
+    sees at ``/readyz`` that it goes: more than that takes. Meanwhile each answer ends its connection."""
 
     @model_validator(mode="after")
     def _waits(self) -> Self:

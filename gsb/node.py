@@ -2,7 +2,8 @@
 
 Start: catalogue, store, broker, adapters, recorder, workers and sweeper, operations port, API, and of these what
 belongs to the roles that the node plays: nothing is admitted before it can be proved and carried out. Stop: not ready,
-nothing new admitted, what was begun is finished and recorded, then everything in reverse.
+no work taken that others can do, calls taken until others get them, no new connection, what was begun is finished and
+recorded, then everything in reverse.
 A killed node needs no clean-up: the next start, or another node, finds what is due in the store.
 """
 
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from gsb.backends import KafkaTable
 from gsb.bus import Bus
 from gsb.catalogue import Catalogue, SystemInfo, build
 from gsb.config import Tls
@@ -44,6 +46,8 @@ log = logging.getLogger("gsb.node")
 
 LAST_LOOK = 5.0
 """Seconds for the recorder's last look: a disk that hangs must not keep the node from stopping."""
+SHUTDOWN = 1.0
+"""Seconds for connections to end: handlers have had their time to drain before."""
 NO_DESCRIPTORS = (
     "no file can be opened ({}): new connections are closed without an answer, and systems cannot be reached; allow "
     "the process more open files (ulimit -n, LimitNOFILE=) or lower limits.connections; service resumes by itself"
@@ -95,6 +99,8 @@ class Node:
         self._no_descriptors = Trouble(log, "files and connections can be opened again")
         self.reloader = Reloader(self.bus, folder, reload or asyncio.Event(), self._workers.swapped.set)
         self._listening: dict[str, int] = {}
+        self._doors = web.ServerRunner(self.api.server(), shutdown_timeout=SHUTDOWN)
+        """Where the API listens, on a gateway."""
         self.failed = asyncio.Event()
         """Set when a part of the node ended by itself: it should be stopped and started anew."""
 
@@ -151,19 +157,25 @@ class Node:
     async def stop(self) -> None:
         """Drain for at most ``limits.drain`` seconds, then let go. Exchanges not finished by then stay in the store."""
         self.bus.draining = True
-        workers = self._workers
-        until = asyncio.get_running_loop().time() + self.bus.catalogue.gsb.limits.drain
+        workers, limits = self._workers, self.bus.catalogue.gsb.limits
+        until = asyncio.get_running_loop().time() + limits.drain
         # Where a part has failed, as when the store went back, what has begun is finished and nothing more begins.
-        workers.let_go_at = float("-inf") if self.failed.is_set() else until
+        self.api.closed = failed = self.failed.is_set()
+        workers.let_go_at = float("-inf") if failed else until
+        if isinstance(self.bus.catalogue.gsb.broker, KafkaTable):
+            workers.go()
         log.info("draining", extra={"facts": {"calls": self.api.in_flight, "performing": workers.performing}})
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
+                await self._give_notice(limits.notice)
                 await workers.done()
                 workers.let_go_at = float("-inf")
                 # Whoever still waits, waits for what this node cannot finish: they are told to ask again.
                 self.bus.leave()
                 await self.api.idle.wait()
         self.bus.leave()
+        # Connections that were kept and brought nothing since are ended only now, when they hold up nobody.
+        await self._doors.cleanup()
         with suppress(StoreUnavailable):
             await self.bus.refusals.flush(every=True)
         # What is committed is published before the node goes; where that cannot be, the next start does it.
@@ -173,6 +185,18 @@ class Node:
                     await self.recorder.look()
         await self._stack.aclose()
         log.info("stopped")
+
+    async def _give_notice(self, seconds: float) -> None:
+        """Go on taking calls until whoever spreads them over the nodes has seen that this one goes, as far as there are
+        others; then take no new connection. Those that are there may bring a last call each."""
+        if self.api.closed:
+            return
+        if Role.GATEWAY in self.bus.roles and not self.bus.shares.alone:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.failed.wait()
+        for site in self._doors.sites:
+            await site.stop()
 
     def _background(self, stack: AsyncExitStack, work: Coroutine[None, None, None]) -> None:
         """Run ``work`` until the stack closes. If it ends by itself the node has failed, and says so."""
@@ -216,24 +240,22 @@ class Node:
     async def _listen(self, stack: AsyncExitStack) -> None:
         listen = self.bus.catalogue.gsb.listen
         port = listen.operations_port if self._ports.operations is None else self._ports.operations
-        self._listening["operations_port"] = await self._serve(
-            stack, self.operations, listen.operations_host, port, None
-        )
+        runner = web.ServerRunner(self.operations.server(), shutdown_timeout=SHUTDOWN)
+        self._listening["operations_port"] = await _serve(stack, runner, listen.operations_host, port, None)
         if Role.GATEWAY in self.bus.roles:
             context = tls_context(self.bus.catalogue.folder, listen.tls) if isinstance(listen.tls, Tls) else None
             port = listen.port if self._ports.api is None else self._ports.api
-            self._listening["port"] = await self._serve(stack, self.api, listen.host, port, context)
+            self._listening["port"] = await _serve(stack, self._doors, listen.host, port, context)
 
-    async def _serve(
-        self, stack: AsyncExitStack, edge: Edge, host: str, port: int, context: ssl.SSLContext | None
-    ) -> int:
-        """The port, also where any free one was asked for."""
-        # The handlers have had their time to drain when the runner is cleaned up, so it need not wait long.
-        runner = web.ServerRunner(edge.server(), shutdown_timeout=1.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
-        return int(runner.addresses[0][1])
+
+async def _serve(
+    stack: AsyncExitStack, runner: web.ServerRunner, host: str, port: int, context: ssl.SSLContext | None
+) -> int:
+    """The port, also where any free one was asked for."""
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+    return int(runner.addresses[0][1])
 
 
 async def run(node: Node, stopped: Awaitable[object]) -> bool:

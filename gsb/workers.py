@@ -31,6 +31,7 @@ class Workers:
         self._freed = asyncio.Event()
         self.swapped = asyncio.Event()
         """Set when there is another catalogue."""
+        self._going = False
         self.let_go_at = float("inf")
         """When what still runs is broken off, in seconds of the event loop's clock; in the past: nothing begins."""
 
@@ -47,7 +48,8 @@ class Workers:
             async with asyncio.TaskGroup() as group:
                 while True:
                     self.swapped.clear()
-                    systems = set(filter(self._bus.roles.works_for, self._bus.catalogue.systems))
+                    known = () if self._going else self._bus.catalogue.systems
+                    systems = set(filter(self._bus.roles.works_for, known))
                     for gone in takers.keys() - systems:
                         takers.pop(gone).cancel()
                     for new in systems - takers.keys():
@@ -57,6 +59,11 @@ class Workers:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def go(self) -> None:
+        """Take nothing more, so that other nodes are given it at once; what has begun goes on."""
+        self._going = True
+        self.swapped.set()
 
     async def done(self) -> None:
         """Returns when nothing is being performed."""

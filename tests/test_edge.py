@@ -291,6 +291,62 @@ async def test_a_stopping_node_finishes_what_it_began_and_takes_nothing_new(
         assert node.node.bus.draining
         async with session.get(f"{node.operations_url}/readyz") as answer:
             assert (answer.status, (await answer.json())["missing"]) == (503, ["draining"])
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(f"{node.url}/services")
+        leave.set()
+        assert (await asked).body == NOTE
+        await stopping
+    puppet().reset()
+
+
+async def test_a_connection_that_was_kept_brings_a_stopping_node_one_more_call(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    deployment = puppet_deployment(tmp_path)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Reply:
+        entered.set()
+        await leave.wait()
+        return Reply(NOTE)
+
+    async with node_in_process(tmp_path, deployment) as node, node.client() as client:
+        puppet().acts = slow
+        asked = asyncio.create_task(client.call(ONCE, NOTE, purpose="payroll"))
+        await entered.wait()
+        async with session.get(f"{node.url}/services") as answer:
+            assert (answer.status, answer.headers.get("Connection")) == (200, None)
+        stopping = asyncio.create_task(node.node.stop())
+        await asyncio.sleep(0)
+        async with session.get(f"{node.url}/services", headers=signed(node, "GET", "/services")) as answer:
+            assert (answer.status, answer.headers["Connection"]) == (200, "close")
+            assert "GSB-Signature" in answer.headers
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(f"{node.url}/services")
+        leave.set()
+        assert (await asked).body == NOTE
+        await stopping
+    puppet().reset()
+
+
+async def test_a_node_that_is_out_of_order_takes_nothing_while_it_stops(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    deployment = puppet_deployment(tmp_path)
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: Request) -> Reply:
+        entered.set()
+        await leave.wait()
+        return Reply(NOTE)
+
+    async with node_in_process(tmp_path, deployment) as node, node.client() as client:
+        puppet().acts = slow
+        asked = asyncio.create_task(client.call(ONCE, NOTE, purpose="payroll"))
+        await entered.wait()
+        node.node.failed.set()
+        stopping = asyncio.create_task(node.node.stop())
+        await asyncio.sleep(0)
         async with session.get(f"{node.url}/services") as answer:
             assert (answer.status, (await answer.json(content_type=None))["code"]) == (503, "draining")
         leave.set()

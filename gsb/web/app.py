@@ -128,6 +128,7 @@ OPERATIONS = (
     route("POST", "/admin/exchanges/{id}/close", admin.close),
     route("POST", "/admin/exchanges/{id}/replay", admin.replay),
     route("POST", "/admin/erase", erasure.erase),
+    route("POST", "/admin/keys/revoke", admin.revoke),
 )
 
 
@@ -150,11 +151,13 @@ class Edge:
     """One listening side of a node."""
 
     def __init__(self, bus: Bus, routes: tuple[Route, ...], *, guarded: bool) -> None:
-        """``guarded``: refuse calls while draining or beyond the limit in flight; probes and operators are never."""
+        """``guarded``: refuse calls when closed or beyond the limit in flight; probes and operators are never."""
         self._bus = bus
         self._routes = routes
         self._guarded = guarded
         self._in_flight = 0
+        self.closed = False
+        """Set when nothing is admitted any more, since the node is out of order."""
         self.idle = asyncio.Event()
         """Set while no call is in flight."""
         self.idle.set()
@@ -199,10 +202,16 @@ class Edge:
         if code == Busy.code:
             # Whoever comes back at once all the same is told so once a second on each connection, and costs no more.
             await asyncio.sleep(BUSY_PAUSE)
+        return self._respond(call, answer)
+
+    def _respond(self, call: Call | None, answer: Answer) -> web.StreamResponse:
         try:
-            return respond(answer, self._signature(call, answer))
+            response = respond(answer, self._signature(call, answer))
         except SigningUnavailable as problem:  # the last key ran out meanwhile; the exchange goes on
-            return respond(problem_answer(problem, self._bus.base_url, new_instance()))
+            response = respond(problem_answer(problem, self._bus.base_url, new_instance()))
+        if self._bus.draining:
+            response.force_close()  # so that whoever keeps connections comes back on one to another node
+        return response
 
     def _count(self, found: Route | None, call: Call | None, answer: Answer, code: str | None) -> None:
         outcome = answer.exchange.outcome if answer.exchange else None
@@ -218,7 +227,7 @@ class Edge:
         return problem_answer(problem, self._bus.base_url, new_instance())
 
     def _guard(self) -> None:
-        if self._guarded and self._bus.draining:
+        if self._guarded and self.closed:
             raise Draining
         if self._guarded and self._in_flight > self._bus.catalogue.gsb.limits.in_flight:
             raise Busy

@@ -78,6 +78,7 @@ def spread(deployment: Deployment, dsn: str, ports: Sequence[int], brokers: str 
         deployment.gsb["broker"] = {
             "kind": "kafka", "brokers": brokers.split(","), "topic_prefix": prefix, "partitions": 4, "replication": 1,
         }  # fmt: skip
+    deployment.gsb["limits"].setdefault("notice", 0)  # nobody spreads calls here
     deployment.gsb["bus"]["base_urls"] = [f"http://127.0.0.1:{port}" for port in ports]
     deployment.bus_url = deployment.gsb["bus"]["base_urls"][0]
     return deployment
