@@ -12,18 +12,7 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from gsb.sdk import (
-    Adapter,
-    AdapterError,
-    Broken,
-    Context,
-    NoSettings,
-    Refused,
-    Reply,
-    Request,
-    Unavailable,
-    decimal_string,
-)
+from gsb.sdk import Adapter, AdapterError, Broken, Context, NoSettings, Refused, Reply, Request, Unavailable
 from gsb_adapters.tryton import Client, Record, Session, TrytonSettings, Warned
 
 INVOICE_STATES = {"posted": "open", "paid": "paid", "cancelled": "cancelled"}
@@ -107,7 +96,7 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
     # --- what is asked
 
     async def _budget(self, session: Session, body: Mapping[str, Any]) -> dict[str, Any]:
-        wanted = _amount(session, body["amount"])
+        wanted = session.currency.exact(body["amount"])
         lines = await self._tryton.read(
             "account.budget.line",
             [
@@ -126,9 +115,9 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
         return {
             "account": body["account"],
             "fiscal_year": body["fiscal_year"],
-            "budgeted": _money(session, budgeted),
-            "spent": _money(session, spent),
-            "available": _money(session, budgeted - spent),
+            "budgeted": session.currency.money(budgeted),
+            "spent": session.currency.money(spent),
+            "available": session.currency.money(budgeted - spent),
             "sufficient": budgeted - spent >= wanted,
         }
 
@@ -204,7 +193,7 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
                 "type": "line",
                 "description": line["description"],
                 "quantity": line["quantity"],
-                "unit_price": _amount(session, line["unit_price"]),
+                "unit_price": session.currency.exact(line["unit_price"]),
             }
             for line in body["lines"]
         ]
@@ -234,7 +223,7 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
                 "account": accounts[line["account"]],
                 "description": line["description"],
                 "quantity": 1,
-                "unit_price": _amount(session, line["amount"]),
+                "unit_price": session.currency.exact(line["amount"]),
                 "currency": session.currency_id,
                 "company": session.company,
                 "invoice_type": "in",
@@ -259,7 +248,7 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
 
     async def _entry(self, session: Session, request: Request) -> dict[str, Any]:
         body = request.body
-        amounts = [(line["side"], _amount(session, line["amount"], positive=True)) for line in body["lines"]]
+        amounts = [(line["side"], session.currency.exact(line["amount"], positive=True)) for line in body["lines"]]
         if sum(amount if side == "debit" else -amount for side, amount in amounts):
             raise Refused("unbalanced")
         accounts = await self._accounts(session, {line["account"] for line in body["lines"]})
@@ -308,7 +297,7 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
         invoice = await self._invoice(session, body["invoice"])
         if await self._made(session, ENTRY, request.exchange):
             return invoice
-        amount = _amount(session, body["amount"], positive=True)
+        amount = session.currency.exact(body["amount"], positive=True)
         await self._period(session, body["date"])
         by_name = [["name", "=", settings.payment_method], ["company", "=", session.company]]
         methods = await self._tryton.read("account.invoice.payment.method", by_name, ["name"], limit=1)
@@ -359,8 +348,8 @@ def _document(session: Session, name: str, record: Record) -> dict[str, Any]:
     if name == "posting":
         total = sum((_decimal(line, "debit") for line in record["lines"]), Decimal(0))
         told = {"posting": record["post_number"], "date": record["date"], "state": "posted"}
-        return told | {"total": _money(session, total)}
-    told = {"supplier": record["party"]["code"], "total": _money(session, _decimal(record, "total_amount"))}
+        return told | {"total": session.currency.money(total)}
+    told = {"supplier": record["party"]["code"], "total": session.currency.money(_decimal(record, "total_amount"))}
     if name == "purchase-order":
         return {"order": record["number"], "state": "confirmed"} | told
     return {"invoice": record["number"], "reference": record["reference"], "state": "posted"} | told
@@ -371,23 +360,10 @@ def _status(session: Session, invoice: Record) -> dict[str, Any]:
     return {
         "invoice": invoice["number"],
         "state": INVOICE_STATES[invoice["state"]],
-        "total": _money(session, total),
-        "paid": _money(session, total - left),
-        "outstanding": _money(session, left),
+        "total": session.currency.money(total),
+        "paid": session.currency.money(total - left),
+        "outstanding": session.currency.money(left),
     }
-
-
-def _amount(session: Session, money: Mapping[str, str], *, positive: bool = False) -> Decimal:
-    if money["currency"] != session.currency:
-        raise Refused("currency_invalid")
-    amount = Decimal(money["amount"])
-    if amount != round(amount, session.places) or (positive and not amount):
-        raise Refused("amount_invalid")
-    return amount
-
-
-def _money(session: Session, amount: Decimal) -> dict[str, str]:
-    return {"amount": decimal_string(amount, session.places), "currency": session.currency}
 
 
 def _decimal(record: Record, name: str) -> Decimal:

@@ -75,7 +75,7 @@ class Hrmis(Adapter[TrytonSettings, Question]):
             raise Refused("not_found")
         if question.single and more:
             raise Broken("there are two such records")
-        known = {"records": found[:most], "more": more, "currency": session.currency}
+        known = {"records": found[:most], "more": more, "currency": session.currency.code}
         return Reply(question.reply.of(seen | known))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gsb.sdk import AdapterError, Broken, Context, HttpReply, HttpSettings, Refused, SecretFile, Unavailable
+from gsb.sdk import AdapterError, Broken, Context, Currency, HttpReply, HttpSettings, Refused, SecretFile, Unavailable
 
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0
 """Seconds without another login after a refused one. Tryton counts the attempts of five minutes: each makes the next
@@ -57,9 +57,8 @@ class Session:
     authorization: str = field(repr=False)
     company: int
     currency_id: int
-    currency: str
-    """The company's, ISO 4217."""
-    places: int
+    currency: Currency
+    """The company's."""
 
     @property
     def context(self) -> dict[str, Any]:
@@ -121,10 +120,7 @@ class Client:
             return self._session
 
     async def _begin(self) -> Session:
-        try:
-            password = self._settings.password.read()
-        except (OSError, UnicodeError) as error:
-            raise Unavailable("the password's file cannot be read", sent=False) from error
+        password = self._settings.password.read()
         left = self._pause_until - self._context.clock.steady()
         if left > 0 and password == self._refused:
             raise Unavailable("the password was refused and is not tried again yet", sent=False, after=left)
@@ -158,7 +154,7 @@ class Client:
             raise Broken("the user has no company")
         match _result(await self._post("model.company.company.read", [[company], fields, {}], authorization)):
             case [{"currency": {"id": int(identity), "code": str(code), "digits": int(places)}}]:
-                return Session(authorization, company, identity, code, places)
+                return Session(authorization, company, identity, Currency(code, places))
         raise Broken("the company has no currency")
 
     async def _post(self, method: str, params: list[Any], authorization: str | None = None) -> HttpReply:
@@ -172,10 +168,8 @@ class Client:
 
 def _result(answer: HttpReply) -> Any:
     """What a method returned. Raises ``Refused`` (``rejected``, or ``Warned``), ``Unavailable`` and ``Broken``."""
-    if answer.status in (429, 502, 503, 504):
-        raise Unavailable(f"status {answer.status}", sent=True, after=answer.after())
     if answer.status != 200:
-        raise Broken(f"status {answer.status}: {answer.body[:500].decode('utf-8', 'replace')}")
+        raise answer.error()
     match answer.json():
         case {"error": error}:  # with status 200
             raise _error(error)
