@@ -20,6 +20,7 @@ import struct
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 Address = tuple[str, int]
@@ -112,17 +113,24 @@ class Wire:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._flow(there=True, back=True)
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:
+            _reset(writer)  # it was accepted in the moment in which the wire was cut
+            return
         self._open.add(writer)
-        # Whoever cuts the wire cancels this task, and nobody else.
-        with suppress(asyncio.CancelledError, OSError):
+        task = asyncio.get_running_loop().create_task(self._carried(reader, writer))
+        self._tasks.add(task)
+        # Also of one that is cancelled before it has begun.
+        task.add_done_callback(partial(self._over, writer))
+
+    async def _carried(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
             await self._carry(reader, writer)
+
+    def _over(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         self._open.discard(writer)
         writer.close()
-        self._tasks.discard(task)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._there.wait()
@@ -184,6 +192,7 @@ class Network:
     def stop(self) -> None:
         for wire in self._wires:
             self._run(wire.close())
+        self._run(_others_ended())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE)
         self._loop.close()
@@ -200,6 +209,12 @@ def network() -> Iterator[Network]:
         yield net
     finally:
         net.stop()
+
+
+async def _others_ended() -> None:
+    """What is still being accepted, or closed, takes a few turns of the loop."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
 
 
 def _bound(port: int) -> socket.socket:
