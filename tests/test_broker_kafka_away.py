@@ -34,6 +34,10 @@ async def back(cluster: Cluster) -> None:
     await asyncio.to_thread(cluster.wait)
 
 
+def open_consumers() -> list[clients.Consumer]:
+    return [each for each in gc.get_objects() if isinstance(each, clients.Consumer) and not each._closed]
+
+
 async def test_kafka_goes_away_and_comes_back(cluster: Cluster, told: pytest.LogCaptureFixture) -> None:
     table = await made(cluster.brokers, 2)
     async with opened(table) as broker:
@@ -68,12 +72,30 @@ async def test_clients_that_do_not_look_after_themselves_any_more_are_replaced(
         await worker.until_given("before")
         producer = broker._outbox._producer
         assert producer is not None
-        consumers = [each for each in gc.get_objects() if isinstance(each, clients.Consumer) and not each._closed]
+        consumers = open_consumers()
         assert len(consumers) == 2  # of wakes, and of the work for one system
         for client in (producer.client, *(each._client for each in consumers)):
             client._sync_task.cancel()
         await eventually(lambda: broker._outbox._producer not in (None, producer))
         await eventually(lambda: all(each._closed for each in consumers))
+        await broker.dispatch("tax", "after", "payroll")
+        await worker.until_given("after")
+
+
+async def test_one_that_waits_for_ever_to_commit_is_replaced(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever commits waits until the group's broker is found, and nobody looks for it any more."""
+    monkeypatch.setattr(clients, "LOST", 1.0)
+    monkeypatch.setattr(clients, "METADATA_AGE", 500)
+    async with opened(await made(cluster.brokers, 2)) as broker:
+        worker = Worker(broker)
+        await broker.dispatch("tax", "before", "payroll")
+        await worker.until_given("before")
+        (consumer,) = (each for each in open_consumers() if each._group_id)
+        consumer._client._sync_task.cancel()
+        cluster.nodes[0].kill()
+        worker.deliveries[0].done()
+        await eventually(lambda: consumer._coordinator.coordinator_id is None)
+        await back(cluster)
         await broker.dispatch("tax", "after", "payroll")
         await worker.until_given("after")
 
@@ -92,6 +114,23 @@ async def test_what_a_producer_had_and_kafka_had_not_is_said_by_the_next_one(clu
         await eventually(lambda: outbox_._producer is not producer)
         await back(cluster)
         await worker.until_given("under-way")
+
+
+async def test_one_that_has_lost_what_it_was_to_send_is_replaced(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "LOST", 1.0)
+    monkeypatch.setattr(outbox, "PULSE", 0.1)
+    async with opened(await made(cluster.brokers, 2)) as broker:
+        worker = Worker(broker)
+        await broker.dispatch("tax", "before", "payroll")
+        await worker.until_given("before")
+        await eventually(lambda: not broker._outbox._sent)
+        producer, line = broker._outbox._producer, broker._outbox._lines[work_topic(broker._table, "tax")]
+        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        broker._outbox._sent[lost] = outbox._Said(line, b"lost", broker._speaker.dispatch("lost", "payroll"))
+        await eventually(lambda: broker._outbox._producer not in (None, producer))
+        await worker.until_given("lost")
 
 
 async def test_a_node_starts_before_kafka_does(cluster: Cluster) -> None:
@@ -158,3 +197,23 @@ async def test_a_node_stops_although_kafka_is_away(cluster: Cluster, monkeypatch
     async with asyncio.timeout(SOON):
         await broker.close()
         await worker.ended()
+
+
+async def test_whoever_is_to_end_ends_whatever_its_last_words_raise() -> None:
+    begun = asyncio.Event()
+
+    async def attempt() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("the connection is gone already")
+
+    errors: list[Exception] = []
+    task = asyncio.create_task(clients.forever(attempt, errors.append))
+    await begun.wait()
+    task.cancel()
+    async with asyncio.timeout(SOON):
+        await asyncio.wait([task])
+    assert task.cancelled()
+    assert len(errors) == 1

@@ -43,6 +43,8 @@ async def forever(attempt: Callable[[], Awaitable[None]], tell: Callable[[Except
         except Exception as error:
             # The place where the bus survives whatever is wrong with Kafka, with what it sends, or with its client.
             tell(error)
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError  # in whose place an attempt that was broken off may raise something else
         await asyncio.sleep(REST)
 
 
@@ -65,11 +67,13 @@ class Producer(AIOKafkaProducer):  # type: ignore[misc]
             async with asyncio.timeout(LAST):
                 await self.flush()
         except TimeoutError:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LAST):
-                    await self._sender.close()
-            await self.client.close()
-            self._closed = True
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LAST):
+                        await self._sender.close()
+            finally:
+                await self.client.close()
+                self._closed = True
         else:
             await self.stop()
 
@@ -78,22 +82,27 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]
     """One that ends where Kafka is not there to be left properly."""
 
     @asynccontextmanager
-    async def watched(self) -> AsyncIterator[asyncio.Task[None]]:
-        """With a task that ends when this is of no more use, and another has to take its place."""
-        lost = asyncio.create_task(self._until_lost())
-        try:
-            yield lost
-        finally:
-            lost.cancel()
+    async def watched(self) -> AsyncIterator[asyncio.Timeout]:
+        """What is done in here, starting included, is given up when this is of no more use, and another has to take its
+        place. Raises TimeoutError then; what swallows that it was given up can still see that the watch has expired."""
+        async with asyncio.timeout(None) as scope:
+            watching = asyncio.create_task(self._until_lost(scope))
+            try:
+                yield scope
+            finally:
+                watching.cancel()
 
-    async def _until_lost(self) -> None:
-        """The client does not notice when one of its own tasks ends, and whatever waits for that one waits for ever. On
-        uvloop one does when a connection is lost just before it is written to, which raises RuntimeError there."""
+    async def _until_lost(self, scope: asyncio.Timeout) -> None:
+        """The client does not notice when one of its own tasks ends, and whatever waits for that one waits for ever: a
+        start, a commit. On uvloop one does when a connection is lost just before it is written to, which raises
+        RuntimeError there."""
         with suppress(TimeoutError):
-            while not self._fetcher.error_future.done():
-                async with asyncio.timeout(LOST):
-                    await self._client.force_metadata_update()
+            while self._fetcher is None or not self._fetcher.error_future.done():
+                if self._client.cluster.brokers():  # Kafka was found, and there is somebody to be asked
+                    async with asyncio.timeout(LOST):
+                        await self._client.force_metadata_update()
                 await asyncio.sleep(METADATA_AGE / 1000)
+        scope.reschedule(asyncio.get_running_loop().time())
 
     async def end(self) -> None:
         """Leave the group and close; after ``LAST`` seconds without waiting for anybody."""

@@ -81,14 +81,16 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         """One membership of the group, from joining it to leaving it."""
         consumer = self._consumer = self._make()
         try:
-            await consumer.start()
-            async with consumer.watched() as lost:
-                while not lost.done():
+            async with consumer.watched() as watch:
+                await consumer.start()
+                while not watch.expired():
                     await self._read(consumer)
         finally:
-            await self._commit_last(consumer)
-            self._own(())
-            await consumer.end()
+            try:
+                await self._commit_last(consumer)
+            finally:
+                self._own(())
+                await consumer.end()
 
     def _make(self) -> Consumer:
         consumer = Consumer(

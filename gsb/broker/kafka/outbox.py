@@ -17,9 +17,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from aiokafka.errors import KafkaError, KafkaTimeoutError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+)
 
-from gsb.broker.kafka.clients import GONE, LAST, PULSE, Producer, forever
+from gsb.broker.kafka.clients import GONE, LAST, LOST, PULSE, Producer, forever
 from gsb.broker.kafka.events import Headers
 from gsb.trouble import Trouble
 
@@ -31,6 +38,8 @@ AT_ONCE = 100
 """Messages of a line that are handed to the producer before others have their turn."""
 STALLED = 10.0
 """Seconds without an acknowledgement after which Kafka is said not to take messages, although it answers."""
+WRONG = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidTopicError)
+"""What no other producer could say either."""
 AWAY = (
     "Kafka {}; exchanges are accepted and wait in the store, and callers are answered 202; look at its brokers and at "
     "what lies between; the bus goes on by itself"
@@ -145,16 +154,21 @@ class Outbox:
         finally:
             self._ready.clear()
             self._producer = None
-            await producer.end()
-            for said in self._sent.values():
-                said.again()  # this producer never tells what became of it
-            self._sent.clear()
+            try:
+                await producer.end()
+            finally:
+                for said in self._sent.values():
+                    said.again()  # this producer never tells what became of it
+                self._sent.clear()
 
     async def _watch(self, producer: Producer) -> None:
         """Until the producer is of no more use."""
         while not producer.lost and not self._broken.is_set():
             answers = await producer.answers()
             waited = asyncio.get_running_loop().time() - self._moved_at
+            if answers and self._sent and waited > LOST:
+                self._moved()
+                return  # Kafka is there, and this one may have lost what it has to send
             if not answers:
                 self._away.is_there(AWAY.format("cannot be reached"))
             elif self._pending() and waited > STALLED:
@@ -180,7 +194,8 @@ class Outbox:
     async def _send(self, line: _Line, producer: Producer) -> None:
         key, headers = line.waiting.popitem(last=False)
         try:
-            acknowledged = await producer.send(line.topic, key=key, headers=headers)
+            async with asyncio.timeout(LOST):
+                acknowledged = await producer.send(line.topic, key=key, headers=headers)
         except KafkaTimeoutError:
             line.waiting[key] = headers  # the producer is full and goes on trying
         except UnknownTopicOrPartitionError:
@@ -189,6 +204,7 @@ class Outbox:
             raise
         except GONE:
             self._broken.set()
+            line.waiting[key] = headers
             raise
         else:
             self._sent[acknowledged] = _Said(line, key, headers)
@@ -208,7 +224,7 @@ class Outbox:
             line.tell(error)
         else:
             self._broken.set()
-            if isinstance(error, KafkaError) and error.retriable:
+            if not isinstance(error, WRONG):
                 said.again()
         self._look_whether_empty()
 

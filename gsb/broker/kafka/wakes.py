@@ -35,9 +35,9 @@ class Listener:
     async def _keep(self) -> None:
         consumer = Consumer(self._topic, **self._arguments, auto_offset_reset="latest")
         try:
-            await consumer.start()
-            async with consumer.watched() as lost:
-                while not lost.done():
+            async with consumer.watched() as watch:
+                await consumer.start()
+                while not watch.expired():
                     await self._hear(consumer)
         finally:
             await consumer.end()
