@@ -42,7 +42,7 @@ class SecretFile:
         try:
             return self.path.read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeError) as error:
-            raise Unavailable("the file of a secret cannot be read", sent=False) from error
+            raise Unavailable(f"the file of a secret cannot be read: {type(error).__name__}", sent=False) from error
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
