@@ -6,12 +6,11 @@ person is handed on. Only the issuer's document and keys are kept, in memory. A 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-from gsb.sdk import Adapter, Broken, Context, Refused, Reply, Request, Unavailable
+from gsb.sdk import Adapter, Broken, Context, Refused, Reply, Request, basic
 from gsb_adapters.oidc.issuer import Document, Issuer, belongs, header_of, read
 from gsb_adapters.oidc.predicates import assured, held, holds, matches
 from gsb_adapters.oidc.settings import OidcService, OidcSettings
@@ -91,12 +90,8 @@ class Oidc(Adapter[OidcSettings, OidcService]):
     async def _introspect(self, token: str) -> Document | None:
         """What the issuer says of a token that holds; None of any other (RFC 7662, section 2.2)."""
         settings = self.context.settings
-        try:
-            pair = f"{quote_plus(settings.client)}:{quote_plus(settings.secret.read())}"  # RFC 6749, section 2.3.1
-        except (OSError, UnicodeError) as error:
-            raise Unavailable("the secret's file cannot be read", sent=False) from error
-        basic = f"Basic {base64.b64encode(pair.encode()).decode()}"
-        headers = {"Authorization": basic, "Content-Type": "application/x-www-form-urlencoded"}
+        known = basic(quote_plus(settings.client), quote_plus(settings.secret.read()))  # RFC 6749, section 2.3.1
+        headers = known | {"Content-Type": "application/x-www-form-urlencoded"}
         form = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
         said = read(await self._issuer.ask("POST", "introspection_endpoint", headers, form))
         if not isinstance(said.get("active"), bool) or said.get("iss", settings.name) != settings.name:

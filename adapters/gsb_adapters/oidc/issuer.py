@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import jwt
 
-from gsb.sdk import Broken, Clock, Http, HttpReply, Refused, Unavailable
+from gsb.sdk import Broken, Clock, Http, HttpReply, Refused
 from gsb_adapters.oidc.settings import OidcSettings
+from gsb_adapters.rest import members
 
 WELL_KNOWN = "/.well-known/openid-configuration"
 PUBLIC = frozenset({"RSA", "EC", "OKP"})
@@ -139,12 +140,9 @@ def belongs(claims: Mapping[str, Any], id_token: str, access_token: str) -> bool
 
 def read(answer: HttpReply) -> Document:
     """The JSON object of an answer of the issuer. Raises Unavailable and Broken."""
-    if answer.status in (429, 502, 503, 504):
-        raise Unavailable(f"status {answer.status}", sent=True, after=answer.after())
-    said = answer.json() if answer.status == 200 else None
-    if not isinstance(said, dict):
-        raise Broken(f"status {answer.status}, or no object")
-    return said
+    if answer.status != 200:
+        raise answer.error()
+    return members(answer.json())
 
 
 def _verifies(key: Any) -> bool:

@@ -14,11 +14,10 @@ from typing import Any
 
 from pydantic import Field
 
-from gsb.sdk import Adapter, Broken, NoSettings, Refused, Reply, Request, Settings, decimal_string
+from gsb.sdk import Adapter, Broken, Currency, NoSettings, Refused, Reply, Request, Settings
 
 AMOUNTS = ("gross", "income_tax", "social_security_contribution", "net")
 """What the tax service says of a salary."""
-PLACES = 2
 SERVICE = r"^[a-z][a-z0-9-]*/[a-z][a-z0-9-]*/v[1-9][0-9]*$"
 ACCOUNT = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
 Line = Mapping[str, Any]
@@ -99,7 +98,7 @@ class PayrollPage(Adapter[PageSettings, NoSettings]):
 
     def _sum(self, amounts: Iterable[Line]) -> Line:
         total = sum((Decimal(each["amount"]) for each in amounts), Decimal())
-        return {"amount": decimal_string(total, PLACES), "currency": self.context.settings.currency}
+        return Currency(self.context.settings.currency).money(total)
 
 
 def doubt(said: Line) -> str | None:

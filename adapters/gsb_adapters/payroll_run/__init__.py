@@ -13,10 +13,9 @@ from typing import Any
 
 from pydantic import Field
 
-from gsb.sdk import Adapter, Broken, NoSettings, Refused, Reply, Request, Settings, decimal_string
+from gsb.sdk import Adapter, Broken, Currency, NoSettings, Refused, Reply, Request, Settings
 
 TOTALS = ("gross", "income_tax", "social_security_contribution", "net")
-PLACES = 2
 NAME = 70
 """Characters of a creditor's name that banks take (ISO 20022, Max70Text)."""
 SERVICE = r"^[a-z][a-z0-9-]*/[a-z][a-z0-9-]*/v[1-9][0-9]*$"
@@ -148,7 +147,7 @@ class PayrollRun(Adapter[PayrollSettings, NoSettings]):
         return {name: ordered[name] for name in ("order", "reference", "payments", "total")}
 
     def _money(self, amount: Decimal) -> Line:
-        return {"amount": decimal_string(amount, PLACES), "currency": self.context.settings.currency}
+        return Currency(self.context.settings.currency).money(amount)
 
 
 def total(amounts: Iterable[Line]) -> Decimal:

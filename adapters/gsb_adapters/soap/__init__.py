@@ -92,11 +92,9 @@ class Soap(Adapter[SoapSettings, Operation]):
     def _written(self, port: Port, lookup: Lookup, seen: Mapping[str, Any]) -> Message:
         """Nothing was sent yet, so a message that cannot be built is a refusal and no more."""
         try:
-            return port.write(lookup.operation, lookup.arguments.of(seen), self._sign)
-        except (Broken, Unfit) as error:
+            return port.write(lookup.operation, lookup.arguments.asked(seen), self._sign)
+        except Unfit as error:
             raise Refused("invalid", str(error)) from error
-        except (OSError, UnicodeError) as error:
-            raise Unavailable("the secret's file cannot be read", sent=False) from error
 
     def _sign(self, envelope: Any) -> None:
         """Put the user's token into the header (WS-Security UsernameToken Profile 1.1, section 3.1)."""
@@ -110,10 +108,8 @@ class Soap(Adapter[SoapSettings, Operation]):
 
 def _judge(answer: HttpReply) -> None:
     """Raises what a status means that comes without an envelope. A fault has 500 (SOAP 1.1, section 6.2)."""
-    if answer.status in (429, 502, 503, 504):
-        raise Unavailable(f"status {answer.status}", sent=answer.status != 429, after=answer.after())
-    if answer.status in (401, 403):
-        raise Broken(f"status {answer.status}: the credentials are not taken")
+    if answer.status in (401, 403, 429, 502, 503, 504):
+        raise answer.error()
 
 
 def _error(service: Operation, fault: Fault) -> Exception:

@@ -172,13 +172,10 @@ def _prepare_sqlite(engine: AsyncEngine) -> None:
 
 
 def _values(service: Statement, statement: str, seen: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters' values. Nothing was sent yet, so one that cannot be built is a refusal and no more."""
+    """The parameters' values."""
     values = {}
     for name in parameter_names(statement):
-        try:
-            value = service.parameters[name].of(seen)
-        except Broken as error:
-            raise Refused("invalid", error.detail) from error
+        value = service.parameters[name].asked(seen)
         if not isinstance(value, (str, int, float, bool, type(None))):
             raise Refused("invalid", f"the parameter {name} is an object or an array")
         values[name] = value
