@@ -1,6 +1,7 @@
 """What adapters share that exchange files with a partner over SFTP. It is no adapter: it has no manifest.
 
-Derive the adapter's settings from ``SftpSettings``, and make one connection for each call:
+Derive the adapter's settings from ``SftpSettings``, or from ``FolderSettings`` if the partner has an inbox and an
+outbox, and make one connection for each call:
 
     async with connected(self.context.settings) as remote:
         await remote.put(f"inbox/{name}.xml", content, acts=True)    # whole or not at all, and never twice
@@ -14,7 +15,8 @@ under their names only when they are whole, ours as the partner's, so none is re
 are not there yet. What a crash leaves is such a name, which nobody reads. ``batch.xml`` reads and writes XML.
 """
 
+from gsb_adapters.batch.folders import FolderSettings, Outgoing, noted
 from gsb_adapters.batch.remote import Remote, connected
 from gsb_adapters.batch.settings import SftpSettings
 
-__all__ = ["Remote", "SftpSettings", "connected"]
+__all__ = ["FolderSettings", "Outgoing", "Remote", "SftpSettings", "connected", "noted"]

@@ -11,7 +11,7 @@ import json
 from typing import Literal
 
 from gsb.sdk import Adapter, Broken, NoSettings, Refused, Reply, Request
-from gsb_adapters.batch import Remote, SftpSettings, connected
+from gsb_adapters.batch import FolderSettings, Outgoing, Remote, connected, noted
 from gsb_adapters.batch.remote import TooLarge
 from gsb_adapters.batch.xml import Unreadable
 from gsb_adapters.customs.batches import Batch, Sent, batch_of, judged
@@ -20,19 +20,11 @@ from gsb_adapters.customs.files import FORMATS
 OWN = ("batches", "lodged", "acknowledged", "read")
 
 
-class CustomsSettings(SftpSettings):
+class CustomsSettings(FolderSettings):
     """``[settings]`` of a system with the adapter ``customs``."""
 
     format: Literal["csv", "xml"]
     """Form of the files, ours and the customs system's."""
-    inbox: str = "inbox"
-    """Folder into which batches are put."""
-    archive: str = "archive"
-    """Folder to which the customs system moves the batches that it has taken, by renaming."""
-    outbox: str = "outbox"
-    """Folder into which the customs system puts its acknowledgements."""
-    own: str = "bus"
-    """Folder that is the bus's alone: what was sent, and what was said of it."""
 
 
 class Customs(Adapter[CustomsSettings, NoSettings]):
@@ -59,7 +51,9 @@ class Customs(Adapter[CustomsSettings, NoSettings]):
         batch = batch_of(request)
         async with connected(self.context.settings) as remote:
             sent = await self._known(remote, batch.name)
-            return _lodged(batch, sent) if sent is not None and await self._there(remote, batch.name, sent) else None
+            if sent is None or not await self._outgoing(batch.name, sent).was_sent(remote):
+                return None
+            return _lodged(batch, sent)
 
     async def _lodge(self, request: Request) -> Reply:
         settings, batch = self.context.settings, batch_of(request)
@@ -67,16 +61,15 @@ class Customs(Adapter[CustomsSettings, NoSettings]):
             sent = await self._known(remote, batch.name)
             if sent is None:
                 for each in OWN:
-                    await remote.folder(self._own(each))
+                    await remote.folder(self.context.settings.ours(each))
                 # The acknowledgement may come as soon as the file is there, so what to hold it against is there first.
                 first = Sent.of(batch, f"{batch.name}.{settings.format}")
                 sent = Sent.read(await self._noted(remote, "batches", batch.name, first.written()))
-            if not await self._there(remote, batch.name, sent):
+            outgoing = self._outgoing(batch.name, sent)
+            if not await outgoing.was_sent(remote):
                 # In the form in which the first try began, so that there is one file whatever the settings say now.
                 write, _ = FORMATS[sent.file.rpartition(".")[2]]
-                content = await self.context.in_thread(write, batch)
-                await remote.put(f"{settings.inbox}/{sent.file}", content, acts=True)
-                await remote.put(self._own("lodged", batch.name), b"")
+                await outgoing.send(remote, await self.context.in_thread(write, batch))
         return _lodged(batch, sent)
 
     async def _acknowledged(self, request: Request) -> Reply:
@@ -85,9 +78,12 @@ class Customs(Adapter[CustomsSettings, NoSettings]):
             sent = await self._known(remote, name)
             if sent is None or sent.agency != request.agency:
                 raise Refused("not_found")
-            noted = await remote.read(self._own("acknowledged", name)) or await self._read(remote, name, sent)
-        told = {"batch": name, "state": "pending"} if noted is None else json.loads(noted)
-        return Reply(told, note=f"the batch is {told['state']}")
+            told = await self._acknowledgement(remote, name) or await self._read(remote, name, sent)
+        reply = {"batch": name, "state": "pending"} if told is None else json.loads(told)
+        return Reply(reply, note=f"the batch is {reply['state']}")
+
+    async def _acknowledgement(self, remote: Remote, name: str) -> bytes | None:
+        return await remote.read(self.context.settings.ours("acknowledged", name))
 
     async def _read(self, remote: Remote, name: str, sent: Sent) -> bytes | None:
         """What is noted of the acknowledgement; None if there is none, or none that is whole."""
@@ -97,40 +93,31 @@ class Customs(Adapter[CustomsSettings, NoSettings]):
         try:
             content = await remote.read(path)
             if content is None:  # unless another worker has noted it since we looked
-                return await remote.read(self._own("acknowledged", name))
+                return await self._acknowledgement(remote, name)
             answer = await self.context.in_thread(FORMATS[ending][1], content)
         except Unreadable:
             self.context.log.warning("an acknowledgement is not whole: it does not count yet")
             return None
         except TooLarge as error:
             raise Broken("the acknowledgement is too large") from error
-        noted = await self._noted(remote, "acknowledged", name, json.dumps(judged(name, sent, answer)).encode())
-        await remote.move(path, self._own("read", file))
-        return noted
+        known = await self._noted(remote, "acknowledged", name, json.dumps(judged(name, sent, answer)).encode())
+        await remote.move(path, self.context.settings.ours("read", file))
+        return known
 
     async def _noted(self, remote: Remote, folder: str, name: str, content: bytes) -> bytes:
         """Note it unless something is noted there already; what is noted then."""
-        path = self._own(folder, name)
-        noted = content if await remote.put(path, content) else await remote.read(path)
-        if noted is None:
+        known = await noted(remote, self.context.settings.ours(folder, name), content)
+        if known is None:
             raise Broken("somebody has taken away what was noted")
-        return noted
+        return known
 
     async def _known(self, remote: Remote, name: str) -> Sent | None:
-        content = await remote.read(self._own("batches", name))
+        content = await remote.read(self.context.settings.ours("batches", name))
         return None if content is None else Sent.read(content)
 
-    async def _there(self, remote: Remote, name: str, sent: Sent) -> bool:
-        """Asked in the order in which the file moves on, so that it is not missed between two places."""
+    def _outgoing(self, name: str, sent: Sent) -> Outgoing:
         settings = self.context.settings
-        places = (self._own("lodged", name), f"{settings.inbox}/{sent.file}", f"{settings.archive}/{sent.file}")
-        for path in places:
-            if await remote.exists(path):
-                return True
-        return False
-
-    def _own(self, *parts: str) -> str:
-        return "/".join((self.context.settings.own, *parts))
+        return Outgoing(settings, sent.file, settings.ours("lodged", name))
 
 
 def _lodged(batch: Batch, sent: Sent) -> Reply:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Self
 
-from gsb.sdk import Broken, Refused, Request
+from gsb.sdk import Broken, Currency, Refused, Request
 
 COLUMNS = ("reference", "declarant", "procedure", "origin", "commodity", "description", "net_mass", "value", "duty")
 """Of a declaration, in the order of a file."""
@@ -32,9 +32,7 @@ class Total:
         return cls(len(pairs), sum((each for each, _ in pairs), Decimal()), sum((each for _, each in pairs), Decimal()))
 
     def told(self, currency: str) -> dict[str, Any]:
-        def money(amount: Decimal) -> dict[str, str]:
-            return {"amount": f"{amount:.2f}", "currency": currency}
-
+        money = Currency(currency).money
         return {"count": self.count, "value": money(self.value), "duty": money(self.duty)}
 
 

@@ -17,36 +17,27 @@ from typing import Any
 from pydantic import Field
 
 from gsb.sdk import Adapter, Broken, NoSettings, Refused, Reply, Request
-from gsb_adapters.batch import Remote, SftpSettings, connected
+from gsb_adapters.batch import FolderSettings, Outgoing, Remote, connected, noted
 from gsb_adapters.batch.iso20022 import Answer, read_answer
 from gsb_adapters.batch.remote import TooLarge
 from gsb_adapters.batch.xml import Unreadable
 from gsb_adapters.treasury.orders import Order, document, message_of, ordered, read_order
-from gsb_adapters.treasury.statement import balance_of, money, note, statement
+from gsb_adapters.treasury.statement import balance_of, note, statement
 
 MOST_NOTES = 1_000
 MOST_STATEMENTS = 100_000
 MOST_WAITING = 1_000
 MESSAGE = re.compile("[0-9a-f]{32}")
-MESSAGE = re.compile("[0-9a-f]{32}")
 FOLDERS = ("orders", "sent", "notes", "read", "unmatched")
 
 
-class TreasurySettings(SftpSettings):
+class TreasurySettings(FolderSettings):
     """``[settings]`` of a system with the adapter ``treasury``."""
 
     debtor: str = Field(min_length=1, max_length=70)
     """Name of the holder of the accounts, for the bank."""
     accounts: dict[str, tuple[str, ...]]
     """Accounts (IBAN) from which is paid, each with the agencies that may order it."""
-    inbox: str = "inbox"
-    """Folder into which orders are put."""
-    archive: str = "archive"
-    """Folder to which the bank moves the orders that it has taken, by renaming."""
-    outbox: str = "outbox"
-    """Folder into which the bank puts its answers, under temporary names until they are whole."""
-    own: str = "bus"
-    """Folder that is the bus's alone: its orders, what was said of them, and the answers that were read."""
     most_files: int = Field(default=50, ge=1, le=1_000)
     """Answers of the bank that one call reads, at most."""
 
@@ -76,7 +67,7 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
         if not request.service.endswith("/payment-order/v1"):
             return None
         async with connected(self.context.settings) as remote:
-            return _told(ordered(request)) if await self._sent(remote, message_of(request)) else None
+            return _told(ordered(request)) if await self._outgoing(message_of(request)).was_sent(remote) else None
 
     # --- orders
 
@@ -85,23 +76,19 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
         self._may_use(order.agency, order.account)
         content = await self.context.in_thread(document, order, request.body, settings.debtor)
         async with connected(settings) as remote:
-            if not await self._sent(remote, order.message):
-                if not await remote.exists(self._own(FOLDERS[-1])):
+            outgoing = self._outgoing(order.message)
+            if not await outgoing.was_sent(remote):
+                if not await remote.exists(settings.ours(FOLDERS[-1])):
                     for each in FOLDERS:
-                        await remote.folder(self._own(each))
+                        await remote.folder(settings.ours(each))
                 # The bank may answer as soon as it has the file, so ours to hold the answer against is there first.
-                await remote.put(self._own("orders", f"{order.message}.xml"), content)
-                await remote.put(f"{settings.inbox}/{order.message}.xml", content, acts=True)
-                await remote.put(self._own("sent", order.message), b"")
+                await remote.put(settings.ours("orders", outgoing.name), content)
+                await outgoing.send(remote, content)
         return _told(order)
 
-    async def _sent(self, remote: Remote, message: str) -> bool:
-        """Asked in the order in which the file moves on, so that it is not missed between two places."""
-        settings, name = self.context.settings, f"{message}.xml"
-        for path in (self._own("sent", message), f"{settings.inbox}/{name}", f"{settings.archive}/{name}"):
-            if await remote.exists(path):
-                return True
-        return False
+    def _outgoing(self, message: str) -> Outgoing:
+        settings = self.context.settings
+        return Outgoing(settings, f"{message}.xml", settings.ours("sent", message))
 
     # --- what became of them
 
@@ -111,12 +98,12 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
             if order is None or order.agency != request.agency:
                 raise Refused("not_found")
             await self._take_all(remote)
-            folder = self._own("notes", order.message)
+            folder = self.context.settings.ours("notes", order.message)
             notes = [
                 json.loads(await remote.read(f"{folder}/{name}") or b"{}")
                 for name in await remote.names(folder, MOST_NOTES)
             ]
-            waiting = len(await remote.names(self._own("unmatched"), MOST_WAITING))
+            waiting = len(await remote.names(self.context.settings.ours("unmatched"), MOST_WAITING))
         return Reply(statement(order, notes) | {"unassigned": waiting})
 
     async def _balance(self, request: Request) -> Reply:
@@ -124,7 +111,7 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
         self._may_use(request.agency, account)
         async with connected(self.context.settings) as remote:
             await self._take_all(remote)
-            folder = self._own("balances", account)
+            folder = self.context.settings.ours("balances", account)
             names = await remote.names(folder, MOST_STATEMENTS)
             content = await remote.read(f"{folder}/{names[-1]}") if names else None
         if content is None:
@@ -136,7 +123,7 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
             raise Refused("account_unknown")
 
     async def _known(self, remote: Remote, message: str) -> Order | None:
-        content = await remote.read(self._own("orders", f"{message}.xml"))
+        content = await remote.read(self.context.settings.ours("orders", f"{message}.xml"))
         return None if content is None else await self.context.in_thread(read_order, content)
 
     async def _take_all(self, remote: Remote) -> None:
@@ -145,7 +132,8 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
 
     async def _take(self, remote: Remote, name: str) -> None:
         """Note what an answer says with each order or account that it is about, then move it out of the way."""
-        path, fits = f"{self.context.settings.outbox}/{name}", False
+        settings, fits = self.context.settings, False
+        path = f"{settings.outbox}/{name}"
         try:
             content = await remote.read(path)
             if content is None:
@@ -154,7 +142,8 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
         except (Unreadable, TooLarge):
             pass
         now = int(self.context.clock.now() * 1_000)
-        if await remote.move(path, self._own("read" if fits else "unmatched", f"{now}-{name[-100:]}")) and not fits:
+        aside = settings.ours("read" if fits else "unmatched", f"{now}-{name[-100:]}")
+        if await remote.move(path, aside) and not fits:
             self.context.log.warning("an answer of the bank does not fit, or not all of it: it waits in unmatched")
 
     async def _note(self, remote: Remote, answer: Answer) -> bool:
@@ -176,15 +165,12 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
 
     async def _keep(self, remote: Remote, where: Sequence[str], kind: str, answer: Answer, told: Any) -> bool:
         """False if another message of the same name said something else: the first one stays."""
-        folder, content = self._own(*where), json.dumps(told).encode()
+        folder, content = self.context.settings.ours(*where), json.dumps(told).encode()
         await remote.folder(folder)
         path = f"{folder}/{kind}{hashlib.sha256(answer.message.encode()).hexdigest()[:32]}.json"
-        return await remote.put(path, content) or await remote.read(path) == content
-
-    def _own(self, *names: str) -> str:
-        return "/".join((self.context.settings.own, *names))
+        return await noted(remote, path, content) == content
 
 
 def _told(order: Order) -> Reply:
     told = {"order": order.message, "reference": order.reference, "payments": len(order.payments)}
-    return Reply(told | {"total": money(order, order.total)})
+    return Reply(told | {"total": order.money(order.total)})

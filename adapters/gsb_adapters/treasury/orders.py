@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from gsb.sdk import Refused, Request
+from gsb.sdk import Currency, Refused, Request
 from gsb_adapters.batch.xml import Element, build, parse, written
 
 NAMESPACE = "urn:iso:std:iso:20022:tech:xsd:pain.001.001.03"
@@ -34,6 +34,9 @@ class Order:
     @property
     def total(self) -> Decimal:
         return sum(self.payments.values(), Decimal())
+
+    def money(self, amount: Decimal) -> dict[str, str]:
+        return Currency(self.currency).money(amount)
 
 
 def message_of(request: Request) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from gsb.sdk import decimal_string
+from gsb.sdk import Currency
 from gsb_adapters.batch.iso20022 import Balance, Said
 from gsb_adapters.treasury.orders import Order
 
@@ -68,29 +68,21 @@ def statement(order: Order, notes: Iterable[Mapping[str, Any]]) -> dict[str, Any
         "order": order.message,
         "reference": order.reference,
         "state": kinds.pop() if len(kinds) == 1 else "mixed",
-        "total": money(order, order.total),
-        "settled": money(order, sum(settled, Decimal())),
-        "payments": list(_payments(order, found)),
+        "total": order.money(order.total),
+        "settled": order.money(sum(settled, Decimal())),
+        "payments": [
+            {"end_to_end_id": name, "amount": order.money(order.payments[name]), "state": state}
+            | ({} if reason is None else {"reason": reason})
+            for name, (state, reason) in found.items()
+        ],
         "unmatched": unmatched[:MOST_TOLD],
     }
-
-
-def _payments(order: Order, found: Mapping[str, tuple[str, str | None]]) -> Iterator[dict[str, Any]]:
-    for name, (state, reason) in found.items():
-        told = {"end_to_end_id": name, "amount": money(order, order.payments[name]), "state": state}
-        yield told if reason is None else told | {"reason": reason}
 
 
 def balance_of(balance: Balance) -> dict[str, Any] | None:
     """The reply of ``account-balance``; None if the statement contradicts itself."""
     if not DAY.fullmatch(balance.day) or balance.opening + balance.booked != balance.closing:
         return None
-    opening, closing = (
-        {"amount": decimal_string(each, 2), "currency": balance.currency} for each in (balance.opening, balance.closing)
-    )
     told = {"account": balance.account, "day": balance.day, "entries": balance.entries}
-    return told | {"opening": opening, "closing": closing}
-
-
-def money(order: Order, amount: Decimal) -> dict[str, str]:
-    return {"amount": decimal_string(amount, 2), "currency": order.currency}
+    money = Currency(balance.currency).money
+    return told | {"opening": money(balance.opening), "closing": money(balance.closing)}
