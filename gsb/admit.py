@@ -21,6 +21,7 @@ from gsb.errors import (
     Busy,
     IdempotencyKeyMissing,
     IdempotencyKeyReused,
+    KeyRevoked,
     MediaTypeRefused,
     Problem,
     RecorderBehind,
@@ -47,7 +48,7 @@ async def admit(bus: Bus, call: Call) -> Answer:
         raise RecorderBehind(headers={"Retry-After": BEHIND_PAUSE})
     service = find_service(bus, call.target)
     size_and_shape(bus, call, service)  # 1 size and shape
-    signed = authenticate(bus, call)  # 2 who signed
+    signed = await authenticate(bus, call)  # 2 who signed
     try:
         jws.bind(signed, call, bus.catalogue.gsb.bus.base_urls)  # 3 bound to this request
         with bus.gate.call(signed.issuer):
@@ -120,14 +121,27 @@ def declared_json(call: Call) -> None:
         raise MediaTypeRefused
 
 
-def authenticate(bus: Bus, call: Call) -> Signed:
-    """Who signed, with a key in force now; remembered in the call so that the answer is signed for them."""
+async def authenticate(bus: Bus, call: Call) -> Signed:
+    """Who signed, with a key in force now; remembered in the call so that the answer is signed for them.
+
+    Also when that is StoreUnavailable, because nobody knows whether the key was revoked a moment ago.
+    """
+    doubt = None
+    try:
+        await bus.revocations.look()
+    except StoreUnavailable as error:
+        doubt = error
     now = bus.clock()
 
     def find_key(issuer: str, key_id: str) -> PublicKey:
-        return bus.catalogue.keys.find(issuer, key_id, now)
+        key = bus.catalogue.keys.find(issuer, key_id, now)
+        if key_id in bus.revocations:
+            raise KeyRevoked
+        return key
 
     call.signed = jws.verify_request(call.signature, find_key, bus.catalogue.gsb.bus.id, now)
+    if doubt is not None:
+        raise doubt
     return call.signed
 
 

@@ -23,6 +23,7 @@ from gsb.jws import LEEWAY
 from gsb.limits import Budgets
 from gsb.metrics import Metrics
 from gsb.model import Exchange, Signed, new_id
+from gsb.revocations import Revocations
 from gsb.roles import ALL, Role, Roles
 from gsb.runtime import Runtime
 from gsb.shares.contract import Shares
@@ -234,6 +235,7 @@ class Bus:
     leaving: bool = False
     """Out of time: calls that still wait are answered with what there is."""
     refusals: Refusals = field(init=False)
+    revocations: Revocations = field(init=False)
     metrics: Metrics = field(init=False)
     gate: Gate = field(init=False)
 
@@ -243,6 +245,7 @@ class Bus:
         self.metrics.plays(self.roles.played)
         self.take_up(self.catalogue)
         self.refusals = Refusals(self.store, self.clock)
+        self.revocations = Revocations(self.store)
         self.broker.on_wake(self.waiters.wake)
 
     def take_up(self, catalogue: Catalogue) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -70,6 +70,14 @@ class Registry:
             return key
         raise KeyRevoked if life.revoked(now) else KeyNotActive
 
+    def __iter__(self) -> Iterator[tuple[str, PublicKey, Life]]:
+        """Owner, key and life of each."""
+        return ((owner, key, life) for (owner, _), (key, life) in self._keys.items())
+
+    def owner(self, kid: str) -> str | None:
+        """Whose key it is, whether it counts or not; None when it is nobody's."""
+        return next((owner for owner, each in self._keys if each == kid), None)
+
     def revoked(self, owner: str, kid: str, now: float) -> bool | None:
         """Whether the key is revoked; None when it is not known here, which proves neither."""
         found = self._keys.get((owner, kid))
@@ -104,6 +112,9 @@ class BusKeys:
         later = bisect_right(self._turns, now)
         self._from = self._turns[later - 1] if later else -math.inf
         self._to = self._turns[later] if later < len(self._turns) else math.inf
+
+    def __iter__(self) -> Iterator[tuple[PublicKey, Life]]:
+        return ((key.public, life) for key, life in self._keys)
 
     @property
     def public(self) -> Mapping[str, PublicKey]:

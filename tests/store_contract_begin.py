@@ -276,6 +276,15 @@ class BeginContract:
         assert not await store.withheld()
         assert (await store.backlog()).entries == 3
 
+    async def test_what_is_revoked_stays_revoked(self, store: Store, maker: Maker) -> None:
+        assert await store.revoked() == frozenset()
+        for kid in ("first", "second", "first"):
+            await store.revoke(kid, entry("act"))
+        assert await store.revoked() == {"first", "second"}
+        store = await maker.crash(store)
+        assert await store.revoked() == {"first", "second"}
+        assert (await store.backlog()).entries == 3
+
     @pytest.mark.parametrize("effect", Effect)
     async def test_what_nobody_knows_the_fate_of_is_never_run_again(self, store: Store, effect: Effect) -> None:
         made = await accepted(store, effect)

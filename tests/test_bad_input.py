@@ -48,6 +48,7 @@ from tests.bad_input.stage import (
     READING,
     REPLAY,
     RESOLVE,
+    REVOKE,
     SHOW,
     WRITE,
     Stage,
@@ -240,6 +241,7 @@ def test_every_parameter_of_an_act_has_its_cases() -> None:
         REPLAY: admin.Replay,
         EVIDENCE: admin.Look,
         ERASE: erasure.Erasure,
+        REVOKE: admin.Revocation,
     }
     rows = rows_admin.QUERY | rows_admin.RULED
     assert {kind: {row.name for row in each} for kind, each in rows.items()} == {

@@ -205,6 +205,16 @@ async def test_writes_that_were_withheld_are_withheld_there_too(move: Move) -> N
     await store.close()
 
 
+async def test_a_key_that_was_revoked_is_revoked_there_too(move: Move) -> None:
+    store = await move.open(move.source)
+    await store.revoke("a-key", entry("act"))
+    await store.close()
+    assert (await move.carry()).exit_code == 0
+    store = await move.open(move.target)
+    assert await store.revoked() == {"a-key"}
+    await store.close()
+
+
 async def test_the_source_does_not_start_again_unless_it_is_told_to(move: Move) -> None:
     assert (await move.carry()).exit_code == 0
     with pytest.raises(StoreUnfit, match="was carried to the schema test_"):

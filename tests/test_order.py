@@ -38,7 +38,7 @@ ROWS = """
     stamp
     material lint_backends lint catalogue check
     breaker watchdog calls plans shares.places runtime roles foundation
-    bus skew lag duty
+    revocations bus skew lag duty
     testing.cassette testing.peer testing.subject testing.still testing.faults testing.conduct testing.contract
         testing.offline testing.scrub testing
     handout verdict
@@ -56,7 +56,8 @@ ROWS = """
         doctor.examine doctor.bundle doctor
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
-        cli.evidence.witness cli.cluster.migrate cli.cluster.restore cli.cluster.topics cli.operate.doctor
+        cli.evidence.witness cli.cluster.migrate cli.cluster.restore cli.cluster.topics
+        cli.operate.doctor cli.operate.key
         cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main bench.cluster.steps
     manual.markdown manual.profile manual.deployment manual.commands manual.adapters manual.pages manual.__main__
 """

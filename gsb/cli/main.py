@@ -22,6 +22,7 @@ from gsb.cli.exchanges import dead_letters, exchanges
 from gsb.cli.keygen import keygen
 from gsb.cli.operate.doctor import doctor
 from gsb.cli.serve import serve
+from gsb.cli.operate.key import key
 from gsb.cli.top import top
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app.command()(check)
 app.command()(doctor)
 app.command()(keygen)
 app.command()(call)
+app.add_typer(key, name="key")
 app.command()(top)
 app.add_typer(exchanges, name="exchanges")
 app.add_typer(dead_letters, name="dead-letters")

@@ -114,8 +114,12 @@ class _Move:
         await self._copy("entry", reading("SELECT row, leaf, content, exchange FROM entry"))
         secrets = reading(" ".join(["SELECT row, bytes, leaf FROM secret JOIN entry USING (row) WHERE", _WHOLE]))
         await self._copy("secret", ((row, self._anew(sealed, SECRET, leaf)) for row, sealed, leaf in secrets))
-        if reading("SELECT 1 FROM sqlite_schema WHERE name = 'withheld'").fetchone():
+        # A store that no node of this version has opened yet may lack them.
+        there = {name for (name,) in reading("SELECT name FROM sqlite_schema WHERE name IN ('withheld', 'revoked')")}
+        if "withheld" in there:
             await self._copy("withheld", reading("SELECT at FROM withheld"))
+        if "revoked" in there:
+            await self._copy("revoked", reading("SELECT kid, at FROM revoked"))
         await self._logs()
         await self._db.execute(_NUMBERS)
         # The first calls must not wait until PostgreSQL has looked at so many new rows by itself.

@@ -256,6 +256,12 @@ class Store(LogStore, Protocol):
     async def withheld(self) -> bool:
         """Whether writes are not to be admitted, since the store was restored and may lack what was acknowledged."""
 
+    async def revoke(self, kid: str, entry: Entry) -> None:
+        """From now on ``revoked`` names this key, for ever; with an entry, in one commit. Repeating it does no harm."""
+
+    async def revoked(self) -> frozenset[str]:
+        """The ids of all keys whose ``revoke`` had returned when this was asked, on whatever node."""
+
     async def spend(self, issuer: str, jti: str, jti_lives: float) -> None:
         """Remember the jti of a call that writes nothing else; with a life of 0 the commit is all that matters."""
 

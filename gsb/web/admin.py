@@ -101,6 +101,13 @@ class Replay(Parameters):
     expires_in: float = Field(default=REPLAY_EXPIRES, gt=0, le=30 * 86_400, strict=True)
 
 
+class Revocation(Parameters):
+    """Body of ``POST /admin/keys/revoke``: the id of a key of an agency or operator."""
+
+    reason: str = ""
+    key: str = Field(min_length=1, max_length=100)
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
     """An administrative act, allowed and with its reason."""
@@ -233,6 +240,24 @@ async def replay(bus: Bus, call: Call, exchange: str) -> Answer:
         answer = await rule(bus, allowed, known, ruling)
         await bus.broker.dispatch(known.system, exchange, known.agency)
         return answer
+
+    declared_json(call)
+    return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])
+
+
+async def revoke(bus: Bus, call: Call) -> Answer:
+    """``POST /admin/keys/revoke``: from a second after the answer no node accepts the key, or begins an exchange that
+    it signed. For ever; repeating it does no harm."""
+
+    async def act(signed: Signed) -> Answer:
+        wanted = parsed(Revocation, strictjson.loads(call.body))
+        allowed = allow(bus, signed, "revoke", "operator", wanted.reason)
+        if (owner := bus.catalogue.keys.owner(wanted.key)) is None:
+            raise ActInvalid(faults=[Fault("/key", "is no key of an agency or operator")])
+        facts: dict[str, Fact] = {**allowed.entry_facts(), "revoked": wanted.key, "owner": owner}
+        await bus.store.revoke(wanted.key, make_entry("act", bus.clock(), facts, allowed.evidence({})))
+        log.warning("key revoked", extra={"facts": {"key": wanted.key, "owner": owner, "operator": signed.issuer}})
+        return Answer(200, orjson.dumps({"key": wanted.key, "owner": owner}), JSON_TYPE)
 
     declared_json(call)
     return await for_caller(bus, call, act, [bus.catalogue.gsb.bus.operations_url])

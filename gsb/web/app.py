@@ -128,6 +128,7 @@ OPERATIONS = (
     route("POST", "/admin/exchanges/{id}/close", admin.close),
     route("POST", "/admin/exchanges/{id}/replay", admin.replay),
     route("POST", "/admin/erase", erasure.erase),
+    route("POST", "/admin/keys/revoke", admin.revoke),
 )
 
 

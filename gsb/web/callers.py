@@ -13,7 +13,7 @@ from gsb.model import Answer, Call, Signed
 
 async def for_caller(bus: Bus, call: Call, act: Callable[[Signed], Awaitable[Answer]], base_urls: list[str]) -> Answer:
     """Do ``act`` for the caller once the call is authentic and its jti is spent; a refusal becomes an entry."""
-    signed = authenticate(bus, call)
+    signed = await authenticate(bus, call)
     spent = False
     try:
         jws.bind(signed, call, base_urls)

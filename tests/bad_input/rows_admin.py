@@ -19,6 +19,7 @@ from tests.bad_input.stage import (
     NOBODYS,
     REPLAY,
     RESOLVE,
+    REVOKE,
     RULINGS,
     SHOW,
     Stage,
@@ -43,6 +44,7 @@ RIGHT_OF = {
     BODY: None,
     EVIDENCE: None,
     ERASE: None,
+    REVOKE: None,
     RESOLVE: "state_conflict",
     CLOSE: "state_conflict",
     REPLAY: "state_conflict",
@@ -103,6 +105,10 @@ RULED: dict[str, tuple[Row, ...]] = {
         # Neither stands in the right body: there is a subject, with its salt, in the place of exchanges, or none.
         Row("subject", None, (True, 7, 1.5, [], {}), ("", "canary" * 167)),
         Row("salt", None, (True, 7, 1.5, [], {}), ("", "canary", "A" * 65, "A" * 21 + "=")),
+    ),
+    REVOKE: (
+        Row("reason", "reason_missing", NO_TEXT, BAD_REASONS, "reason_missing", right=("abcd",)),
+        Row("key", "act_invalid", NO_TEXT, ("", "canary", "A" * 43, "A" * 101)),
     ),
 }
 """Parameters in the body."""
@@ -183,12 +189,12 @@ def _whole_cases(kind: str) -> Iterator[Case]:
 
 
 def _who_cases() -> Iterator[Case]:
-    for kind in (ACT, SHOW, BODY, EVIDENCE, RESOLVE, CLOSE, REPLAY, ERASE):
+    for kind in (ACT, SHOW, BODY, EVIDENCE, RESOLVE, CLOSE, REPLAY, ERASE, REVOKE):
         yield Case("who", "value", "an agency", put(), "operator_required", kind, before=_as("payroll"))
-    for kind in (RESOLVE, CLOSE, REPLAY):
+    for kind in (RESOLVE, CLOSE, REPLAY, REVOKE):
         operator = {"role": "operator"}
         yield Case("who", "value", "an observer", put(), "role_missing", kind, members=operator, before=_as("otto"))
-    for kind, needed in ((ACT, "observer"), (SHOW, "observer"), (RESOLVE, "operator")):
+    for kind, needed in ((ACT, "observer"), (SHOW, "observer"), (RESOLVE, "operator"), (REVOKE, "operator")):
         inspector = _as("ines")
         yield Case(
             "who", "value", "an inspector", put(), "role_missing", kind, members={"role": needed}, before=inspector

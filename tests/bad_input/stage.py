@@ -30,7 +30,7 @@ from gsb.telemetry import JsonLines
 from tests.bad_input.draft import Draft, Spoil, text_of
 from tests.bad_input.wire import Heard, say
 from tests.support.bus import Clock, puppet, puppet_deployment
-from tests.support.deployment import Deployment, _private, closed
+from tests.support.deployment import Deployment, _private, agency_key, closed
 from tests.support.node import InProcess, node_in_process
 
 WRITE, MARK, READ, FORM, NOWHERE, UNGRANTED, RATED = (
@@ -44,7 +44,7 @@ WRITE, MARK, READ, FORM, NOWHERE, UNGRANTED, RATED = (
 )
 READING, REPLY, RECEIPT, LISTING = "reading", "reply", "receipt", "listing"
 ACT, SHOW, BODY, RESOLVE, CLOSE, REPLAY = "search", "show", "body", "resolve", "close", "replay"
-EVIDENCE, ERASE = "evidence", "erase"
+EVIDENCE, ERASE, REVOKE = "evidence", "erase", "revoke"
 SERVICES = {
     WRITE: "registry/note/v1",
     MARK: "registry/mark/v1",
@@ -74,8 +74,12 @@ RULINGS: dict[str, Any] = {
     CLOSE: {"reason": "a canary reason", "state": "done", "effect": "done"},
     REPLAY: {"reason": "a canary reason", "expires_in": 60},
     ERASE: {"reason": "a canary reason", "legal_basis": "section 17", "exchanges": [NOBODYS]},
+    REVOKE: {"reason": "a canary reason", "key": agency_key("tax-agency").kid},
 }
-"""Right bodies of acts. On the stage's exchange, which is final, they meet ``state_conflict``; erasing names none."""
+"""Right bodies of acts. On the stage's exchange, which is final, they meet ``state_conflict``; erasing names none, and
+the key that is revoked signs no call."""
+AT = {ERASE: "/admin/erase", REVOKE: "/admin/keys/revoke"}
+"""Acts that are not about the stage's exchange."""
 KEY_LIVES: dict[str, dict[str, Any]] = {
     "announced": {"state": "announced"},
     "early": {"state": "active", "since": datetime(2098, 1, 1, tzinfo=UTC)},
@@ -192,7 +196,7 @@ class Stage:
             return self._draft("GET", paths[kind])
         target = f"/admin/exchanges/{self.exchange}"
         if kind in RULINGS:
-            draft = self._draft("POST", "/admin/erase" if kind == ERASE else f"{target}/{kind}", operator=True)
+            draft = self._draft("POST", AT.get(kind, f"{target}/{kind}"), operator=True)
             draft.body, draft.headers["Content-Type"] = text_of(RULINGS[kind]), [b"application/json"]
             return draft
         targets = {ACT: "/admin/exchanges", SHOW: target, BODY: f"{target}/body", EVIDENCE: f"{target}/evidence"}

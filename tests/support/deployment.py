@@ -56,6 +56,11 @@ def _private(owner: str, algorithm: str) -> bytes:
     return jwk.generate(algorithm)
 
 
+def agency_key(name: str) -> jwk.PrivateKey:
+    """With which the agency or operator of this name signs in every deployment of this process."""
+    return jwk.read_private(_private(name, "ES256"))
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback address that were free a moment ago, all different."""
     return installed.free_ports(count)

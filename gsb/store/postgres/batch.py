@@ -3,14 +3,15 @@
 First everything that the calls may touch is locked, always in the same order (exchanges by their numbers, jtis, keys),
 so that the batches of several nodes wait for each other and not in a circle; then each call decides on rows in memory
 (``gsb.store.asks``); then all of it is written. Inserting is what claims a jti or a key: of two nodes that bring the
-same one, the second waits for the first one's commit and finds it taken. A crash before the commit leaves nothing.
+same one, the second waits for the first one's commit and finds it taken. Calls that only move exchanges need not lock:
+one statement writes everything, or nothing if a row has changed since it was read. A crash before the commit leaves
+nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import asyncpg
@@ -21,18 +22,29 @@ from gsb.store import standing
 from gsb.store.asks import SET_BACK, Begin, Jti, Plain, SealedEntry
 from gsb.store.contract import Due
 from gsb.store.postgres.aging import Jtis, around, bucket_of
-from gsb.store.postgres.schema import COLUMNS, EXCHANGE, INSERT, SELECT, UPDATE, moving, row_of, values_of
-from gsb.store.postgres.sessions import NOW, Clock
+from gsb.store.postgres.schema import (
+    COLUMNS,
+    EXCHANGE,
+    NOW,
+    SELECT,
+    moving,
+    row_of,
+    values_of,
+    writing,
+    writing_if_unchanged,
+)
+from gsb.store.postgres.sessions import Clock
 from gsb.store.standing import HORIZON, Row
 
 _TIME_AND_NUMBERS = " ".join(["SELECT", NOW, ", ARRAY(SELECT nextval('numbers') FROM generate_series(1, $1))"])
 _BY_ID = " ".join(
     [
-        *("SELECT", EXCHANGE, ",", NOW, ", nextval('numbers'), {} FROM exchange {}"),
-        "WHERE id = ANY($1::text[]) ORDER BY exchange.number FOR UPDATE OF exchange",
+        *("SELECT", EXCHANGE, ",", NOW, ", nextval('numbers'), exchange.xmin, {} FROM exchange {}"),
+        "WHERE id = ANY($1::text[]) ORDER BY exchange.number",
     ]
 )
 """With the time, and a number for the body of its outcome: a lone call waits for as few answers as can be."""
+_LOCKED = " FOR UPDATE OF exchange"
 _TO_MOVE = _BY_ID.format("NULL", "")
 _TO_BEGIN = _BY_ID.format(
     "bytes", "LEFT JOIN sealed ON sealed.number = CASE WHEN id = ANY($2::text[]) THEN request END"
@@ -55,34 +67,8 @@ ON CONFLICT (hash) DO UPDATE SET exchange = reservation.exchange RETURNING hash,
 """
 AT_ONCE = 16 * 1024 * 1024
 """Bytes of bodies that one statement writes."""
-_ENTERED = """
-given AS MATERIALIZED (
-    SELECT nextval(pg_get_serial_sequence('entry', 'number')) AS number, each.* FROM (
-        SELECT * FROM unnest({}::bytea[], {}::bytea[], {}::bigint[], {}::bytea[])
-        WITH ORDINALITY AS listed(leaf, content, exchange, secret, at) ORDER BY at
-    ) AS each
-), entered AS (INSERT INTO entry OVERRIDING SYSTEM VALUE SELECT number, leaf, content, exchange FROM given),
-    hidden AS (INSERT INTO secret SELECT number, secret FROM given),
-    waiting AS (INSERT INTO pending SELECT number FROM given)
-"""
-"""Adds entries that have no place yet, in their order."""
-ENTER = " ".join(["WITH", _ENTERED.format("$1", "$2", "$3", "$4"), "SELECT number FROM given"])
-"""Answers their numbers."""
-_PARTS = {
-    "kept": "kept AS (INSERT INTO sealed SELECT * FROM unnest({}::bigint[], {}::bytea[]))",
-    "made": " ".join(["made AS (", INSERT, ")"]),
-    "changed": " ".join(["changed AS (", UPDATE, ")"]),
-    "entered": _ENTERED,
-}
-"""What a transaction writes. None of them looks at what another one writes."""
-
-
-@cache
-def _writing(parts: tuple[str, ...]) -> str:
-    """One statement for these parts: a statement costs a way to the server and back, however much it writes."""
-    template = ", ".join(_PARTS[part] for part in parts)
-    parameters = (f"${at}" for at in range(1, template.count("{}") + 1))
-    return " ".join(["WITH", template.format(*parameters), "SELECT"])
+FRESH = 5.0
+"""Seconds after which what was read is too old to be decided on: whoever was halted meanwhile reads it again."""
 
 
 class Batch:
@@ -102,6 +88,10 @@ class Batch:
         """What was asked, sealed, of each exchange that begins."""
         self._numbers: list[int] = []
         self._known: dict[str, Row] = {}
+        self._versions: dict[int, int] = {}
+        """Of each row that was read by its exchange's id: the version that it had."""
+        self._read_at = 0.0
+        """When, by the database's clock."""
         self._granted: dict[bytes, tuple[int, int]] = {}
         """Of each jti that was claimed here: its bucket and its number."""
         self._forgotten: set[int] = set()
@@ -121,7 +111,7 @@ class Batch:
 
     async def load(self, asks: Sequence[Ask]) -> None:
         """Lock and read what the calls will ask for."""
-        await self._load_rows(asks)
+        await self._load_rows(asks, _LOCKED)
         # The body of an outcome; or an exchange and its record.
         numbers = sum(0 if isinstance(ask, BeginAndRead) else 1 if ask.ids() else 2 for ask in asks)
         if (lack := max(numbers - len(self._numbers), 0)) or not self._known:
@@ -135,18 +125,23 @@ class Batch:
             late = await self._db.fetch(_TOO_LATE, self.now + HORIZON, most)
             self.late = [self._know(row_of(found)) for found in late]
 
-    async def _load_rows(self, asks: Sequence[Ask]) -> None:
+    async def read(self, asks: Sequence[Ask]) -> None:
+        """Read what calls that ``only_move`` will ask for."""
+        await self._load_rows(asks, "")
+
+    async def _load_rows(self, asks: Sequence[Ask], lock: str) -> None:
         ids = list({id_ for ask in asks for id_ in ask.ids()})
         if begin := [ask.id for ask in asks if isinstance(ask, BeginAndRead) and ask.read]:
-            rows = await self._db.fetch(_TO_BEGIN, ids, begin)
+            rows = await self._db.fetch(_TO_BEGIN + lock, ids, begin)
         else:
-            rows = await self._db.fetch(_TO_MOVE, ids) if ids else []
+            rows = await self._db.fetch(_TO_MOVE + lock, ids) if ids else []
         for found in rows:
-            now, number, request = tuple(found)[len(COLUMNS) :]
-            self._know(row_of(found))
-            self.now = self._clock(now)
+            self._read_at, number, version, request = tuple(found)[len(COLUMNS) :]
+            row = self._know(row_of(found))
+            self.now = self._clock(self._read_at)
             self._numbers.append(number)
-            self.requests[found[1]] = request
+            self._versions[row.row] = version
+            self.requests[row.id] = request
 
     def _know(self, row: Row) -> Row:
         return self._known.setdefault(row.id, row)
@@ -250,9 +245,8 @@ class Batch:
     # --- after everything is decided --------------------------------------------------------------------------
 
     async def write(self, asks: Sequence[Ask]) -> None:
-        """Write it all. What only reads have begun need not reach the disk before it is told."""
-        reads_only = all(row.effect is Effect.NONE for row in self.changed.values())
-        if self.changed and reads_only and all(isinstance(ask, BeginAndRead) for ask in asks):
+        """Write it all."""
+        if self._of_little_weight(asks):
             await self._db.execute("SET LOCAL synchronous_commit = off")
         *ahead, last = portions(self._sealed) if self._sealed else [()]
         for some in ahead:
@@ -270,15 +264,41 @@ class Batch:
         await self._many("UPDATE reservation SET exchange = $2 WHERE hash = $1", again)
         await self._many("DELETE FROM spent WHERE hash = $1", [(hashed,) for hashed in self._returned])
 
+    async def write_if_unchanged(self, asks: Sequence[Ask]) -> bool:
+        """Write all that calls which ``only_move`` have changed, and commit it: by one statement that writes nothing,
+        and False is answered, if one of the rows is not as it was read."""
+        if not self.changed:
+            return True
+        if len(list(portions(self._sealed))) > 1:
+            return False
+        rows = list(self.changed.values())
+        parts = {"kept": self._sealed, "changed": [moving(row) for row in rows], "entered": self.entries}
+        some = {part: values for part, values in parts.items() if values}
+        numbers = [row.row for row in rows]
+        seen = [numbers, [self._versions[number] for number in numbers], len(numbers), self._read_at + FRESH]
+        durable = "off" if self._of_little_weight(asks) else "on"
+        written, _ = await self._db.fetchrow(
+            writing_if_unchanged(tuple(some)), *seen, *_columns(some.values()), durable
+        )
+        return bool(written)
+
+    def _of_little_weight(self, asks: Sequence[Ask]) -> bool:
+        """What only reads have begun need not reach the disk before it is told."""
+        reads_only = all(row.effect is Effect.NONE for row in self.changed.values())
+        return bool(self.changed) and reads_only and all(isinstance(ask, BeginAndRead) for ask in asks)
+
     async def _put(self, parts: Mapping[str, Sequence[Sequence[Any]]]) -> None:
         """One statement for all rows of all parts, with a list for each column."""
         if some := {part: rows for part, rows in parts.items() if rows}:
-            columns = [list(column) for rows in some.values() for column in zip(*rows, strict=True)]
-            await self._db.execute(_writing(tuple(some)), *columns)
+            await self._db.execute(writing(tuple(some)), *_columns(some.values()))
 
     async def _many(self, statement: str, values: Sequence[Any]) -> None:
         if values:
             await self._db.executemany(statement, values)
+
+
+def _columns(parts: Iterable[Sequence[Sequence[Any]]]) -> list[list[Any]]:
+    return [list(column) for rows in parts for column in zip(*rows, strict=True)]
 
 
 def portions(sealed: Sequence[tuple[int, bytes]]) -> Iterator[Sequence[tuple[int, bytes]]]:
@@ -303,6 +323,11 @@ class Ask(Protocol):
     def spends(self) -> Jti | None: ...
 
     def decide(self, batch: Batch) -> Any: ...
+
+
+def only_move(asks: Sequence[Ask]) -> bool:
+    """Whether the calls ask for nothing but exchanges that they name."""
+    return all(ask.ids() and not ask.hashes() and ask.spends() is None for ask in asks)
 
 
 @dataclass(slots=True, eq=False)

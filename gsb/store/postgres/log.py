@@ -16,7 +16,7 @@ import asyncpg
 from gsb.model import FINAL, Entry, State
 from gsb.store.asks import SealedEntry
 from gsb.store.logs import Backlog, Entered, Erased, LogMoved, LogState, Unsequenced, happened_at
-from gsb.store.postgres.batch import ENTER
+from gsb.store.postgres.schema import ENTER
 
 _LOGS = """
 SELECT origin, size, checkpoint, published, published_note, published_at, complete OR last_entry IS NOT NULL
@@ -186,6 +186,19 @@ async def admit_writes(db: asyncpg.Connection, entry: SealedEntry) -> bool:
 
 async def withheld(db: asyncpg.Connection) -> bool:
     return bool(await db.fetchval("SELECT EXISTS (SELECT FROM withheld)"))
+
+
+# --- revoking keys
+
+
+async def revoke(db: asyncpg.Connection, kid: str, entry: SealedEntry, now: float) -> None:
+    """Note it for ever."""
+    await db.execute("INSERT INTO revoked VALUES ($1, $2) ON CONFLICT DO NOTHING", kid, now)
+    await enter(db, entry)
+
+
+async def revoked(db: asyncpg.Connection) -> frozenset[str]:
+    return frozenset(kid for (kid,) in await db.fetch("SELECT kid FROM revoked"))
 
 
 # --- erasing

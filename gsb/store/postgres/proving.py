@@ -130,3 +130,16 @@ class Proving:
 
     async def withheld(self) -> bool:
         return await self._sessions.read(log.withheld)
+
+    # --- revoking keys --------------------------------------------------------------------------------------
+
+    async def revoke(self, kid: str, entry: Entry) -> None:
+        sealed = self._seal.entry(entry)
+
+        async def revoked(db: asyncpg.Connection) -> None:
+            await log.revoke(db, kid, sealed, await self._now(db))
+
+        await self._sessions.transact(revoked)
+
+    async def revoked(self) -> frozenset[str]:
+        return await self._sessions.read(log.revoked)

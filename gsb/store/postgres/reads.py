@@ -15,8 +15,7 @@ import asyncpg
 from gsb.errors import StoreUnavailable
 from gsb.model import Entry, State
 from gsb.store.contract import Query
-from gsb.store.postgres.schema import COLUMNS, EXCHANGE, SELECT, business_bytes, row_of
-from gsb.store.postgres.sessions import NOW
+from gsb.store.postgres.schema import COLUMNS, EXCHANGE, NOW, SELECT, business_bytes, row_of
 from gsb.store.sealing import Position, narrowed
 from gsb.store.standing import Row
 

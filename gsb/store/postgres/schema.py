@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from operator import attrgetter
 from typing import Any
 
@@ -49,6 +50,64 @@ UPDATE = " ".join(
     ]
 )
 """Changes rows, given likewise."""
+
+NOW = "extract(epoch FROM clock_timestamp())::double precision"
+"""What a statement selects to tell the database's time, in seconds since the epoch: one clock for all nodes."""
+
+_ENTERED = """
+given AS MATERIALIZED (
+    SELECT nextval(pg_get_serial_sequence('entry', 'number')) AS number, each.* FROM (
+        SELECT * FROM unnest({}::bytea[], {}::bytea[], {}::bigint[], {}::bytea[])
+        WITH ORDINALITY AS listed(leaf, content, exchange, secret, at) WHERE true {condition} ORDER BY at
+    ) AS each
+), entered AS (INSERT INTO entry OVERRIDING SYSTEM VALUE SELECT number, leaf, content, exchange FROM given),
+    hidden AS (INSERT INTO secret SELECT number, secret FROM given),
+    waiting AS (INSERT INTO pending SELECT number FROM given)
+"""
+"""Adds entries that have no place yet, in their order."""
+ENTER = " ".join(["WITH", _ENTERED.format("$1", "$2", "$3", "$4", condition=""), "SELECT number FROM given"])
+"""Answers their numbers."""
+_PARTS = {
+    "kept": "kept AS (INSERT INTO sealed SELECT * FROM unnest({}::bigint[], {}::bytea[]) WHERE true {condition})",
+    "made": " ".join(["made AS (", INSERT, ")"]),
+    "changed": " ".join(["changed AS (", UPDATE, "{condition})"]),
+    "entered": _ENTERED,
+}
+"""What a transaction writes. None of them looks at what another one writes."""
+
+
+_UNCHANGED = " ".join(
+    [
+        "unchanged AS MATERIALIZED (SELECT number FROM exchange",
+        "JOIN unnest({}::bigint[], {}::xid[]) AS seen(at, version) ON number = at AND exchange.xmin = version",
+        "ORDER BY number FOR UPDATE OF exchange),",
+        *("allowed AS MATERIALIZED (SELECT count(*) = {}::integer AND", NOW),
+        "< {}::double precision AS so FROM unchanged)",
+    ]
+)
+"""Locks those of the rows that are as they were when they were read: a row has another version after each change."""
+_ALLOWED = "AND (SELECT so FROM allowed)"
+
+
+@cache
+def writing(parts: tuple[str, ...]) -> str:
+    """One statement for these parts: a statement costs a way to the server and back, however much it writes."""
+    return _numbered("WITH", ", ".join(_PARTS[part] for part in parts), "SELECT")
+
+
+@cache
+def writing_if_unchanged(parts: tuple[str, ...]) -> str:
+    """The same, of which nothing is written unless all rows are unchanged; its last parameter says whether its commit
+    waits for the disk. Answers whether it was written."""
+    written = ", ".join([_UNCHANGED, *(_PARTS[part] for part in parts)])
+    so = "SELECT so, set_config('synchronous_commit', {}, true) FROM allowed"
+    return _numbered("WITH", written, so, condition=_ALLOWED)
+
+
+def _numbered(*template: str, condition: str = "") -> str:
+    text = " ".join(template)
+    return text.format(*(f"${at}" for at in range(1, text.count("{}") + 1)), condition=condition)
+
 
 _CLEAR, _HASHED = b"c", b"h"
 

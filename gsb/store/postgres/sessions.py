@@ -17,6 +17,7 @@ import asyncpg
 from gsb.errors import StoreUnavailable
 from gsb.store.contract import StoreUnfit
 from gsb.store.postgres.layout import migrations
+from gsb.store.postgres.schema import NOW
 from gsb.store.seal import Seal
 
 T = TypeVar("T")
@@ -35,8 +36,6 @@ _PLANS = {
 """Every statement finds its rows by an index, and is planned once: planning took longer than carrying it out, and a
 plan that is made while the tables are small must not read them whole once they have grown."""
 _SCHEMA = re.compile("[a-z_][a-z0-9_]{0,62}")
-NOW = "extract(epoch FROM clock_timestamp())::double precision"
-"""What a statement selects to tell the database's time, in seconds since the epoch: one clock for all nodes."""
 _TIME = " ".join(["SELECT", NOW])
 Clock = Callable[[float], float]
 """What the time is when the database's clock says so: it itself, but for tests."""

@@ -21,7 +21,7 @@ import asyncpg
 from gsb.errors import Problem, StoreUnavailable
 from gsb.store.contract import Ages
 from gsb.store.postgres.aging import Jtis, purge
-from gsb.store.postgres.batch import Ask, Batch
+from gsb.store.postgres.batch import Ask, Batch, only_move
 from gsb.store.postgres.layout.portions import Portions
 from gsb.store.postgres.sessions import CONNECT, LOST, OF_THE_DATABASE, Clock, Sessions, database_clock
 from gsb.trouble import Trouble
@@ -145,6 +145,8 @@ class Writer:
     async def _transact(self, asks: Sequence[Ask]) -> list[Any]:
         began = time.perf_counter()
         db = await self._connected()
+        if only_move(asks) and (answers := await self._moved(db, asks, began)) is not None:
+            return answers
         transaction = db.transaction()
         try:
             await transaction.start()
@@ -162,6 +164,25 @@ class Writer:
             raise FateUnknown from error
         self._tell(batch, len(asks), time.perf_counter() - began)
         return answers
+
+    async def _moved(self, db: asyncpg.Connection, asks: Sequence[Ask], began: float) -> list[Any] | None:
+        """By two statements without a transaction around them, which would cost as many again; None, and nothing is
+        written, when somebody else has moved one of the exchanges meanwhile."""
+        batch = Batch(db, self.jtis, self._clock, self._ages.keys)
+        try:
+            await batch.read(asks)
+        except LOST:
+            self._drop()
+            raise
+        answers = [_decide(ask, batch) for ask in asks]
+        try:
+            written = await batch.write_if_unchanged(asks)
+        except LOST as error:
+            self._drop()
+            raise FateUnknown from error
+        if written:
+            self._tell(batch, len(asks), time.perf_counter() - began)
+        return answers if written else None
 
     def _tell(self, batch: Batch, calls: int, seconds: float) -> None:
         self._not_written.is_over()

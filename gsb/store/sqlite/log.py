@@ -278,3 +278,21 @@ class AdmitWrites(Plain):
 
 def withheld(db: sqlite3.Connection) -> bool:
     return db.execute("SELECT 1 FROM withheld").fetchone() is not None
+
+
+# --- revoking keys
+
+
+@dataclass(slots=True, eq=False)
+class Revoke(Plain):
+    kid: str
+    entry: SealedEntry
+
+    def decide(self, batch: Batch) -> bool:
+        batch.db.execute("INSERT OR IGNORE INTO revoked VALUES(?, ?)", (self.kid, batch.now))
+        batch.enter(self.entry, None)
+        return True
+
+
+def revoked(db: sqlite3.Connection) -> frozenset[str]:
+    return frozenset(kid for (kid,) in db.execute("SELECT kid FROM revoked"))

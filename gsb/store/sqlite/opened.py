@@ -142,7 +142,8 @@ def _prepare(path: Path, seal: Seal) -> None:
         if rows.pragma(db, "application_id") == 0 and rows.blank(db):
             rows.create(db, seal.keycheck())
         check(db, path, seal)
-        db.execute(rows.WITHHELD)
+        for table in rows.LATER:
+            db.execute(table)
     finally:
         db.close()
 

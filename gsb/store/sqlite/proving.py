@@ -88,3 +88,12 @@ class Proving(Opened):
     async def withheld(self) -> bool:
         with reads.reading():
             return log.withheld(self._db)
+
+    # --- revoking keys --------------------------------------------------------------------------------------
+
+    async def revoke(self, kid: str, entry: Entry) -> None:
+        await self._writer.ask(log.Revoke(kid, self._seal.entry(entry)))
+
+    async def revoked(self) -> frozenset[str]:
+        with reads.reading():
+            return log.revoked(self._db)

@@ -30,7 +30,11 @@ APPLICATION = 0x67736201
 PAGE = 16_384
 
 WITHHELD = "CREATE TABLE IF NOT EXISTS withheld(at REAL NOT NULL)"
-"""Has a row while writes are withheld. Stores that were made before there was such a table are given it."""
+"""Has a row while writes are withheld."""
+REVOKED = "CREATE TABLE IF NOT EXISTS revoked(kid TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID"
+"""The keys that operators have revoked."""
+LATER = (WITHHELD, REVOKED)
+"""Stores that were made before there were such tables are given them."""
 
 _TABLES = """
 CREATE TABLE keycheck(row INTEGER PRIMARY KEY, sealed BLOB NOT NULL);
@@ -67,7 +71,7 @@ CREATE INDEX exchange_bodies ON exchange(finished_at) WHERE finished_at IS NOT N
 CREATE INDEX exchange_bare ON exchange(finished_at) WHERE finished_at IS NOT NULL AND key IS NULL AND request IS NULL;
 """
 
-SCHEMA = _TABLES + WITHHELD
+SCHEMA = _TABLES + ";".join(LATER)
 
 COLUMNS = tuple(field.name for field in fields(Row))
 MOVING = COLUMNS[COLUMNS.index("key") :]

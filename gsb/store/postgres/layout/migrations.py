@@ -15,7 +15,7 @@ from typing import NamedTuple
 import asyncpg
 
 from gsb.store.contract import StoreUnfit
-from gsb.store.postgres.layout.tables import LAYOUT, VERSION
+from gsb.store.postgres.layout.tables import LAYOUT, REVOKED, VERSION
 from gsb.store.seal import Seal, Unreadable
 
 LOCK_WAIT, LOCK_PAUSE, LOCK_TRIES = "200ms", 0.5, 240
@@ -101,6 +101,7 @@ async def create(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
     """Make an empty store of a schema without tables, inside the caller's transaction."""
     await db.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     await db.execute(LAYOUT)
+    await db.execute(REVOKED)
     await db.execute("INSERT INTO layout VALUES ($1, $1, $2)", VERSION, seal.keycheck())
 
 
@@ -120,6 +121,7 @@ async def prepare(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
             await create(db, schema, seal)
         return
     version, oldest = await _checked(db, schema, seal)
+    await db.execute(REVOKED)
     for each in range(version + 1, VERSION + 1):
         await _take(db, schema, MIGRATIONS[each].expand)
         await db.execute("UPDATE layout SET version = $1", each)

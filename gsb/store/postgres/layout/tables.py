@@ -14,6 +14,10 @@ VERSION = 2
 BITS = 32
 """A portion has 2 to the power of so many numbers: more than a day can use."""
 
+REVOKED = "CREATE TABLE IF NOT EXISTS revoked(kid text PRIMARY KEY, at double precision NOT NULL)"
+"""The keys that operators have revoked. Stores of this layout that were made before there was such a table are given it
+by whoever starts: older programs do not miss it, so there is nothing to contract."""
+
 LAYOUT = """
 CREATE TABLE layout(version integer NOT NULL, oldest integer NOT NULL, keycheck bytea NOT NULL);
 CREATE SEQUENCE numbers;
