@@ -15,7 +15,7 @@ HELM := .deps/helm/.installed .deps/kubernetes/.installed
 BACKEND := $(or $(BACKEND),embedded)
 $(if $(filter-out all,$(SYSTEMS)),$(error SYSTEMS is all, or is left out))
 
-.PHONY: help run systems systems-stop test check deps-test chart servers
+.PHONY: help run systems systems-stop test check deps-test chart image image-test lock servers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,16 @@ check: $(VENV) ## format, lint, types and the order of modules
 
 chart: $(VENV) $(HELM) ## the Helm chart: lint, what it renders, the schemas of Kubernetes, policies
 	@.venv/bin/python -m pytest tests/test_chart.py tests/test_chart_parts.py
+
+image: ## the image localhost/gsb, by buildah; BASE=IMAGE, or BASE=debootstrap without a registry; FRESH=1 for Debian's latest
+	@tests/deps/image.sh
+	@BASE='$(BASE)' FRESH='$(FRESH)' helm/image/build.sh
+
+image-test: $(VENV) .deps/image/.installed ## show that the built image serves a signed call and holds nothing else
+	@.venv/bin/python -m tests.image.chamber
+
+lock: $(VENV) .deps/image/.installed ## renew the image's lock files after a change of pyproject.toml; UPGRADE=1: everything in them
+	@.venv/bin/python helm/image/lock.py $(if $(UPGRADE),--upgrade)
 
 servers: # PostgreSQL and Kafka, not yet started
 	@tests/deps/tools.sh servers
