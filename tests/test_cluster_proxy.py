@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -164,3 +165,18 @@ async def test_a_server_that_is_not_there_is_a_connection_that_breaks(net: Netwo
     # The reset may be there before the connection is known to be made.
     with pytest.raises(ConnectionResetError):
         await (await call(wire)).says(b"hello\n")
+
+
+async def test_whoever_comes_in_the_moment_of_a_cut_is_let_go(wire: Wire) -> None:
+    for _ in range(100):
+        coming = [asyncio.create_task(asyncio.open_connection("127.0.0.1", wire.port)) for _ in range(10)]
+        await asyncio.to_thread(wire.cut)
+        for came in await asyncio.gather(*coming, return_exceptions=True):
+            if isinstance(came, BaseException):
+                continue
+            reader, writer = came
+            async with asyncio.timeout(10):
+                with suppress(OSError):
+                    assert await reader.read() == b""
+            writer.close()
+        await asyncio.to_thread(wire.restore)

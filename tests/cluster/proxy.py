@@ -46,8 +46,10 @@ class Wire:
         self._there, self._back = asyncio.Event(), asyncio.Event()
         """Whether anything passes: from whoever connected, and to them."""
         self._flow(there=True, back=True)
-        self._server: asyncio.Server | None = None
+        self._listening: socket.socket | None = None
         self._refusing: socket.socket | None = None
+        self._untouched: set[socket.socket] = set()
+        """Connections that were accepted and of which nothing was read yet."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[asyncio.StreamWriter] = set()
 
@@ -77,10 +79,13 @@ class Wire:
     # --- in the thread of the network
 
     async def listen(self) -> None:
-        listening = self._refusing or _bound(self.port)
-        self._refusing = None
+        listening, self._refusing = self._refusing or _bound(self.port), None
         self.port = listening.getsockname()[1]
-        self._server = await asyncio.start_server(self._accepted, sock=listening, backlog=256)
+        listening.setblocking(False)
+        listening.listen(256)
+        self._listening = listening
+        # Not asyncio's own server: what that one has accepted in the moment in which it is closed it never closes.
+        self._loop.add_reader(listening, self._accept)
 
     async def close(self) -> None:
         await self._cut()
@@ -90,7 +95,7 @@ class Wire:
     async def _set(self, *, there: bool = True, back: bool = True, delay: float = 0.0) -> None:
         self._delay = delay
         self._flow(there=there, back=back)
-        if self._server is None:
+        if self._listening is None:
             await self.listen()
 
     def _flow(self, *, there: bool, back: bool) -> None:
@@ -101,9 +106,10 @@ class Wire:
                 way.clear()
 
     async def _cut(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listening is not None:
+            self._loop.remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
             # A socket that is bound and does not listen refuses whoever comes, and keeps the port from others.
             self._refusing = _bound(self.port)
         for writer in self._open:
@@ -113,24 +119,34 @@ class Wire:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._flow(there=True, back=True)
 
-    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:
-            _reset(writer)  # it was accepted in the moment in which the wire was cut
-            return
-        self._open.add(writer)
-        task = asyncio.get_running_loop().create_task(self._carried(reader, writer))
+    def _accept(self) -> None:
+        assert self._listening is not None
+        try:
+            connection, _ = self._listening.accept()
+        except OSError:
+            return  # whoever came has gone again
+        connection.setblocking(False)
+        self._untouched.add(connection)
+        task = self._loop.create_task(self._carried(connection))
         self._tasks.add(task)
-        # Also of one that is cancelled before it has begun.
-        task.add_done_callback(partial(self._over, writer))
+        task.add_done_callback(partial(self._over, connection))
 
-    async def _carried(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            await self._carry(reader, writer)
-
-    def _over(self, writer: asyncio.StreamWriter, task: asyncio.Task[None]) -> None:
+    def _over(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._open.discard(writer)
-        writer.close()
+        if connection in self._untouched:  # it was cut before its task had begun
+            self._untouched.remove(connection)
+            connection.close()
+
+    async def _carried(self, connection: socket.socket) -> None:
+        self._untouched.remove(connection)
+        reader, writer = await asyncio.open_connection(sock=connection)
+        self._open.add(writer)
+        try:
+            with suppress(OSError):
+                await self._carry(reader, writer)
+        finally:
+            self._open.discard(writer)
+            writer.close()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._there.wait()
