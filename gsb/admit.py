@@ -34,6 +34,7 @@ from gsb.jwk import PublicKey
 from gsb.model import JSON_TYPE, Answer, Call, Decision, Effect, Exchange, Record, Signed, State, new_id
 from gsb.policy import Grant
 from gsb.store.contract import NewExchange, Reservation
+from gsb.tracing import span
 
 SERVICES = "/services/"
 BEHIND_PAUSE = "5"
@@ -52,8 +53,9 @@ async def admit(bus: Bus, call: Call) -> Answer:
     try:
         jws.bind(signed, call, bus.catalogue.gsb.bus.base_urls)  # 3 bound to this request
         with bus.gate.call(signed.issuer):
-            async with bus.gate.turn(signed.issuer):
-                admitted = await accept(bus, call, signed, service)  # 4 to 9
+            with span("accept"):
+                async with bus.gate.turn(signed.issuer):
+                    admitted = await accept(bus, call, signed, service)  # 4 to 9
             return await answer(bus, call, signed, admitted)  # 10 dispatch, then wait
     except Problem as refusal:
         # What was not even looked at has not spent its jti, so that a flood of it costs no commits.
@@ -217,13 +219,15 @@ async def answer(bus: Bus, call: Call, signed: Signed, admitted: Admitted) -> An
     wait = limits.wait if call.wait is None else min(call.wait, limits.wait_max)
     with bus.waiters.waiting(exchange) as woken:
         if service is not None:
-            await bus.broker.dispatch(service.system, exchange, signed.issuer)
+            with span("dispatch", "producer"):
+                await bus.broker.dispatch(service.system, exchange, signed.issuer)
         else:
             woken.set()  # a repeat may be final already: look at once
         if admitted.new is not None and not wait:
             known = just_accepted(bus, admitted.new)  # who does not wait is told what was committed, not read to again
         else:
-            known = await settled(bus, exchange, woken, wait)
+            with span("wait"):
+                known = await settled(bus, exchange, woken, wait)
     headers = preference_applied(call, wait)
     if service is None:
         headers["Idempotent-Replayed"] = "true"

@@ -1,4 +1,5 @@
-"""The tables of ``gsb.toml`` that say what a node runs on: ``[store]`` and ``[broker]``, each of one kind of several.
+"""The tables of ``gsb.toml`` that say what a node runs on: ``[store]`` and ``[broker]``, each of one kind of several,
+and where traces of it go: ``[tracing]``.
 
 Without ``kind`` each is the one for a single machine. Only shapes are told here; ``gsb.lint`` knows what must hold
 between them, and ``gsb.foundation`` makes what they describe. Nothing is opened; a crash is a defect of this module.
@@ -9,10 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from gsb.forms import File, Table, is_loopback
+from gsb.forms import BaseUrl, File, Table, is_loopback
 
 
 class SqliteTable(Table):
@@ -113,6 +115,28 @@ class KafkaTable(Table):
     def _protected(self) -> Self:
         if self.tls is None and not all(is_loopback(each.rpartition(":")[0].strip("[]")) for each in self.brokers):
             raise ValueError('tls is needed for brokers on other machines, or tls = "upstream" where the way is safe')
+        return self
+
+
+class TracingTable(Table):
+    """Where traces of exchanges go, to a collector that takes OpenTelemetry's spans (OTLP over HTTP). Needs the extra
+    ``otel``. Without this table there are none."""
+
+    endpoint: BaseUrl
+    """Where the collector is asked: what ``/v1/traces`` is appended to."""
+    ratio: float = Field(default=0.01, ge=0, le=1)
+    """Of calls that come without a ``traceparent``, the part that is traced. One that comes with it says itself whether
+    it is."""
+    ca: File | None = None
+    """PEM file with the authorities that vouch for the collector. None: those that this machine trusts."""
+    tls: Literal["upstream"] | None = None
+    """"upstream": something else protects the way; or nothing, and then plain HTTP only to loopback addresses."""
+
+    @model_validator(mode="after")
+    def _protected(self) -> Self:
+        parts = urlsplit(self.endpoint)
+        if parts.scheme == "http" and self.tls is None and not is_loopback(parts.hostname or ""):
+            raise ValueError('endpoint must be https, or tls = "upstream" where the way is safe')
         return self
 
 

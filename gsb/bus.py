@@ -29,6 +29,7 @@ from gsb.runtime import Runtime
 from gsb.shares.contract import Shares
 from gsb.shares.local import LocalShares
 from gsb.store.contract import Store
+from gsb.tracing import Tracer
 from gsb.trouble import Trouble
 
 log = logging.getLogger("gsb.bus")
@@ -234,6 +235,8 @@ class Bus:
     """Stopping: nothing new is admitted, what was begun is finished."""
     leaving: bool = False
     """Out of time: calls that still wait are answered with what there is."""
+    tracer: Tracer | None = None
+    """Begins the spans of this node; none: it does not trace."""
     refusals: Refusals = field(init=False)
     revocations: Revocations = field(init=False)
     metrics: Metrics = field(init=False)

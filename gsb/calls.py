@@ -21,7 +21,7 @@ from gsb.client import BusProblem, Client, ClientError, OutcomePending, Result
 from gsb.jwk import PrivateKey, PublicKey
 from gsb.model import Reply, Request, State
 from gsb.sdk.errors import Broken, Refused, Unavailable
-from gsb.telemetry import child_trace, trace
+from gsb.tracing import leaving, span
 
 STEP = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 MARGIN = 0.5
@@ -144,7 +144,9 @@ def _remember(step: str) -> None:
 
 async def _traced(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """The call belongs to the trace of the exchange of which it is a step."""
-    parent = trace.get()
-    if parent is not None:
-        request.headers["traceparent"] = child_trace(parent)
-    return await send(request)
+    with span("request", "client") as step:
+        if (parent := leaving()) is not None:
+            request.headers["traceparent"] = parent
+        response = await send(request)
+        step.says(status=response.status)
+        return response

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from gsb.backends import BrokerTable, LocalTable, StoreTable
+from gsb.backends import BrokerTable, LocalTable, StoreTable, TracingTable
 from gsb.forms import BUSINESS_KEY, ID, ORIGIN, BaseUrl, File, Id, ServiceId, Table
 from gsb.model import Effect
 
@@ -227,6 +227,7 @@ class Gsb(Table):
     store: StoreTable
     log: LogTable
     retention: Retention = Retention()
+    tracing: TracingTable | None = None
     broker: BrokerTable = LocalTable()
     limits: Limits = Limits()
     adapters: Adapters

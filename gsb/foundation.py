@@ -1,4 +1,5 @@
-"""What a node stands on, made from the tables of ``gsb.toml``: its store, its broker, and what it shares with others.
+"""What a node stands on, made from the tables of ``gsb.toml``: its store, its broker, what it shares with others, and
+where its traces go.
 
 The extras are imported here, where they are installed; ``gsb.lint_backends`` names one that is missing. Nothing
 is opened; a crash is a defect of this module.
@@ -12,7 +13,7 @@ from gsb.broker.local import LocalBroker
 from gsb.catalogue import Catalogue
 from gsb.config import Retention
 from gsb.dsn import DsnUnfit, read_dsn
-from gsb.lint_backends import KAFKA, POSTGRES
+from gsb.lint_backends import KAFKA, OTEL, POSTGRES
 from gsb.metrics import Metrics
 from gsb.roles import Role, Roles
 from gsb.shares.contract import Shares
@@ -20,9 +21,12 @@ from gsb.shares.local import LocalShares
 from gsb.store.contract import DAY, Ages, Store, StoreUnfit
 from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore
+from gsb.tracing import Tracer
 
 if KAFKA:
     from gsb.broker.kafka import KafkaBroker
+if OTEL:
+    from gsb.otel import OtelTracer
 if POSTGRES:
     from gsb.shares.postgres import PostgresShares
     from gsb.store.postgres import PostgresStore
@@ -65,6 +69,12 @@ def broker_of(catalogue: Catalogue, roles: Roles) -> Broker:
 def shares_of(store: Store) -> Shares:
     """What the nodes of one store share; it is to be opened after the store."""
     return PostgresShares(store.sessions) if POSTGRES and isinstance(store, PostgresStore) else LocalShares()
+
+
+def tracer_of(catalogue: Catalogue, node: str, metrics: Metrics) -> Tracer | None:
+    """What begins the spans of a node of this name, at work from now on; None for a deployment without traces."""
+    table = catalogue.gsb.tracing
+    return None if table is None else OtelTracer(table, catalogue.gsb.bus.id, node, metrics)
 
 
 def ages_of(days: Retention) -> Ages:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.util import find_spec
 
-from gsb.backends import KafkaTable, KafkaTls, PostgresTable
+from gsb.backends import KafkaTable, KafkaTls, PostgresTable, TracingTable
 from gsb.config import Gsb
 from gsb.dsn import DsnUnfit, read_dsn
 from gsb.load import Finding, Tables
@@ -17,6 +17,7 @@ from gsb.material import shown
 from gsb.store.seal import KeyFileUnfit, read_key
 
 POSTGRES, KAFKA = find_spec("asyncpg") is not None, find_spec("aiokafka") is not None
+OTEL = all(find_spec(name) is not None for name in ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter"))
 """Whether the extras of these names are installed."""
 
 
@@ -28,6 +29,8 @@ def lint_backends(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
         yield Finding("gsb.toml", "store.path", f"there is no folder {shown(store.path.parent, tables.folder)}")
     if isinstance(gsb.broker, KafkaTable):
         yield from _kafka(gsb.broker, tables)
+    if gsb.tracing is not None:
+        yield from _tracing(gsb.tracing, tables)
     try:
         read_key(store.key)
     except KeyFileUnfit as error:
@@ -44,6 +47,13 @@ def _kafka(table: KafkaTable, tables: Tables) -> Iterator[Finding]:
     for where, path in files.items():
         if not path.is_file():
             yield Finding("gsb.toml", f"broker.{where}", f"there is no file {shown(path, tables.folder)}")
+
+
+def _tracing(table: TracingTable, tables: Tables) -> Iterator[Finding]:
+    if not OTEL:
+        yield Finding("gsb.toml", "tracing", "needs the extra: pip install 'gsb[otel]'")
+    if table.ca is not None and not table.ca.is_file():
+        yield Finding("gsb.toml", "tracing.ca", f"there is no file {shown(table.ca, tables.folder)}")
 
 
 def _postgres(table: PostgresTable) -> Iterator[Finding]:

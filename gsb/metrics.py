@@ -33,6 +33,8 @@ RESULTS = ("answered", "refused", "unavailable", "broken", "given_up")
 UNCOSIGNED = ("unreachable", "refused", "unsound", "files", "contradiction")
 """Why a witness does not cosign: no answer, a refusal, an answer that cannot be, the log's own files, another log."""
 ROLES = ("gateway", "worker", "recorder")
+TRACED = ("sent", "failed", "dropped")
+"""What became of a span: the collector has it, or did not take it, or too many waited."""
 STILL = (State.HELD, State.UNKNOWN)
 BREAKER = ("closed", "open", "half_open")
 STANDING = (State.WAITING, State.HELD, State.UNKNOWN)
@@ -117,6 +119,12 @@ TABLE = (
     Metric("gsb_role", "gauge", "1 for each role that this node plays, 0 for the others.", ("role",)),
     Metric("gsb_recorder_at_work", "gauge", "1 while this node keeps the evidence log; 0 while it stands by."),
     Metric("gsb_clock_offset_seconds", "gauge", "By how much this node's clock is ahead of the store's."),
+    Metric(
+        "gsb_trace_spans_total",
+        "counter",
+        "Spans of traces: sent; failed, as the collector did not take them; dropped, as too many waited.",
+        ("result",),
+    ),
     Metric("gsb_info", "gauge", "1 for the version of the program.", ("version",)),
 )
 """Every metric of the bus. Beside them stand the ``process_*`` metrics of prometheus_client: memory, time, files."""
@@ -180,6 +188,7 @@ class Metrics:
         self._reloads = {each: self._number("gsb_reloads_total", each) for each in ("taken_up", "refused")}
         self._offset = self._number("gsb_clock_offset_seconds")
         self._at_work = self._number("gsb_recorder_at_work")
+        self._traced = {each: self._number("gsb_trace_spans_total", each) for each in TRACED}
         self.plays(())
         self._number("gsb_info", __version__).set(1)
 
@@ -285,6 +294,10 @@ class Metrics:
 
     def swept(self, found: int) -> None:
         self._found.inc(found)
+
+    def traced(self, result: str, spans: int) -> None:
+        """So many spans came to one of ``TRACED``; each of these is counted by a thread of its own."""
+        self._traced[result].inc(spans)
 
     def reloaded(self, *, taken_up: bool) -> None:
         self._reloads["taken_up" if taken_up else "refused"].inc()

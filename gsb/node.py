@@ -26,7 +26,7 @@ from gsb.catalogue import Catalogue, SystemInfo, build
 from gsb.config import Tls
 from gsb.duty import Duty
 from gsb.errors import StoreUnavailable
-from gsb.foundation import broker_of, shares_of, store_of
+from gsb.foundation import broker_of, shares_of, store_of, tracer_of
 from gsb.record import Recorder
 from gsb.reload import Reloader
 from gsb.roles import ALL, Role, Roles
@@ -107,6 +107,7 @@ class Node:
     async def start(self) -> None:
         """Everything up, or nothing: what a failing start has opened is closed again."""
         async with AsyncExitStack() as stack:
+            self._trace(stack)
             await self.bus.store.open()
             stack.push_async_callback(self.bus.store.close)
             self.bus.withheld = await self.bus.store.withheld()
@@ -131,6 +132,12 @@ class Node:
         catalogue = self.bus.catalogue
         facts = {"bus": catalogue.gsb.bus.id, "catalogue": catalogue.digest, "node": self.bus.node}
         log.info("started", extra={"facts": facts | {"roles": sorted(self.bus.roles.played), **self._listening}})
+
+    def _trace(self, stack: AsyncExitStack) -> None:
+        """Before and after everything else, so that no span is lost."""
+        self.bus.tracer = tracer_of(self.bus.catalogue, self.bus.node, self.bus.metrics)
+        if self.bus.tracer is not None:
+            stack.push_async_callback(self.bus.tracer.close)
 
     def _systems(self) -> list[SystemInfo]:
         """Those that this node works for by now."""

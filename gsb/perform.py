@@ -20,8 +20,10 @@ from gsb.evidence.entry import Fact, make_entry
 from gsb.model import Entry, Exchange, Outcome, Record, Request, State
 from gsb.sdk.errors import AdapterError
 from gsb.store.contract import Begun
-from gsb.telemetry import child_trace, trace
 from gsb.telemetry import tell as tell_line
+from gsb.telemetry import trace
+from gsb.tracing import Fact as TraceFact
+from gsb.tracing import span, working
 from gsb.verdict import Finish, Hold, Postpone, Verdict, after_error, after_reply, ended_early, later
 
 log = logging.getLogger("gsb.exchange")
@@ -33,9 +35,9 @@ FINISH_RETRIES = (0.1, 0.4, 1.5, 3.0, *[5.0] * 719, None)
 """Pauses, in seconds, between tries to write what is known already: an hour, in which a full disk is noticed."""
 
 
-async def perform(bus: Bus, exchange: str, system: str, agency: str) -> None:
+async def perform(bus: Bus, exchange: str, system: str, agency: str, said: str | None = None) -> None:
     """Carry the agency's exchange as far as it can go now. Raises StoreUnavailable when an outcome could not be written
-    for too long; then the lease decides."""
+    for too long; then the lease decides. ``said``: the traceparent of the message that asked for it."""
     info = bus.catalogue.systems.get(system)
     lease = (info.timeout if info else UNKNOWN_SYSTEM_LEASE) + LEASE_MARGIN
     try:
@@ -46,15 +48,37 @@ async def perform(bus: Bus, exchange: str, system: str, agency: str) -> None:
         begun = None  # it stays due
     if begun is None:
         return
-    trace.set(child_trace(begun.record.traceparent if begun.record else None))
     performing = bus.metrics.service(begun.exchange.service).performing
     performing.inc()
     try:
-        verdict = await judge(bus, begun)  # 2 to 4 adapter, reply schema, granted fields
-        if verdict is not None and await settle(bus, begun, verdict):  # 5 finish
-            await bus.broker.wake(exchange)  # 6 wake
+        with working(bus.tracer, "perform", begun.record.traceparent if begun.record else None, said) as work:
+            verdict = await judge(bus, begun)  # 2 to 4 adapter, reply schema, granted fields
+            if bus.tracer is not None:
+                work.says(**said_of(begun, verdict))
+            if verdict is not None and await settle(bus, begun, verdict):  # 5 finish
+                await bus.broker.wake(exchange)  # 6 wake
     finally:
         performing.dec()
+
+
+def said_of(begun: Begun, verdict: Verdict | None) -> Mapping[str, TraceFact]:
+    """What the span of a try says."""
+    exchange = begun.exchange
+    facts: dict[str, TraceFact] = {
+        "exchange": exchange.id,
+        "service": exchange.service,
+        "agency": exchange.agency,
+        "attempt": begun.attempt.number,
+    }
+    match verdict:
+        case Finish(outcome=outcome):
+            return facts | {"state": outcome.state, "code": outcome.code}
+        case Hold(state=state, reason=reason):
+            return facts | {"state": state, "code": reason}
+        case Postpone(reason=reason):
+            return facts | {"state": State.WAITING, "code": reason}
+        case None:
+            return facts
 
 
 async def judge(bus: Bus, begun: Begun) -> Verdict | None:
@@ -127,11 +151,13 @@ async def settle(bus: Bus, begun: Begun, verdict: Verdict) -> bool:
     doubtful = False
     for pause in FINISH_RETRIES:
         try:
-            async with bus.gate.turn(begun.exchange.agency):
-                taken = await write() or (doubtful and await stands(bus, begun, entry))
-                if not taken and isinstance(verdict, Finish) and begun.task != "expired":
-                    # Somebody else ended it meanwhile. This outcome changes nothing, but it happened, and is proved.
-                    await bus.store.note(outcome_entry(bus, begun, verdict, kind="late"))
+            with span("finish"):
+                async with bus.gate.turn(begun.exchange.agency):
+                    taken = await write() or (doubtful and await stands(bus, begun, entry))
+                    if not taken and isinstance(verdict, Finish) and begun.task != "expired":
+                        # Somebody else ended it meanwhile. This outcome changes nothing, but it happened, and is
+                        # proved.
+                        await bus.store.note(outcome_entry(bus, begun, verdict, kind="late"))
         except StoreUnavailable:
             if pause is None:
                 raise

@@ -37,7 +37,15 @@ WATCHED = (".toml", ".json", ".jwk")
 Cause = Literal["signal", "watch"]
 Mark = tuple[int, ...]
 """What tells two states of a file apart without reading it."""
-FIXED = (("bus", "id"), ("listen", None), ("store", None), ("log", None), ("retention", None), ("broker", None))
+FIXED = (
+    ("bus", "id"),
+    ("listen", None),
+    ("store", None),
+    ("log", None),
+    ("retention", None),
+    ("broker", None),
+    ("tracing", None),
+)
 """Tables of gsb.toml that a running node cannot change, or of one only this setting."""
 
 
@@ -185,7 +193,8 @@ def built(folder: Path) -> tuple[Catalogue | None, list[Finding]]:
 def needs_restart(old: Gsb, new: Gsb) -> Iterator[Finding]:
     """A finding for each setting that differs and that a running node cannot change."""
     for table, only in FIXED:
-        was, now = _plain(getattr(old, table)), _plain(getattr(new, table))
+        # A table that is not there is as good as one without settings.
+        was, now = (_plain(getattr(each, table) or BaseModel()) for each in (old, new))
         for name in sorted(was.keys() | now.keys()):
             if only in (None, name) and was.get(name) != now.get(name):
                 yield Finding("gsb.toml", f"{table}.{name}", "a running node cannot change this; restart it")

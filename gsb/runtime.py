@@ -30,6 +30,7 @@ from gsb.sdk.errors import Broken, Refused, Unavailable
 from gsb.sdk.http import Http
 from gsb.sdk.threads import Threads
 from gsb.shares.places import PREPARE, Places
+from gsb.tracing import span
 from gsb.watchdog import Blocked, Watchdog
 
 log = logging.getLogger("gsb.runtime")
@@ -275,15 +276,17 @@ class Line:
 
     async def _measured(self, work: Work[T], ask: Ask, passage: Passage) -> T:
         began, result = time.perf_counter(), "given_up"
-        try:
-            reply = await self._timed(work, ask, passage)
-            result = "answered"
-            return reply
-        except (Refused, Unavailable, Broken) as error:
-            result = next(name for kind, name in RESULTS.items() if isinstance(error, kind))
-            raise
-        finally:
-            self._metrics.system(self.name).called(result, time.perf_counter() - began)
+        with span("adapter") as asked:
+            try:
+                reply = await self._timed(work, ask, passage)
+                result = "answered"
+                return reply
+            except (Refused, Unavailable, Broken) as error:
+                result = next(name for kind, name in RESULTS.items() if isinstance(error, kind))
+                raise
+            finally:
+                self._metrics.system(self.name).called(result, time.perf_counter() - began)
+                asked.says(code=result)
 
     async def _timed(self, work: Work[T], ask: Ask, passage: Passage) -> T:
         limit = self._deadlines.begin()

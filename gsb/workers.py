@@ -101,7 +101,7 @@ class Workers:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                await perform(self._bus, delivery.exchange, delivery.system, delivery.agency)
+                await perform(self._bus, delivery.exchange, delivery.system, delivery.agency, delivery.trace)
             except StoreUnavailable:
                 log.error("the store did not take an outcome; the lease decides", extra=_names(delivery))
             except Exception:

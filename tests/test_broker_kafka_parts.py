@@ -94,8 +94,8 @@ def test_what_is_not_kept_is_forgotten_and_may_come_again() -> None:
 def test_what_is_said_is_read_and_known_as_one_s_own() -> None:
     speaker = Speaker("bus")
     dispatch, wake = speaker.dispatch("e-1", "payroll"), speaker.wake("e-1")
-    assert read(dispatch, DISPATCH) == ("e-1", "payroll")
-    assert read(wake, WAKE) == ("e-1", "")
+    assert read(dispatch, DISPATCH) == ("e-1", "payroll", None)
+    assert read(wake, WAKE) == ("e-1", "", None)
     assert read(wake, DISPATCH) is None
     assert read(dispatch, WAKE) is None
     assert speaker.said(wake)

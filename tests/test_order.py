@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 ROWS = """
-    errors.problem errors.calls errors.exchanges errors model telemetry trouble counts metrics
+    errors.problem errors.calls errors.exchanges errors model telemetry tracing trouble counts metrics
     strictjson schema problem
     jwk compact jws send client
     sdk.errors sdk.clock sdk.threads sdk.http sdk.adapter sdk.mapping sdk.money sdk.manifest sdk
@@ -37,7 +37,7 @@ ROWS = """
         broker.kafka.intake broker.kafka.wakes broker.kafka.broker broker.kafka.admin broker.kafka
     stamp
     material lint_backends lint catalogue check
-    breaker watchdog calls plans shares.places runtime roles foundation
+    breaker watchdog calls plans shares.places runtime roles otel foundation
     revocations bus skew lag duty
     testing.cassette testing.peer testing.subject testing.still testing.faults testing.conduct testing.contract
         testing.offline testing.scrub testing

@@ -20,6 +20,8 @@ class Delivery(NamedTuple):
     exchange: str
     agency: str
     done: Callable[[], None]
+    trace: str | None = None
+    """The traceparent of the message that brought it."""
 
 
 class Broker(Protocol):

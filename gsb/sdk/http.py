@@ -26,7 +26,7 @@ from aiohttp.http_exceptions import ContentEncodingError
 from yarl import URL
 
 from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
-from gsb.telemetry import child_trace, trace
+from gsb.tracing import leaving, span
 
 RESPONSE_LIMIT = 10 * 1024 * 1024
 SAFE = frozenset({"GET", "HEAD"})
@@ -159,7 +159,11 @@ class Http:
         Raises ``Unavailable`` and ``Broken``.
         """
         content = data if json is None else _write(json)
-        return await self.exchange(method, _url(url, params), content, _headers(headers, json is not None))
+        target = _url(url, params)
+        with span("request", "client") as asked:
+            reply = await self.exchange(method, target, content, _headers(headers, json is not None))
+            asked.says(status=reply.status)
+            return reply
 
     async def exchange(self, method: str, url: URL, content: bytes | None, headers: Mapping[str, str]) -> HttpReply:
         """One request as it goes over the wire, and its answer. Recordings stand in here."""
@@ -244,9 +248,8 @@ def _headers(given: Mapping[str, str] | None, is_json: bool) -> dict[str, str]:
     headers = {"User-Agent": "gsb", "Accept": "application/json"}
     if is_json:
         headers["Content-Type"] = "application/json"
-    parent = trace.get()
-    if parent is not None:
-        headers["traceparent"] = child_trace(parent)
+    if (parent := leaving()) is not None:
+        headers["traceparent"] = parent
     return headers | dict(given or {})
 
 

@@ -29,13 +29,14 @@ from gsb.errors import (
     StoreUnavailable,
 )
 from gsb.handout import leaf_text
-from gsb.metrics import CONTENT_TYPE
+from gsb.metrics import CONTENT_TYPE, OTHER
 from gsb.model import JSON_TYPE, PROBLEM_TYPE, Answer, Call, Exchange
 from gsb.problem import problem_answer
+from gsb.tracing import Tracer, arriving, says, span
 from gsb.web import admin, erasure, exchanges, receipts, services
 from gsb.web import log as logs
 from gsb.web.reference import docs, openapi
-from gsb.web.server import make_server, new_instance, read_call, respond
+from gsb.web.server import Said, make_server, new_instance, read_call, read_trace, respond
 
 log = logging.getLogger("gsb.web")
 
@@ -165,13 +166,31 @@ class Edge:
         bus.metrics.serve(port, [route.name for route in routes], lambda: self._in_flight)
 
     def server(self) -> web.Server:
-        return make_server(self.handle, self._spoilt, lambda: self._bus.catalogue.gsb.limits)
+        return make_server(
+            self._way if self._guarded else self.handle, self._spoilt, lambda: self._bus.catalogue.gsb.limits
+        )
 
     @property
     def in_flight(self) -> int:
         return self._in_flight
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    def _way(self, request: web.BaseRequest) -> Awaitable[Said]:
+        tracer = self._bus.tracer
+        return self.handle(request) if tracer is None else self._traced(tracer, request)
+
+    async def _traced(self, tracer: Tracer, request: web.BaseRequest) -> Said:
+        """The same with a span, but for what has no route or comes from nobody known: strangers cannot fill traces."""
+        try:
+            found, _ = find_route(self._routes, request.method, request.raw_path)
+        except Problem:
+            return await self.handle(request)
+        with arriving(tracer, found.name, read_trace(request.headers.get("traceparent"))) as call:
+            said = await self.handle(request)
+            if not said.signed:
+                call.drop()
+            return said
+
+    async def handle(self, request: web.BaseRequest) -> Said:
         self._in_flight += 1
         self.idle.clear()
         call: Call | None = None
@@ -204,7 +223,7 @@ class Edge:
             await asyncio.sleep(BUSY_PAUSE)
         return self._respond(call, answer)
 
-    def _respond(self, call: Call | None, answer: Answer) -> web.StreamResponse:
+    def _respond(self, call: Call | None, answer: Answer) -> Said:
         try:
             response = respond(answer, self._signature(call, answer))
         except SigningUnavailable as problem:  # the last key ran out meanwhile; the exchange goes on
@@ -221,6 +240,10 @@ class Edge:
         self._bus.metrics.answered(
             found.name if found else None, answer.status, code, signed.issuer if signed else None
         )
+        if signed is not None and self._bus.tracer is not None:
+            # An auditor at the API is a person, so only agencies are named.
+            agency = signed.issuer if signed.issuer in self._bus.catalogue.agencies else OTHER
+            says(status=answer.status, code=code, agency=agency, **exchange_of(answer))
 
     def _spoilt(self, problem: Problem) -> Answer:
         self._bus.metrics.answered(None, problem.status, problem.code, None)
@@ -241,15 +264,22 @@ class Edge:
         if call is None or call.signed is None:
             return None
         bus, now = self._bus, self._bus.clock()
-        return jws.sign_reply(
-            bus.catalogue.bus_keys.signing(now),
-            issuer=bus.catalogue.gsb.bus.id,
-            audience=call.signed.issuer,
-            request_jti=call.signed.jti,
-            request_hash=call.signed.request_hash,
-            facts=facts_of(answer),
-            now=now,
-        )
+        with span("reply"):
+            return jws.sign_reply(
+                bus.catalogue.bus_keys.signing(now),
+                issuer=bus.catalogue.gsb.bus.id,
+                audience=call.signed.issuer,
+                request_jti=call.signed.jti,
+                request_hash=call.signed.request_hash,
+                facts=facts_of(answer),
+                now=now,
+            )
+
+
+def exchange_of(answer: Answer) -> dict[str, str]:
+    """What the span of a call says of the exchange that its answer speaks of."""
+    exchange = answer.exchange
+    return {} if exchange is None else {"exchange": exchange.id, "service": exchange.service, "state": exchange.state}
 
 
 def facts_of(answer: Answer) -> jws.ReplyFacts:

@@ -36,7 +36,7 @@ from gsb.errors import (
     RequestTooSlow,
 )
 from gsb.model import Answer, Call
-from gsb.telemetry import TRACEPARENT
+from gsb.telemetry import TRACEPARENT, trace
 
 log = logging.getLogger("gsb.web")
 
@@ -216,6 +216,11 @@ class Said(web.StreamResponse):
         super().__init__(status=answer.status)
         self._answer, self._signature = answer, signature
 
+    @property
+    def signed(self) -> bool:
+        """Whether it goes to somebody who proved who they are."""
+        return self._signature is not None
+
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         fields = self.headers
         fields.update(fields_of(self._answer, self._signature))
@@ -235,7 +240,7 @@ class Said(web.StreamResponse):
         await self._begun.writer.write_eof(self._answer.body if has_body else b"")
 
 
-def respond(answer: Answer, signature: str | None = None) -> web.StreamResponse:
+def respond(answer: Answer, signature: str | None = None) -> Said:
     """The answer as HTTP."""
     return Said(answer, signature)
 
@@ -295,7 +300,8 @@ async def read_call(request: web.BaseRequest, limit: int, within: float) -> Call
         content_type=content_type,
         idempotency_key=read_key(key),
         wait=read_wait(prefer),
-        traceparent=read_trace(headers.get("traceparent")),
+        # Where the node traces, what the call causes belongs to its own span, which belongs to the caller's.
+        traceparent=trace.get() or read_trace(headers.get("traceparent")),
         if_none_match=headers.get("If-None-Match"),
         accept_encoding=headers.get("Accept-Encoding"),
     )

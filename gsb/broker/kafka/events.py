@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from itertools import count
 from typing import NamedTuple
 
-from gsb.telemetry import trace
+from gsb.telemetry import TRACEPARENT, trace
 
 Headers = list[tuple[str, bytes]]
 DISPATCH = b"gsb.dispatch.v1"
@@ -23,10 +23,11 @@ _ID = re.compile(rb"[A-Za-z0-9-]{1,64}")
 
 
 class Event(NamedTuple):
-    """What was said. ``agency`` is empty in a wake."""
+    """What was said. ``agency`` is empty in a wake; ``trace`` is the traceparent, if it names one."""
 
     exchange: str
     agency: str
+    trace: str | None = None
 
 
 class Speaker:
@@ -69,4 +70,9 @@ def read(headers: Iterable[tuple[str, bytes | None]], kind: bytes) -> Event | No
     exchange, agency = said.get("ce_subject") or b"", said.get("ce_agency") or b""
     if not _ID.fullmatch(exchange) or (kind == DISPATCH and not _ID.fullmatch(agency)):
         return None
-    return Event(exchange.decode(), agency.decode() if kind == DISPATCH else "")
+    return Event(exchange.decode(), agency.decode() if kind == DISPATCH else "", _trace(said.get("ce_traceparent")))
+
+
+def _trace(header: bytes | None) -> str | None:
+    said = (header or b"").decode("ascii", "replace")
+    return said if TRACEPARENT.fullmatch(said) else None

@@ -71,7 +71,8 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         if waiting is None:
             return None
         positions = self._partitions[waiting.partition]
-        return Delivery(self._system, waiting.exchange, waiting.agency, partial(positions.finish, waiting.position))
+        done = partial(positions.finish, waiting.position)
+        return Delivery(self._system, waiting.exchange, waiting.agency, done, waiting.trace)
 
     async def run(self) -> None:
         """Until cancelled; then it commits what is finished and leaves the group."""
@@ -170,7 +171,7 @@ class Intake(ConsumerRebalanceListener):  # type: ignore[misc]
         for record in records:
             positions.read(record.offset)
             event = read(record.headers, DISPATCH)
-            if event is not None and self._turns.put(Waiting(number, record.offset, event.exchange, event.agency)):
+            if event is not None and self._turns.put(Waiting(number, record.offset, *event)):
                 positions.begin(record.offset)
 
     def _pace(self, consumer: Consumer) -> None:

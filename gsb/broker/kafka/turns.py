@@ -18,6 +18,7 @@ class Waiting(NamedTuple):
     position: int
     exchange: str
     agency: str
+    trace: str | None = None
 
 
 class Turns:
