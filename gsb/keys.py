@@ -17,6 +17,10 @@ from gsb.config import KeyFile
 from gsb.errors import KeyNotActive, KeyRevoked, KeyUnknown, SigningUnavailable
 from gsb.jwk import PrivateKey, PublicKey
 
+LINGER = 300.0
+"""Seconds for which a key of the bus is published after its end: what it signed last is still on its way, and clocks of
+nodes differ."""
+
 
 @dataclass(frozen=True, slots=True)
 class Life:
@@ -48,8 +52,8 @@ class Life:
         return self.until is not None and now >= self.until
 
     def published(self, now: float) -> bool:
-        """Whether others should know the key: announced ones too, revoked and finished ones no more."""
-        return not self.revoked(now) and not self.over(now)
+        """Whether others should know the key: announced ones too, revoked ones and those long over no more."""
+        return not self.revoked(now) and not self.over(now - LINGER)
 
 
 class Registry:
@@ -115,6 +119,9 @@ class BusKeys:
 
     def __iter__(self) -> Iterator[tuple[PublicKey, Life]]:
         return ((key.public, life) for key, life in self._keys)
+
+    def revoked(self, kid: str, now: float) -> bool:
+        return any(key.kid == kid and life.revoked(now) for key, life in self._keys)
 
     @property
     def public(self) -> Mapping[str, PublicKey]:

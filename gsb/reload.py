@@ -20,14 +20,15 @@ from pydantic import BaseModel
 from gsb.bus import Bus
 from gsb.catalogue import Catalogue, ConfigInvalid, build
 from gsb.config import Gsb, KeyFile
-from gsb.errors import StoreUnavailable
+from gsb.errors import SigningUnavailable, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
+from gsb.keys import BusKeys
 from gsb.load import Finding, files
 from gsb.model import Entry
 
 log = logging.getLogger("gsb.reload")
 
-INTERVAL = 1.0
+INTERVAL = 0.5
 """Seconds between two looks at the files, and for which they must be still before they are read."""
 TRIES = 5
 """How often files are read again that changed while they were read."""
@@ -111,8 +112,8 @@ class Reloader:
     async def _reload(self, cause: Cause) -> bool:
         bus, old = self._bus, self._bus.catalogue
         new = await asyncio.to_thread(self._build)
-        if fixed := list(needs_restart(old.gsb, new.gsb)):
-            raise ConfigInvalid(fixed)
+        if wrong := [*needs_restart(old.gsb, new.gsb), *hasty(old.bus_keys, new.bus_keys, bus.clock())]:
+            raise ConfigInvalid(wrong)
         prepared = await bus.runtime.prepare(new)
         try:
             await bus.store.note(self._entry("reload", cause, {"new": new.digest}, {}))
@@ -198,6 +199,19 @@ def needs_restart(old: Gsb, new: Gsb) -> Iterator[Finding]:
         for name in sorted(was.keys() | now.keys()):
             if only in (None, name) and was.get(name) != now.get(name):
                 yield Finding("gsb.toml", f"{table}.{name}", "a running node cannot change this; restart it")
+
+
+def hasty(old: BusKeys, new: BusKeys, now: float) -> Iterator[Finding]:
+    """A finding where a key would sign at once that nobody can know yet, while the one before is still trusted."""
+    with suppress(SigningUnavailable):
+        before, after = old.signing(now).kid, new.signing(now).kid
+        if after not in old.public and not new.revoked(before, now):
+            text = (
+                "a key would sign that callers have not heard of: keep the one before active until they have (since, "
+            )
+            yield Finding(
+                "gsb.toml", "bus.keys", text + 'until), or say that it is not to be trusted: state = "revoked"'
+            )
 
 
 def _plain(table: BaseModel) -> dict[str, Any]:

@@ -194,8 +194,13 @@ class BusKeys:
             await self._fetch(session)
         return self._keys
 
-    async def renewed(self, session: aiohttp.ClientSession) -> Mapping[str, PublicKey] | None:
-        """The keys fetched anew; None if they are given, or were fetched less than a minute ago."""
+    async def renewed(
+        self, session: aiohttp.ClientSession, known: Mapping[str, PublicKey]
+    ) -> Mapping[str, PublicKey] | None:
+        """Other keys than the ``known`` ones: fetched since by another call, or anew. None if they are given, or were
+        fetched less than a minute ago."""
+        if self._keys is not known:
+            return self._keys
         if self._given or (self._fetched_at is not None and time.monotonic() - self._fetched_at < REFETCH):
             return None
         await self._fetch(session)
@@ -307,7 +312,7 @@ class Sender:
         try:
             claims = self._verified(signatures[0], keys, answer)
         except jws.ReplyRefused as refused:
-            renewed = await self._bus_keys.renewed(session)
+            renewed = await self._bus_keys.renewed(session, keys)
             if renewed is None:
                 raise ReplyUntrusted(refused.reason) from refused
             try:

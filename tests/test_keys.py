@@ -9,7 +9,7 @@ import pytest
 from gsb import jwk
 from gsb.config import KeyFile
 from gsb.errors import KeyNotActive, KeyRevoked, KeyUnknown, Problem, SigningUnavailable
-from gsb.keys import BusKeys, Life, Registry
+from gsb.keys import LINGER, BusKeys, Life, Registry
 
 PRIVATE = [jwk.read_private(jwk.generate(algorithm)) for algorithm in ("ES256", "Ed25519", "ES256")]
 KEY = PRIVATE[0].public
@@ -116,7 +116,8 @@ def test_the_published_set_holds_public_keys_that_callers_should_know() -> None:
     )
     published = keys.jwks(SINCE - 1)["keys"]
     assert [key["kid"] for key in published] == [announced.kid, active.kid, retiring.kid]
-    assert [key["kid"] for key in keys.jwks(UNTIL)["keys"]] == [announced.kid, active.kid]
+    assert keys.jwks(UNTIL + LINGER - 1)["keys"] == published, "what it signed last is still on its way"
+    assert [key["kid"] for key in keys.jwks(UNTIL + LINGER)["keys"]] == [announced.kid, active.kid]
     assert [(key["alg"], key["use"]) for key in published] == [("ES256", "sig"), ("Ed25519", "sig"), ("ES256", "sig")]
     assert not {"d", "p", "q"} & {name for key in published for name in key}
     assert BusKeys([(announced, Life("revoked"))]).jwks(SINCE) == {"keys": []}

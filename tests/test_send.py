@@ -12,6 +12,7 @@ from aiohttp import web
 
 from gsb import jwk, jws
 from gsb.client import Client, ReplyUntrusted, Unreachable
+from gsb.send import BusKeys
 from tests.support.signing_bus import (
     AGENCY,
     BUS,
@@ -168,6 +169,22 @@ async def test_a_new_key_of_the_bus_is_learnt_after_a_minute(monkeypatch: pytest
         await client.call(SERVICE, {}, purpose="payroll")
         bus.jwks.append(OTHER)
         assert (await client.call(SERVICE, {}, purpose="payroll")).requests == 1
+    assert bus.fetches == 2
+
+
+async def test_what_another_call_has_learnt_meanwhile_counts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with talking() as (bus, _, _), aiohttp.ClientSession() as session:
+        keys = BusKeys(bus.url, None)
+        known = await keys.current(session)
+        bus.jwks.append(OTHER)
+        assert await keys.renewed(session, known) is None, "they were fetched less than a minute ago"
+        monkeypatch.setattr("gsb.send.REFETCH", 0.0)
+        learnt = await keys.renewed(session, known)
+        monkeypatch.undo()
+        assert learnt is not None
+        assert OTHER.kid in learnt
+        assert await keys.renewed(session, known) is learnt
+        assert await keys.renewed(session, learnt) is None
     assert bus.fetches == 2
 
 

@@ -1,0 +1,198 @@
+"""Keys that take turns while a real node works: nobody's call fails, and every reply can be verified."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gsb import jwk
+from gsb.client import Client, Result
+from gsb.keys import BusKeys, Life
+from gsb.reload import hasty
+from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ
+from tests.support.deployment import Deployment, standard
+from tests.support.node import Reachable, RunningNode, running_node
+from tests.support.reloading import Ear, Lines
+
+CALLERS = 4
+ROUND = 25
+"""Calls that must have gone well after each step before the next one."""
+WITHIN = 60.0
+RELOADED = '"reloaded"'
+
+
+class Load:
+    """Calls without a pause, each of which must get its outcome at once; ``keys`` are those that callers sign with."""
+
+    def __init__(self, clients: Callable[[jwk.PrivateKey], Client], key: jwk.PrivateKey) -> None:
+        self.key = key
+        self.results: list[Result] = []
+        self._clients = clients
+        self._over = False
+        self._more = asyncio.Event()
+
+    async def caller(self) -> None:
+        """Keeps what it knows of the bus's keys for as long as its own key stays."""
+        while not self._over:
+            key = self.key
+            async with self._clients(key) as client:
+                while not self._over and key is self.key:
+                    await self._keep(await client.call(READ, PERSON_BODY, purpose="payroll"))
+                    await self._keep(await client.call(ONCE, NOTE, purpose="payroll"))
+
+    async def _keep(self, result: Result) -> None:
+        self.results.append(result)
+        self._more.set()
+
+    async def go_on(self, count: int = ROUND) -> None:
+        """Return when so many more calls have gone well."""
+        enough = len(self.results) + count
+        async with asyncio.timeout(WITHIN):
+            while len(self.results) < enough:
+                self._more.clear()
+                await self._more.wait()
+
+    @asynccontextmanager
+    async def on(self) -> AsyncIterator[None]:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CALLERS):
+                group.create_task(self.caller())
+            await self.go_on()
+            yield
+            await self.go_on()
+            self._over = True
+        assert {(result.status, result.requests, result.signed) for result in self.results} == {(200, 1, True)}
+
+
+def next_key(deployment: Deployment, name: str, algorithm: str = "ES256") -> tuple[jwk.PrivateKey, str, str]:
+    """What ``gsb keygen`` makes: the key, and the names of its private and its public file in the deployment."""
+    private = jwk.generate(algorithm)
+    names = f"keys/{name}.jwk.json", f"keys/{name}.pub.jwk.json"
+    (deployment.folder / names[0]).write_bytes(private)
+    (deployment.folder / names[1]).write_bytes(jwk.public_of(private))
+    return jwk.read_private(private), *names
+
+
+def fetching(node: Reachable, key: jwk.PrivateKey) -> Client:
+    """A client that fetches the bus's keys, as most do."""
+    return node.client(key=key, bus_keys=None)
+
+
+class Node:
+    """A node of its own process, whose folder is changed under way."""
+
+    def __init__(self, node: RunningNode) -> None:
+        self.node, self._ear, self._times = node, Ear(), 0
+        node.log = Lines(node.log, self._ear.tell)
+
+    async def reload(self) -> None:
+        self._times += 1
+        self.node.deployment.write()
+        self.node.process.send_signal(signal.SIGHUP)
+        await self._ear.hear(RELOADED, self._times)
+
+    async def published(self) -> list[str]:
+        async with aiohttp.ClientSession() as session, session.get(f"{self.node.url}/.well-known/jwks.json") as answer:
+            return [key["kid"] for key in (await answer.json(content_type=None))["keys"]]
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    async with running_node(tmp_path, standard(tmp_path)) as running:
+        yield Node(running)
+
+
+def soon(seconds: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+async def test_an_agency_changes_its_key_and_no_call_fails(node: Node) -> None:
+    deployment = node.node.deployment
+    load = Load(lambda key: fetching(node.node, key), deployment.key("payroll"))
+    keys = deployment.files["agencies/payroll.toml"]["keys"]
+    async with load.on():
+        key, _, public = next_key(deployment, "payroll-2", "Ed25519")
+        keys.append({"file": public})
+        await node.reload()
+        load.key = key
+        await load.go_on()
+        keys[0] |= {"state": "retiring", "until": soon(0)}
+        await node.reload()
+        await load.go_on()
+        del keys[0]
+        await node.reload()
+
+
+async def test_the_bus_changes_its_key_and_every_reply_is_verified_by_who_keeps_the_keys(node: Node) -> None:
+    deployment = node.node.deployment
+    load = Load(lambda key: fetching(node.node, key), deployment.key("payroll"))
+    keys: list[Any] = deployment.gsb["bus"]["keys"]
+    old = deployment.bus_key()
+    async with load.on():
+        key, private, _ = next_key(deployment, "bus-2")
+        keys.append({"file": private, "state": "announced"})
+        await node.reload()
+        assert await node.published() == [old.kid, key.kid], "the next one is known before it signs"
+        # Whoever comes by now has both, and keeps them.
+        load.key = deployment.key("payroll")
+        await load.go_on()
+        end = soon(1.5)
+        keys[:] = [keys[0] | {"until": end}, {"file": private, "since": end}]
+        await node.reload()
+        await until(end)
+        await load.go_on()
+        assert await node.published() == [old.kid, key.kid], "what the old one signed last is on its way"
+        del keys[0]
+        await node.reload()
+        assert await node.published() == [key.kid]
+        await load.go_on()
+    # Only those who have got the new key can verify now.
+    async with node.node.client(bus_keys={key.kid: key.public}) as client:
+        assert (await client.call(READ, PERSON_BODY, purpose="payroll")).requests == 1
+
+
+async def until(moment: datetime) -> None:
+    """The clock, which alone ends a key, has passed this moment."""
+    await asyncio.sleep(max(moment.timestamp() - time.time(), 0) + 0.05)
+
+
+async def test_a_bus_key_that_nobody_knows_yet_does_not_sign(node: Node) -> None:
+    deployment = node.node.deployment
+    keys: list[Any] = deployment.gsb["bus"]["keys"]
+    key, private, _ = next_key(deployment, "bus-2")
+    old = dict(keys[0])
+    keys[0] |= {"state": "retiring", "until": soon(3_600)}
+    keys.append({"file": private})
+    deployment.write()
+    node.node.process.send_signal(signal.SIGHUP)
+    await node._ear.hear("callers have not heard of", 1)
+    async with node.node.client() as client:
+        assert (await client.call(READ, PERSON_BODY, purpose="payroll")).requests == 1
+    keys[0] = old | {"state": "revoked"}
+    await node.reload()
+    assert await node.published() == [key.kid]
+
+
+def test_which_changes_of_the_key_that_signs_are_hasty() -> None:
+    old, new = (jwk.read_private(jwk.generate("ES256")) for _ in range(2))
+    before = BusKeys([(old, Life("active"))])
+    for keys, is_hasty in (
+        ([(new, Life("active"))], True),
+        ([(old, Life("retiring", until=2_000.0)), (new, Life("active"))], True),
+        ([(old, Life("active")), (new, Life("active", since=500.0))], False),
+        ([(old, Life("active", until=2_000.0)), (new, Life("active", since=2_000.0))], False),
+        ([(old, Life("revoked")), (new, Life("active"))], False),
+        ([(old, Life("revoked"))], False),
+    ):
+        assert bool(list(hasty(before, BusKeys(keys), 1_000.0))) == is_hasty
+    both = BusKeys([(old, Life("active")), (new, Life("announced"))])
+    assert not list(hasty(both, BusKeys([(new, Life("active"))]), 1_000.0))
