@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,9 @@ from gsb.errors import Replayed, StoreUnavailable
 from gsb.model import Effect, State
 from gsb.store.contract import Begun, Query, StoreUnfit
 from gsb.store.postgres import PostgresStore, sessions
-from gsb.store.postgres.batch import ENTER
+from gsb.store.postgres.aging import Jtis
+from gsb.store.postgres.batch import FRESH, Batch, BeginAndRead
+from gsb.store.postgres.schema import ENTER
 from gsb.store.postgres.sessions import database_clock
 from tests.store_contract_log import FIRST, SECOND, opened, placed
 from tests.support.stores import DONE, LEASE, PostgresMaker, accepted, begun, done, entry, ids, new, state_of
@@ -85,6 +88,35 @@ async def test_whoever_comes_while_another_node_takes_a_lease_waits_and_sees_it(
     found = await store.exchange(made.id)
     assert found is not None
     assert (found.state, found.attempt) == (State.RUNNING, 1)
+
+
+async def test_whoever_waits_for_a_node_that_takes_no_lease_after_all_gets_it(maker: PostgresMaker) -> None:
+    store = await maker.open()
+    made = await accepted(store)
+    async with _hanging(maker, {}) as db:
+        await db.execute(RUNS)
+        call = asyncio.create_task(store.begin(made.id, LEASE))
+        await _waits_for_a_lock(maker)
+        await db.execute("ROLLBACK")
+        assert await call is not None
+
+
+@pytest.mark.parametrize("late", [0.0, 2 * FRESH])
+async def test_what_was_read_too_long_ago_is_not_decided_on(maker: PostgresMaker, late: float) -> None:
+    """A node that was halted between reading and writing would give a lease that is over."""
+    store = await maker.open()
+    made = await accepted(store)
+    db = await store.sessions.connect()
+    try:
+        asks = [BeginAndRead(made.id, LEASE, read=True)]
+        batch = Batch(db, Jtis(time.monotonic), lambda now: now - late, kept=1.0)
+        await batch.read(asks)
+        batch._read_at -= late
+        assert asks[0].decide(batch) is not None
+        assert await batch.write_if_unchanged(asks) is (late == 0.0)
+    finally:
+        await db.close()
+    assert await state_of(store, made.id) is (State.ACCEPTED if late else State.RUNNING)
 
 
 async def _waits_for_a_lock(maker: PostgresMaker) -> None:
