@@ -9,7 +9,7 @@ import sqlite3
 import tarfile
 import time
 import uuid
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 
 from gsb.catalogue import build
 from gsb.cli.operate.doctor import doctor as command
-from gsb.client import BusProblem
 from gsb.doctor import Found, Grade, examine, keys, machine, write_bundle
 from gsb.doctor.node import _recorder
 from gsb.doctor.standing import kafka as examine_kafka
@@ -32,7 +31,7 @@ from tests.support.canaries import Planted
 from tests.support.certificates import certificate
 from tests.support.deployment import Deployment, free_ports, standard
 from tests.support.node import node_in_process
-from tests.support.stores import PostgresMaker
+from tests.support.stores import PostgresMaker, entry
 
 app = typer.Typer()
 app.command()(command)
@@ -300,15 +299,15 @@ async def test_a_recorder_that_cannot_write(tmp_path: Path, deployment: Deployme
         year = years[0]
         away = year.rename(tmp_path / "away")
         year.write_text("no folder")
-        with suppress(BusProblem):  # it may be noticed before this call is admitted
-            await client.call("registry/person/v1", {"id": "P-0001"}, purpose="payroll")
+        await it.node.bus.store.note(entry())  # a call might be refused, since it may be noticed before
         end = time.monotonic() + 60
-        while "node" not in (troubles := await ill(deployment)):
+        while not {"node", "recorder"} <= set(troubles := await ill(deployment)):
             assert time.monotonic() < end, troubles
         year.unlink()
         away.rename(year)
     assert troubles["node"].said == "it is not ready: recorder"
     assert troubles["node"].do == "see whether a recorder runs and can write the log's folder"
+    assert troubles["recorder"].said.endswith("s old: new exchanges are refused")
 
 
 def test_a_recorder_that_is_behind(deployment: Deployment) -> None:
