@@ -22,6 +22,7 @@ from gsb.catalogue import Catalogue, ConfigInvalid, build
 from gsb.config import Gsb, KeyFile
 from gsb.errors import SigningUnavailable, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
+from gsb.forms import Table
 from gsb.keys import BusKeys
 from gsb.load import Finding, files
 from gsb.model import Entry
@@ -195,7 +196,7 @@ def needs_restart(old: Gsb, new: Gsb) -> Iterator[Finding]:
     """A finding for each setting that differs and that a running node cannot change."""
     for table, only in FIXED:
         # A table that is not there is as good as one without settings.
-        was, now = (_plain(getattr(each, table) or BaseModel()) for each in (old, new))
+        was, now = (_plain(getattr(each, table) or Table()) for each in (old, new))
         for name in sorted(was.keys() | now.keys()):
             if only in (None, name) and was.get(name) != now.get(name):
                 yield Finding("gsb.toml", f"{table}.{name}", "a running node cannot change this; restart it")
