@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gsb.sdk import Broken, Refused, Reply, Unavailable
-from gsb_adapters.batch.xml import Unreadable, parse
 from gsb_adapters.customs.batches import batch_of
 from gsb_adapters.customs.files import FORMATS, FORMULA, bare, guarded, to_csv, to_xml
+from gsb_adapters.xml import Unreadable, parse
 from tests.support.declarations import (
     ACKNOWLEDGED,
     LODGE,

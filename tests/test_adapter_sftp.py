@@ -15,7 +15,7 @@ from config.systems.running import Copy
 from gsb.sdk import Unavailable
 from gsb_adapters.batch import SftpSettings, connected
 from gsb_adapters.batch.remote import TooLarge
-from gsb_adapters.batch.xml import Unreadable, build, parse, written
+from gsb_adapters.xml import Unreadable, build, parse, written
 from tests.support.breaking import Cutting, Falling
 from tests.support.real import real
 from tests.support.sockets import listening

@@ -10,10 +10,10 @@ import pytest
 
 from gsb.sdk import Refused, Unavailable
 from gsb_adapters.batch.iso20022 import read_answer
-from gsb_adapters.batch.xml import Unreadable
 from gsb_adapters.treasury import Treasury
 from gsb_adapters.treasury.orders import Order
 from gsb_adapters.treasury.statement import statement
+from gsb_adapters.xml import Unreadable
 from tests.support.adapters import opened
 from tests.support.banking import ACCOUNT, OPEN, money, ordering
 

@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gsb.sdk import Adapter, Reply, Request, SecretFile, Settings, Unavailable
+from gsb.sdk import Adapter, DeploymentFile, Reply, Request, SecretFile, Settings, Unavailable
 from tests.support.adapters import opened, request
 
 
 class Keyed(Settings):
     key: SecretFile
+
+
+class Described(Settings):
+    description: DeploymentFile
 
 
 class Least(Adapter[Any, Any]):
@@ -54,6 +58,16 @@ def test_a_secret_never_shows(tmp_path: Path) -> None:
 def test_a_secret_that_is_no_file_is_an_error_of_the_configuration(tmp_path: Path, value: object) -> None:
     with pytest.raises(ValidationError):
         Keyed.model_validate({"key": value}, context={"folder": tmp_path})
+
+
+def test_a_file_starts_at_the_deployments_folder_and_is_there(tmp_path: Path) -> None:
+    (tmp_path / "service.wsdl").write_text("x")
+    for path in ("service.wsdl", str(tmp_path / "service.wsdl")):
+        found = Described.model_validate({"description": path}, context={"folder": tmp_path}).description
+        assert found == tmp_path / "service.wsdl"
+    for wrong in ("none.wsdl", "", ".", 7):
+        with pytest.raises(ValidationError):
+            Described.model_validate({"description": wrong}, context={"folder": tmp_path})
 
 
 def test_settings_are_closed_and_frozen(tmp_path: Path) -> None:

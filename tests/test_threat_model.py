@@ -211,7 +211,7 @@ READERS = {
 RUNNERS = {"eval", "exec", "compile", "__import__"}
 STARTS_SERVERS = ROOT / "gsb/bench/servers"
 """Where benchmarks start PostgreSQL and Kafka, from words of their own; it reads nothing, and no node imports it."""
-READS_XML = {ROOT / "adapters/gsb_adapters" / name for name in ("batch/xml.py", "soap/wsdl.py")}
+READS_XML = {ROOT / "adapters/gsb_adapters" / name for name in ("xml/__init__.py", "soap/wsdl.py")}
 """Where XML is read: they refuse every document type, and so whatever a reader could expand or fetch."""
 
 

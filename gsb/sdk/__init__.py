@@ -1,7 +1,17 @@
 """The public surface for adapters. It knows nothing of keys, agreements, store, evidence or broker."""
 
 from gsb.model import Effect, Reply, Request
-from gsb.sdk.adapter import Adapter, Call, ClientTls, Context, HttpSettings, NoSettings, SecretFile, Settings
+from gsb.sdk.adapter import (
+    Adapter,
+    Call,
+    ClientTls,
+    Context,
+    DeploymentFile,
+    HttpSettings,
+    NoSettings,
+    SecretFile,
+    Settings,
+)
 from gsb.sdk.clock import Clock
 from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
 from gsb.sdk.http import Http, HttpReply, basic
@@ -17,6 +27,7 @@ __all__ = [
     "Clock",
     "Context",
     "Currency",
+    "DeploymentFile",
     "Effect",
     "Http",
     "HttpReply",

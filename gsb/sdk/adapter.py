@@ -12,9 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from gsb.model import Effect, Reply, Request
@@ -22,6 +22,18 @@ from gsb.sdk.clock import Clock
 from gsb.sdk.errors import Broken, Unavailable
 from gsb.sdk.http import Http
 from gsb.sdk.threads import Threads
+
+
+def _there(path: Path, info: core_schema.ValidationInfo) -> Path:
+    path = Path((info.context or {}).get("folder", Path())) / path
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    return path
+
+
+DeploymentFile = Annotated[Path, AfterValidator(_there)]
+"""The path of a file that holds no secret; a relative one starts at the deployment's folder. One that is not there is
+an error of the configuration."""
 
 
 class SecretFile:
@@ -51,11 +63,7 @@ class SecretFile:
 
     @classmethod
     def _validate(cls, value: str, info: core_schema.ValidationInfo) -> SecretFile:
-        folder = (info.context or {}).get("folder", Path())
-        path = Path(folder) / value
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}")
-        return cls(path)
+        return cls(_there(Path(value), info))
 
 
 class Settings(BaseModel):

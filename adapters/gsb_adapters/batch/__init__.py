@@ -12,7 +12,7 @@ outbox, and make one connection for each call:
 
 Whatever fails becomes ``Unavailable``; ``sent`` is False until the last step of a ``put`` that ``acts``. Files appear
 under their names only when they are whole, ours as the partner's, so none is read half: names that begin with a dot
-are not there yet. What a crash leaves is such a name, which nobody reads. ``batch.xml`` reads and writes XML.
+are not there yet. What a crash leaves is such a name, which nobody reads.
 """
 
 from gsb_adapters.batch.folders import FolderSettings, Outgoing, noted

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import NamedTuple
 
-from gsb_adapters.batch.xml import Element, Unreadable, parse
+from gsb_adapters.xml import Element, Unreadable, parse
 
 KINDS = {"CstmrPmtStsRpt": "pain.002", "BkToCstmrDbtCdtNtfctn": "camt.054", "BkToCstmrStmt": "camt.053"}
 STATUSES = {

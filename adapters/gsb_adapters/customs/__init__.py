@@ -13,9 +13,9 @@ from typing import Literal
 from gsb.sdk import Adapter, Broken, NoSettings, Refused, Reply, Request
 from gsb_adapters.batch import FolderSettings, Outgoing, Remote, connected, noted
 from gsb_adapters.batch.remote import TooLarge
-from gsb_adapters.batch.xml import Unreadable
 from gsb_adapters.customs.batches import Batch, Sent, batch_of, judged
 from gsb_adapters.customs.files import FORMATS
+from gsb_adapters.xml import Unreadable
 
 OWN = ("batches", "lodged", "acknowledged", "read")
 

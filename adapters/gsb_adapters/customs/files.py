@@ -14,8 +14,8 @@ import re
 from decimal import Decimal
 
 from gsb.sdk import Broken
-from gsb_adapters.batch.xml import Unreadable, build, parse, written
 from gsb_adapters.customs.batches import COLUMNS, Acknowledgement, Batch, Total, Verdict
+from gsb_adapters.xml import Unreadable, build, parse, written
 
 VERSION = "1"
 NAMESPACE = "urn:gsb:customs:1"

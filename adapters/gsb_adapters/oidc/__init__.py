@@ -31,12 +31,11 @@ class Oidc(Adapter[OidcSettings, OidcService]):
 
     async def handle(self, request: Request) -> Reply:
         service, body = self.context.services[request.service], request.body
-        reply: Document
         if service.answers == "introspection":
             said = await self._introspect(body["token"])
             if said is None:
                 return Reply({"active": False})
-            reply = {"active": True, **self._held(body, said)}
+            reply: Document = {"active": True, **self._held(body, said)}
         else:
             said = await self._verified(body)
             names = {each: service.claims.get(each, each) for each in body.get("claims", {})}

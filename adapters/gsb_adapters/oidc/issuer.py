@@ -17,7 +17,7 @@ import jwt
 
 from gsb.sdk import Broken, Clock, Http, HttpReply, Refused
 from gsb_adapters.oidc.settings import OidcSettings
-from gsb_adapters.rest import members
+from gsb_adapters.rest import items, members
 
 WELL_KNOWN = "/.well-known/openid-configuration"
 PUBLIC = frozenset({"RSA", "EC", "OKP"})
@@ -77,7 +77,14 @@ class Issuer:
         if key is None or key.get("alg", algorithm) != algorithm:
             raise Refused("token_invalid", "no such key")
         # 3. Signature, issuer and audience.
-        claims = self._verified(token, key, algorithm)
+        expected: dict[str, Any] = {"audience": self._settings.meant_for, "issuer": self._settings.name}
+        try:
+            public = jwt.PyJWK.from_dict(key, algorithm=algorithm)
+            claims: Document = jwt.decode(token, public, algorithms=[algorithm], options=OPTIONS, **expected)
+        except jwt.InvalidAudienceError as error:
+            raise Refused("audience_invalid") from error
+        except (jwt.PyJWTError, ValueError, TypeError) as error:  # the last two are a key that is none
+            raise Refused("token_invalid", type(error).__name__) from error
         # 4. The time.
         if not self.in_time(claims):
             raise Refused("token_expired")
@@ -100,24 +107,10 @@ class Issuer:
         async with self._reading:
             age = self._clock.steady() - self._keys_read
             if age >= self._settings.keep or (kid not in self._keys and age >= self._settings.pace):
-                found = read(await self.ask("GET", "jwks_uri", {})).get("keys")
-                if not isinstance(found, list):
-                    raise Broken("the issuer's key set has no keys")
+                found = items(read(await self.ask("GET", "jwks_uri", {})), "keys")
                 self._keys = {each["kid"]: each for each in found if _verifies(each)}
                 self._keys_read = self._clock.steady()
             return self._keys.get(kid)
-
-    def _verified(self, token: str, key: Document, algorithm: str) -> Document:
-        settings = self._settings
-        expected: dict[str, Any] = {"audience": settings.meant_for, "issuer": settings.name, "options": OPTIONS}
-        try:
-            public = jwt.PyJWK.from_dict(key, algorithm=algorithm).key
-            claims: Document = jwt.decode(token, public, algorithms=[algorithm], **expected)
-        except jwt.InvalidAudienceError as error:
-            raise Refused("audience_invalid") from error
-        except (jwt.PyJWTError, ValueError, TypeError) as error:  # the last two are a key that is none
-            raise Refused("token_invalid", type(error).__name__) from error
-        return claims
 
 
 def header_of(token: str) -> Mapping[str, Any] | None:

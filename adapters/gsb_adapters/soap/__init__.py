@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from zeep.wsse.username import UsernameToken as Token
@@ -36,7 +35,7 @@ class Soap(Adapter[SoapSettings, Operation]):
 
     def _load(self) -> Port:
         settings, services = self.context.settings, self.context.services.values()
-        port = Port(Path(settings.wsdl), settings.port)
+        port = Port(settings.wsdl, settings.port)
         for lookup in filter(None, (settings.check, *services, *(service.find for service in services))):
             port.operation(lookup.operation)
         return port

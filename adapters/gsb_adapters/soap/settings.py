@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from gsb.sdk import HttpSettings, SecretFile, Settings, Shape
+from gsb.sdk import DeploymentFile, HttpSettings, SecretFile, Settings, Shape
 
 Code = Literal["not_found", "conflict", "invalid", "forbidden"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9._-]*$")]
@@ -41,7 +40,7 @@ class Lookup(Settings):
 class SoapSettings(HttpSettings):
     """``[settings]`` of a system with the adapter ``soap``; ``url`` is where it is called, whatever its WSDL says."""
 
-    wsdl: str
+    wsdl: DeploymentFile
     """The WSDL, a file; a relative path starts at the deployment's folder. What it imports lies in the same folder or
     below it; nothing else is read."""
     port: Name | None = None
@@ -51,14 +50,6 @@ class SoapSettings(HttpSettings):
     check: Lookup | None = None
     """An operation without effect that tells whether the system is there and takes the credentials; none: that
     something answers a GET of ``url`` has to do."""
-
-    @field_validator("wsdl")
-    @classmethod
-    def _is_there(cls, value: str, info: ValidationInfo) -> str:
-        path = Path((info.context or {}).get("folder", Path())).resolve() / value
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}")
-        return str(path)
 
 
 class Operation(Lookup):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import date, time
 from decimal import Decimal
 from math import isfinite
@@ -17,13 +16,14 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 from urllib.parse import quote, unquote
-from xml.parsers import expat
 
 import zeep.wsdl
 from lxml import etree
 from zeep.wsdl.bindings.soap import Soap11Binding
 from zeep.wsdl.messages import DocumentMessage
 from zeep.xsd import CompoundValue
+
+from gsb_adapters.xml import Unreadable, refuse_document_type
 
 SOAP = "{http://schemas.xmlsoap.org/soap/envelope/}"
 WSDL = "{http://schemas.xmlsoap.org/wsdl/}"
@@ -164,24 +164,13 @@ class Port:
 
 
 def parse(content: bytes) -> Any:
-    """The root of a document without a document type declaration. Raises Unfit for any other."""
-
-    def declared(*told: object) -> None:
-        raise Unfit("it has a document type declaration")
-
-    def rooted(*told: object) -> None:
-        raise StopIteration
-
-    # Entities are declared, and files named, only in the declaration: so this ends where it or the root begins.
-    prolog = expat.ParserCreate()
-    prolog.StartDoctypeDeclHandler, prolog.StartElementHandler = declared, rooted
+    """The root of a document without a document type, as zeep takes it. Raises Unfit for any other."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True, remove_comments=True, remove_pis=True)
     try:
-        with suppress(StopIteration):
-            prolog.Parse(content, True)
+        refuse_document_type(content)
         return etree.fromstring(content, parser)
-    except (expat.ExpatError, etree.XMLSyntaxError, LookupError, ValueError) as error:
-        raise Unfit("it is no XML") from error
+    except (Unreadable, etree.XMLSyntaxError, LookupError, ValueError) as error:
+        raise Unfit(f"it cannot be read: {error}") from error
 
 
 def _plain(value: Any) -> Any:
@@ -201,8 +190,7 @@ def _plain(value: Any) -> Any:
             return [_plain(each) for each in value]
         case CompoundValue():
             return {name: _plain(value[name]) for name in value}
-        case _:
-            raise ValueError(type(value).__name__)
+    raise ValueError(type(value).__name__)
 
 
 def _refuse_to_go_on(record: logging.LogRecord) -> bool:

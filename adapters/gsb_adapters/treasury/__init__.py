@@ -20,9 +20,9 @@ from gsb.sdk import Adapter, Broken, NoSettings, Refused, Reply, Request
 from gsb_adapters.batch import FolderSettings, Outgoing, Remote, connected, noted
 from gsb_adapters.batch.iso20022 import Answer, read_answer
 from gsb_adapters.batch.remote import TooLarge
-from gsb_adapters.batch.xml import Unreadable
 from gsb_adapters.treasury.orders import Order, document, message_of, ordered, read_order
 from gsb_adapters.treasury.statement import balance_of, note, statement
+from gsb_adapters.xml import Unreadable
 
 MOST_NOTES = 1_000
 MOST_STATEMENTS = 100_000

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from gsb.sdk import Currency, Refused, Request
-from gsb_adapters.batch.xml import Element, build, parse, written
+from gsb_adapters.xml import Element, build, parse, written
 
 NAMESPACE = "urn:iso:std:iso:20022:tech:xsd:pain.001.001.03"
 

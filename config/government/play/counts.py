@@ -20,7 +20,7 @@ import orjson
 
 from config.systems.base import Place
 from config.systems.tryton import CREDENTIAL, DATABASE, USER
-from gsb_adapters.batch.xml import parse
+from gsb_adapters.xml import parse
 
 AT_ONCE = 250
 """People whose tax is asked for in one request."""
