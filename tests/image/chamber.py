@@ -79,9 +79,12 @@ class Chamber:
 
 
 def _buildah(*words: str) -> str:
-    done = subprocess.run(["buildah", *words], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(["buildah", *words], capture_output=True, text=True, check=False)
+    except OSError:
+        pytest.fail("buildah is not installed: make image", pytrace=False)
     if done.returncode:
-        pytest.fail(f"buildah {' '.join(words)}: {done.stderr.strip()}", pytrace=False)
+        pytest.fail(f"buildah {' '.join(words)}: {done.stderr.strip()} (make image builds it)", pytrace=False)
     return done.stdout.strip()
 
 
