@@ -13,6 +13,7 @@ from gsb.errors import StoreUnavailable
 from gsb.model import State
 from gsb.store.contract import Query, Store
 from gsb.store.postgres import PostgresStore, aging, reads
+from gsb.store.postgres.aging import bucket_of
 from gsb.store.sealing import Position
 from gsb.store.spent import KEPT
 from tests.store_contract import StoreContract
@@ -159,3 +160,15 @@ async def test_stored_columns_are_those_of_the_threat_model(maker: PostgresMaker
     shared = {(name, column) for name, column, _ in table(["table", "column", "form"])}
     own = {(name, column) for name, column, _ in table(["table on PostgreSQL", "column", "form"])}
     assert {tuple(each) for each in found} - shared == own
+
+
+async def test_a_key_is_free_when_the_jti_that_came_with_it_was_refused(maker: PostgresMaker) -> None:
+    """Keys are claimed before it is known whether the clock was set back."""
+    store, one = await maker.open(), new(key="key-1")
+    near = bucket_of(maker.clock())
+    await maker.rows(f"INSERT INTO forgotten SELECT generate_series({near}, {near + 100})")
+    with pytest.raises(StoreUnavailable):
+        await store.accept(one)
+    assert await maker.rows("SELECT FROM reservation") == []
+    await maker.rows("DELETE FROM forgotten")
+    assert await store.accept(one) is None

@@ -62,9 +62,16 @@ _RESPEND = """
 UPDATE spent SET bucket = $3, number = nextval('spendings') WHERE hash = $1 AND number = $2 RETURNING hash, number
 """
 _CLAIM = """
-INSERT INTO reservation SELECT * FROM unnest($1::bytea[], $2::bigint[])
-ON CONFLICT (hash) DO UPDATE SET exchange = reservation.exchange RETURNING hash, exchange
+WITH claimed AS (
+    INSERT INTO reservation SELECT * FROM unnest($1::bytea[], $2::bigint[])
+    ON CONFLICT (hash) DO UPDATE SET exchange = reservation.exchange RETURNING hash, exchange
+)
+SELECT array_agg(hash ORDER BY hash), array_agg(exchange ORDER BY hash),
+    ARRAY(SELECT bucket FROM forgotten WHERE bucket = ANY($3::bigint[]))
+FROM claimed
 """
+"""With those of the buckets that are forgotten: whoever forgets one commits that before its jtis can be claimed anew,
+so this is asked after they were."""
 AT_ONCE = 16 * 1024 * 1024
 """Bytes of bodies that one statement writes."""
 FRESH = 5.0
@@ -100,6 +107,8 @@ class Batch:
         self._owners: dict[bytes, Row | None] = {}
         self._claims: dict[bytes, int] = {}
         """The numbers that exchanges are to have because their keys were claimed with them."""
+        self._unused: dict[bytes, int] = {}
+        """Keys that were claimed here and lead to no exchange: the jti that came with them was refused."""
         self.created: dict[str, Row] = {}
         self.changed: dict[str, Row] = {}
         self._reserved: dict[bytes, Row] = {}
@@ -118,8 +127,10 @@ class Batch:
             now, more = await self._db.fetchrow(_TIME_AND_NUMBERS, lack)
             self.now = self._clock(now)
             self._numbers += reversed(more)
-        await self._claim_jtis([jti for ask in asks if (jti := ask.spends()) is not None])
-        await self._claim_keys(self._keys(asks))
+        if jtis := [jti for ask in asks if (jti := ask.spends()) is not None]:
+            await self._claim_jtis(jtis)
+            near = around(bucket_of(self.now + jti.lives) for jti in jtis if jti.lives > 0)
+            await self._claim_keys(self._keys(asks), near)
         if most := sum(ask.limit for ask in asks if isinstance(ask, Overdue)):
             self.due = [self._know(row_of(found)) for found in await self._db.fetch(_DUE, self.now, most)]
             late = await self._db.fetch(_TOO_LATE, self.now + HORIZON, most)
@@ -147,18 +158,12 @@ class Batch:
         return self._known.setdefault(row.id, row)
 
     async def _claim_jtis(self, jtis: Sequence[Jti]) -> None:
-        if not jtis:
-            return
         wanted = {jti.hashed: bucket_of(self.now + jti.lives) for jti in reversed(jtis)}
         hashes = sorted(wanted)
         found = await self._db.fetch(_SPEND, hashes, [wanted[hashed] for hashed in hashes])
         if taken := sorted(wanted.keys() - {hashed for hashed, _ in found}):
             found += await self._take_over(taken, wanted)
         self._granted = {hashed: (wanted[hashed], number) for hashed, number in found}
-        # Only now: whoever forgets a bucket commits that before its jtis can be claimed anew.
-        near = list(around(wanted[jti.hashed] for jti in jtis if jti.lives > 0))
-        forgotten = await self._db.fetch("SELECT bucket FROM forgotten WHERE bucket = ANY($1::bigint[])", near)
-        self._forgotten = {bucket for (bucket,) in forgotten}
 
     async def _take_over(self, taken: Sequence[bytes], wanted: dict[bytes, int]) -> list[Any]:
         """Those of the jtis that have run out for certain, though nobody has deleted them yet."""
@@ -175,18 +180,18 @@ class Batch:
             if (jti := ask.spends()) is None or jti.hashed in seen:
                 continue
             seen.add(jti.hashed)
-            if jti.hashed in self._granted and not self._is_forgotten(jti):
+            if jti.hashed in self._granted:
                 keys += ask.hashes()
         return list(dict.fromkeys(keys))
 
-    async def _claim_keys(self, keys: Sequence[bytes]) -> None:
-        if not keys:
-            return
-        claims = {hashed: self._numbers.pop() for hashed in keys}
-        ordered = sorted(claims)
-        found = dict(await self._db.fetch(_CLAIM, ordered, [claims[hashed] for hashed in ordered]))
+    async def _claim_keys(self, keys: Sequence[bytes], near: Iterable[int]) -> None:
+        claims = {hashed: self._numbers.pop() for hashed in sorted(keys)}
+        hashes, numbers, forgotten = await self._db.fetchrow(_CLAIM, [*claims], [*claims.values()], [*near])
+        self._forgotten = set(forgotten)
+        found = dict(zip(hashes or (), numbers or (), strict=True))
         taken = {hashed: number for hashed, number in found.items() if number != claims[hashed]}
         self._claims = claims
+        self._unused = {hashed: number for hashed, number in claims.items() if hashed not in taken}
         if taken:
             owners = [row_of(each) for each in await self._db.fetch(_BY_NUMBER, list(taken.values()))]
             numbered = {row.row: self._known.get(row.id, row) for row in owners}
@@ -239,6 +244,7 @@ class Batch:
         self.created[row.id] = row
         if row.key is not None:
             self._reserved[row.key] = row
+            self._unused.pop(row.key, None)
             if row.key in self._owners:
                 self._again[row.key] = row
 
@@ -263,6 +269,7 @@ class Batch:
         again = [(key, row.row) for key, row in self._again.items()]
         await self._many("UPDATE reservation SET exchange = $2 WHERE hash = $1", again)
         await self._many("DELETE FROM spent WHERE hash = $1", [(hashed,) for hashed in self._returned])
+        await self._many("DELETE FROM reservation WHERE hash = $1 AND exchange = $2", list(self._unused.items()))
 
     async def write_if_unchanged(self, asks: Sequence[Ask]) -> bool:
         """Write all that calls which ``only_move`` have changed, and commit it: by one statement that writes nothing,
