@@ -76,7 +76,7 @@ class Battle:
         self.random = random.Random(seed)
         self.load: Load
         self.operator: Operator
-        self._effects = effects
+        self.effects = effects
         self._published: list[bytes] = []
         self._halted: dict[str, asyncio.Task[None]] = {}
         """Members that go on later."""
@@ -147,7 +147,7 @@ class Battle:
         known = [op for op in self._unchecked if op.exchange is not None]
         known = self.random.sample(known, min(SAMPLE, len(known)))
         self.findings += await checker.acknowledged(self.load.client, known)
-        lines = checker.read_effects(self._effects)
+        lines = checker.read_effects(self.effects)
         self.findings += checker.effects_of(lines) + checker.outcomes_of(self.load.ops, lines)
         await self._verify(LOOKS)
         self._listen()
@@ -220,7 +220,7 @@ class Battle:
         """Look at the ledger and the log until there is a finding of this kind, for at most so many seconds."""
         end = time.monotonic() + within
         while kind not in self.kinds and time.monotonic() < end:
-            self.findings += checker.effects_of(checker.read_effects(self._effects))
+            self.findings += checker.effects_of(checker.read_effects(self.effects))
             await self._verify(LOOKS)
             await asyncio.sleep(LOOK)
 
@@ -250,7 +250,7 @@ class Battle:
 
 @asynccontextmanager
 async def battle(
-    root: Path, *, plan: Mapping[str, int] = PLAN, with_kafka: bool = True, seed: int = 1
+    root: Path, *, plan: Mapping[str, int] = PLAN, with_kafka: bool = True, kafka_nodes: int = 3, seed: int = 1
 ) -> AsyncIterator[Battle]:
     """The servers and the members, not yet started."""
     async with AsyncExitStack() as stack:
@@ -258,7 +258,7 @@ async def battle(
         (postgres_port,) = free_ports(1)
         ways = {f"{role}-{number}": Ways(net) for role, count in plan.items() for number in range(1, count + 1)}
         postgres = stack.enter_context(own_server(postgres_port))
-        brokers = stack.enter_context(kafka.own_cluster(3, doors=_doors(ways))) if with_kafka else None
+        brokers = stack.enter_context(kafka.own_cluster(kafka_nodes, doors=_doors(ways))) if with_kafka else None
         effects = root / "effects.jsonl"
         core = await stack.enter_async_context(running(Ledger(effects), root / "core"))
         whole = one_name(ledger(root, core.url))
@@ -286,7 +286,12 @@ def _doors(ways: Mapping[str, Ways]) -> dict[str, kafka.Door]:
 
 async def _topics(brokers: kafka.Cluster) -> None:
     """What ``gsb topics apply`` makes."""
-    table = KafkaTable(kind="kafka", brokers=brokers.brokers.split(","), partitions=PARTITIONS)
+    table = KafkaTable(
+        kind="kafka",
+        brokers=brokers.brokers.split(","),
+        partitions=PARTITIONS,
+        replication=min(len(brokers.nodes), KafkaTable.model_fields["replication"].default),
+    )
     async with Topics(table) as there:
         await there.apply(topics(table, ["ledger"]))
 
@@ -297,5 +302,5 @@ async def _callers(it: Battle, stack: AsyncExitStack, seed: int) -> None:
     at = Reachable(it.deployment)
     client = await stack.enter_async_context(at.client(pause=briefly, session=names))
     desk = await stack.enter_async_context(at.operator(session=names))
-    it.load, it.operator = Load(client, seed, WIDTH), Operator(desk, it._effects)
+    it.load, it.operator = Load(client, seed, WIDTH), Operator(desk, it.effects)
     stack.push_async_callback(it.close)

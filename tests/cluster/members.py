@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -47,6 +48,15 @@ class Member(RunningNode):
     def spoil(self, sabotage: str) -> None:
         """Let its next lives be those of a node that was built wrongly."""
         self._command = [sys.executable, "-m", "tests.cluster.node", sabotage, *self._arguments()]
+
+    @property
+    def version(self) -> Mapping[str, str]:
+        """What its next life is told by ``become``."""
+        return self._environment
+
+    def become(self, version: Mapping[str, str]) -> None:
+        """Let its next lives be those of the program that is found in this environment; empty: of this one."""
+        self._environment = dict(version)
 
     def _arguments(self) -> list[str]:
         return [str(self.deployment.folder), *([] if self.role == ALL else ["--role", self.role])]
@@ -103,10 +113,17 @@ def deployment_of(whole: Deployment, name: str, ways: Ways, postgres: int, broke
     return made
 
 
+class Front(Protocol):
+    """Whatever listens to callers: a gateway, or what stands before some."""
+
+    port: int
+    operations_port: int
+
+
 class Names(AbstractResolver):
     """The bus's two addresses, each of which stands for a port of every gateway, in any order."""
 
-    def __init__(self, gateways: Iterable[Deployment], seed: int) -> None:
+    def __init__(self, gateways: Iterable[Front], seed: int) -> None:
         self._gateways, self._random = list(gateways), random.Random(seed)
 
     async def resolve(

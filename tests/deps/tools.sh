@@ -3,8 +3,9 @@
 # disk), OpenSSL (for an authority's time-stamps), Go with its own packages for transparency logs (for a verifier that
 # is not ours), PostgreSQL (for the store on it; tests start it themselves, what apt starts is not used), Java with
 # Maven (for Apache Kafka, which tests start themselves too), OpenSSH's server (for files that partners exchange), Node
-# with npm (for a client in another language), Chromium (for the pages) and Prometheus (for the alerts; only its
-# promtool). Installs what is missing with apt when it may, and otherwise says what is missing.
+# with npm (for a client in another language), Chromium (for the pages), Prometheus (for the alerts; only its
+# promtool) and HAProxy (for replacing nodes under load). Installs what is missing with apt when it may, and otherwise
+# says what is missing.
 #   tools.sh [servers|systems]
 # With "servers" only PostgreSQL, Java and Maven, which make run BACKEND=cluster needs; with "systems" OpenSSH too, for
 # make systems.
@@ -24,6 +25,7 @@ fi
 if [ "$only" = all ]; then
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     command -v strace >/dev/null || missing+=(strace)
+    { command -v haproxy || [ -x /usr/sbin/haproxy ]; } >/dev/null || missing+=(haproxy)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v go >/dev/null || missing+=(golang-go)
     [ -d /usr/share/gocode/src/golang.org/x/mod/sumdb ] || missing+=(golang-golang-x-mod-dev)
@@ -37,7 +39,7 @@ fi
 
 if [ ${#missing[@]} -eq 0 ]; then
     if [ "$only" != all ]; then exit 0; fi
-    echo "== a C compiler, strace, OpenSSL, Go, PostgreSQL, OpenSSH, Java, Maven, Node $(node --version) and Chromium are here"
+    echo "== a C compiler, strace, OpenSSL, Go, PostgreSQL, OpenSSH, Java, Maven, Node $(node --version), Chromium and HAProxy are here"
     exit 0
 fi
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ START = 90.0
 PORTS = range(20_000, 32_768)
 """Where servers listen: Linux takes the ports of outgoing connections from those above, so whoever is started again
 finds its port free."""
+_given: deque[int] = deque(maxlen=1_000)
+"""Those that were given lately: whoever asked may not listen yet."""
 
 
 class NotInstalled(Exception):
@@ -31,9 +34,12 @@ def free_ports(count: int) -> list[int]:
     for port in SystemRandom().sample(PORTS, len(PORTS)):
         if len(free) == count:
             break
+        if port in _given:
+            continue
         with socket.socket() as each, suppress(OSError):
             each.bind(("127.0.0.1", port))
             free.append(port)
+            _given.append(port)
     return free
 
 
