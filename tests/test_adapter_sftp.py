@@ -13,7 +13,7 @@ from asyncssh.sftp import SFTPOpUnsupported
 
 from config.systems.running import Copy
 from gsb.sdk import Unavailable
-from gsb_adapters.batch import SftpSettings, connected
+from gsb_adapters.batch import FolderSettings, Outgoing, SftpSettings, connected
 from gsb_adapters.batch.remote import TooLarge
 from gsb_adapters.xml import Unreadable, build, parse, written
 from tests.support.breaking import Cutting, Falling
@@ -35,9 +35,9 @@ def account(sshd: Copy) -> Path:
     return sshd.place.folder / "bank"
 
 
-def settings(sshd: Copy, **more: Any) -> SftpSettings:
+def settings(sshd: Copy, **more: Any) -> FolderSettings:
     given = {"host": sshd.host, "port": sshd.port, "host_key": "host_key.pub", "client_key": "bank_key"} | more
-    return SftpSettings.model_validate(given, context={"folder": sshd.place.folder})
+    return FolderSettings.model_validate(given, context={"folder": sshd.place.folder})
 
 
 def files(folder: Path) -> list[str]:
@@ -80,6 +80,22 @@ async def test_of_two_who_put_the_same_name_one_is_told_that_it_is_taken(sshd: C
     assert sum(came) == 1
     (file,) = (account / "inbox").iterdir()
     assert file.read_bytes() == b"%d" % came.index(True) * 50_000
+
+
+async def test_what_another_sent_and_the_partner_took_meanwhile_is_not_sent_again(sshd: Copy, account: Path) -> None:
+    given = settings(sshd)
+    file = Outgoing(given, "a.xml", given.ours("sent", "a"))
+    async with connected(given) as slow, connected(given) as fast:
+        await fast.folder(given.ours("sent"))
+        assert not await file.was_sent(slow)
+        await file.send(fast, CONTENT)
+        (account / "inbox/a.xml").rename(account / "archive/a.xml")
+        await file.send(slow, CONTENT)
+        assert not slow.acted
+        (account / "bus/sent/a").unlink()
+        await file.send(slow, CONTENT)
+        assert await file.was_sent(slow)
+    assert files(account / "inbox") == []
 
 
 async def test_of_two_who_move_the_same_file_one_is_told_that_it_is_gone(sshd: Copy, account: Path) -> None:

@@ -46,7 +46,8 @@ class Outgoing:
         return False
 
     async def send(self, remote: Remote, content: bytes) -> None:
-        await remote.put(f"{self.settings.inbox}/{self.name}", content, acts=True)
+        """Another worker may do so at the same time, and the partner move what it sent while ours is on its way."""
+        await remote.put(f"{self.settings.inbox}/{self.name}", content, acts=True, unless=self.was_sent)
         await remote.put(self.mark, b"")
 
 

@@ -7,7 +7,7 @@ under a temporary name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar, cast
 from uuid import uuid4
@@ -43,14 +43,25 @@ class Remote:
         self.acted = False
         """Whether a file that acts may be there, as far as anybody can tell."""
 
-    async def put(self, path: str, content: bytes, *, acts: bool = False) -> bool:
+    async def put(
+        self,
+        path: str,
+        content: bytes,
+        *,
+        acts: bool = False,
+        unless: Callable[[Remote], Awaitable[bool]] | None = None,
+    ) -> bool:
         """Have the file be there under this name, whole and on disk (where the server offers to say so), or not at all.
 
         False if the name is taken: then nothing was changed. ``acts``: its being there is what the exchange is for.
+        ``unless`` is asked at the last moment, when all but the name is there; if it says yes, nothing is changed.
         """
         folder, slash, name = path.rpartition("/")
         draft = f"{folder}{slash}.{name}.{uuid4().hex}.tmp"
         await self._unless_given_up(self._write(draft, content))
+        if unless is not None and await unless(self):
+            await self._client.remove(draft)
+            return False
         before, self.acted = self.acted, self.acted or acts
         try:
             # The plain renaming of SFTP replaces nothing, unlike that of POSIX: who comes second is told.
