@@ -83,5 +83,5 @@ buildah build --layers --format oci --timestamp "$epoch" $fresh "${secret[@]}" \
     --label "org.opencontainers.image.revision=$revision" \
     --label "org.opencontainers.image.created=$(date --utc --date "@$epoch" +%Y-%m-%dT%H:%M:%SZ)" \
     --tag "localhost/gsb:$version" .
-buildah images --format "== localhost/gsb:$version is ready after $((SECONDS - start)) s, {{.Size}}, {{.Digest}}" \
-    "localhost/gsb:$version"
+size=$(buildah images --format '{{.Size}}' "localhost/gsb:$version")
+echo "== localhost/gsb:$version is ready after $((SECONDS - start)) s, $size, $(buildah images --format '{{.Digest}}' "localhost/gsb:$version")"
