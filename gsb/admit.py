@@ -136,7 +136,7 @@ async def authenticate(bus: Bus, call: Call) -> Signed:
     now = bus.clock()
 
     def find_key(issuer: str, key_id: str) -> PublicKey:
-        key = bus.catalogue.keys.find(issuer, key_id, now)
+        key = bus.find_key(issuer, key_id, now)
         if key_id in bus.revocations:
             raise KeyRevoked
         return key

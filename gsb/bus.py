@@ -16,13 +16,15 @@ from dataclasses import dataclass, field
 from gsb.broker.contract import Broker
 from gsb.catalogue import Catalogue
 from gsb.deadlines import Deadlines
-from gsb.errors import Problem, Replayed, SigningUnavailable, StoreUnavailable
+from gsb.errors import KeyUnknown, Problem, Replayed, SigningUnavailable, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
 from gsb.fair import Gate
+from gsb.jwk import PublicKey
 from gsb.jws import LEEWAY
 from gsb.limits import Budgets
 from gsb.metrics import Metrics
 from gsb.model import Exchange, Signed, new_id
+from gsb.published import Published
 from gsb.revocations import Revocations
 from gsb.roles import ALL, Role, Roles
 from gsb.runtime import Runtime
@@ -235,6 +237,8 @@ class Bus:
     """Stopping: nothing new is admitted, what was begun is finished."""
     leaving: bool = False
     """Out of time: calls that still wait are answered with what there is."""
+    published: Published = field(default_factory=Published)
+    """The keys that agencies publish elsewhere."""
     tracer: Tracer | None = None
     """Begins the spans of this node; none: it does not trace."""
     refusals: Refusals = field(init=False)
@@ -246,6 +250,7 @@ class Bus:
         self.gate = Gate(lambda: self.catalogue.gsb.limits)
         self.metrics = self.runtime.metrics
         self.metrics.plays(self.roles.played)
+        self.metrics.publish(self.published.ages)
         self.take_up(self.catalogue)
         self.refusals = Refusals(self.store, self.clock)
         self.revocations = Revocations(self.store)
@@ -254,9 +259,30 @@ class Bus:
     def take_up(self, catalogue: Catalogue) -> None:
         """Let everything look at this catalogue from now on."""
         self.catalogue = catalogue
+        tables = {name: agency.jwks for name, agency in catalogue.agencies.items() if agency.jwks is not None}
+        self.published.take_up(tables, catalogue.kids)
         self.metrics.known(
             catalogue.digest, services=catalogue.services, systems=catalogue.systems, agencies=catalogue.agencies
         )
+
+    def find_key(self, owner: str, kid: str, now: float) -> PublicKey:
+        """The key, if signatures with it count now. Raises KeyUnknown, KeyRevoked, KeyNotActive, KeySetUnavailable.
+
+        What the files say of a key goes before what its owner publishes, so a revoked one stays revoked.
+        """
+        try:
+            return self.catalogue.keys.find(owner, kid, now)
+        except KeyUnknown:
+            return self.published.find(owner, kid)
+
+    def key_revoked(self, owner: str, kid: str, now: float) -> bool | None:
+        """Whether the key is revoked; None when it is not known here, which proves neither."""
+        revoked = self.catalogue.keys.revoked(owner, kid, now)
+        return False if revoked is None and self.published.counts(owner, kid) else revoked
+
+    def key_owner(self, kid: str) -> str | None:
+        """Whose key it is, whether it counts or not; None when it is nobody's."""
+        return self.catalogue.keys.owner(kid) or self.published.owner(kid)
 
     def leave(self) -> None:
         self.leaving = True

@@ -123,6 +123,8 @@ class Catalogue:
     agreements: Mapping[str, config.Agreement]
     keys: Registry
     bus_keys: BusKeys
+    kids: frozenset[str]
+    """The ids of all keys that the files name, whosever they are."""
     log_key: Ed25519PrivateKey
     """With which checkpoints are signed."""
     policy: Policy
@@ -149,6 +151,7 @@ def build(folder: Path) -> Catalogue:
         agreements=MappingProxyType(dict(tables.agreements)),
         keys=Registry(material.keys),
         bus_keys=BusKeys(material.bus),
+        kids=material.kids,
         log_key=material.log,
         policy=Policy(_grants(tables)),
         digest=_digest({**tables.contents, **material.contents}),

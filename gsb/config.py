@@ -22,6 +22,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from gsb.backends import BrokerTable, LocalTable, StoreTable, TracingTable
 from gsb.forms import BUSINESS_KEY, ID, ORIGIN, BaseUrl, File, Id, ServiceId, Table
 from gsb.model import Effect
+from gsb.sources import HsmTable, KeySetTable
 
 
 class KeyFile(Table):
@@ -45,6 +46,14 @@ class KeyFile(Table):
         return self
 
 
+class BusKey(KeyFile):
+    """One key of the bus itself and its life, as those of agencies have one."""
+
+    label: str | None = Field(default=None, min_length=1, max_length=64)
+    """Label of the private key in the token of ``[bus.hsm]``. ``file`` is then the public key alone, as ``gsb hsm``
+    writes it."""
+
+
 class Bus(Table):
     """Who this bus is."""
 
@@ -54,8 +63,19 @@ class Bus(Table):
     """Public base URLs of the API, without a trailing slash; the first is the one that the bus writes in links."""
     operations_url: BaseUrl
     """Base URL of the operations port, which operators' signatures name."""
-    keys: list[KeyFile] = Field(min_length=1)
+    keys: list[BusKey] = Field(min_length=1)
     """The bus's own private keys; it signs with the active one that has been in force longest."""
+    hsm: HsmTable | None = None
+    """Where those of them lie that have a label."""
+
+    @model_validator(mode="after")
+    def _labels(self) -> Self:
+        labels = [key.label for key in self.keys if key.label is not None]
+        if bool(labels) != (self.hsm is not None):
+            raise ValueError("keys with a label and the table hsm belong together")
+        if len(set(labels)) < len(labels):
+            raise ValueError("two keys have the same label")
+        return self
 
 
 class Tls(Table):
@@ -251,6 +271,8 @@ class Agency(Table):
     """Its name, as people say it."""
     keys: list[KeyFile] = Field(default=[])
     """Public keys with which it signs."""
+    jwks: KeySetTable | None = None
+    """Where it publishes further ones itself."""
 
 
 Role = Literal["observer", "operator", "inspector", "auditor", "eraser"]

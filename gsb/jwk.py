@@ -33,6 +33,8 @@ RSA_BITS = range(2048, 8193)
 """Shorter moduli are unsafe; longer ones make each verification a burden."""
 RSA_EXPONENTS = range(65_537, 2**32)
 NEW_RSA_BITS = 3072
+SET_LIMIT = 16
+"""Keys of a set: what a signer needs while it goes from one to the next, several times over."""
 
 _SHA256 = hashes.SHA256()
 _ECDSA = ec.ECDSA(_SHA256)
@@ -89,6 +91,29 @@ def read_public(data: bytes) -> PublicKey:
     if _SECRET & jwk.keys():
         raise KeyUnfit("This is a private key where a public one is wanted.")
     return _public(jwk, "verify")
+
+
+def read_set(data: bytes) -> tuple[dict[str, PublicKey], list[str]]:
+    """Read a JWK Set: its keys by kid, and why others in it are left out (RFC 7517, section 5, wants that).
+
+    Raises ``KeyUnfit`` for what is no set, has more than 16 keys, or holds only such as cannot be used.
+    """
+    members = _members(data).get("keys")
+    if not isinstance(members, list):
+        raise KeyUnfit("There is no list of keys.")
+    if len(members) > SET_LIMIT:
+        raise KeyUnfit(f"There are {len(members)} keys, more than {SET_LIMIT}.")
+    keys: dict[str, PublicKey] = {}
+    left_out = []
+    for index, jwk in enumerate(members):
+        try:
+            key = read_public(orjson.dumps(jwk))
+            keys[key.kid] = key
+        except KeyUnfit as error:
+            left_out.append(f"keys.{index}: {error}")
+    if left_out and not keys:
+        raise KeyUnfit(f"None of its keys can be used ({left_out[0]}).")
+    return keys, left_out
 
 
 def read_private(data: bytes) -> PrivateKey:

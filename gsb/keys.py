@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from gsb.config import KeyFile
 from gsb.errors import KeyNotActive, KeyRevoked, KeyUnknown, SigningUnavailable
+from gsb.hsm import HsmKey
 from gsb.jwk import PrivateKey, PublicKey
 
 LINGER = 300.0
@@ -100,15 +101,24 @@ class BusKeys:
         """Between which of them the choice was made."""
 
     def signing(self, now: float) -> PrivateKey:
-        """The active key that has been in force longest. Raises SigningUnavailable.
+        """The active key that has been in force longest. Raises SigningUnavailable, also while its HSM does not sign.
 
         The oldest, so that a new key is known to every caller before it signs anything.
         """
         if not self._from <= now < self._to:
             self._choose(now)
-        if self._chosen is None:
+        if self._chosen is None or (isinstance(self._chosen, HsmKey) and self._chosen.away):
             raise SigningUnavailable
         return self._chosen
+
+    async def sign(self, now: float, make: Callable[[PrivateKey], str]) -> str:
+        """What ``make`` makes with the key to sign with. Raises SigningUnavailable."""
+        key = self.signing(now)
+        return await key.run(make) if isinstance(key, HsmKey) else make(key)
+
+    def in_hsm(self, now: float) -> list[HsmKey]:
+        """Those in an HSM that sign, or will."""
+        return [key for key, life in self._keys if isinstance(key, HsmKey) and life.published(now)]
 
     def _choose(self, now: float) -> None:
         active = [(key, life) for key, life in self._keys if life.state == "active" and life.accepted(now)]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from gsb import hsm
 from gsb.backends import SqliteTable
 from gsb.config import Agreement, Gsb, Service, TimestampTable, Tls
 from gsb.evidence.checkpoint import WITNESS, NoteWrong, Verifier
@@ -24,6 +25,7 @@ from gsb.lint_backends import lint_backends
 from gsb.load import KINDS, Finding, Tables, suggest
 from gsb.material import Material, dotted, shown
 from gsb.schema import Schema
+from gsb.sources import HsmTable
 from gsb.stamp import INSTALLED, read_certificates
 
 FIELDS_LIMIT = ENTRY_LIMIT - 1_535
@@ -36,11 +38,13 @@ def lint(tables: Tables, material: Material, now: float) -> list[Finding]:
     if tables.gsb is not None:
         findings += _bus(tables, tables.gsb)
         findings += _signing(material, now)
+        findings += _hsm(tables, tables.gsb.bus.hsm)
         findings += lint_backends(tables, tables.gsb)
         findings += _log(tables, tables.gsb)
         findings += _adapters(tables, tables.gsb)
         findings += _schemas(tables, tables.gsb, material)
         findings += _callers(tables, tables.gsb, material, now)
+    findings += _key_sets(tables)
     findings += _belonging(tables)
     for name, agreement in tables.agreements.items():
         findings += _agreement(tables, material, f"agreements/{name}.toml", agreement)
@@ -83,6 +87,28 @@ def _signing(material: Material, now: float) -> Iterator[Finding]:
     # Keys that could not be read are told of already, so an empty list says nothing new.
     if material.bus and not any(life.state == "active" and life.accepted(now) for _, life in material.bus):
         yield Finding("gsb.toml", "bus.keys", "none of the bus's keys is active now, so it could sign nothing")
+
+
+def _hsm(tables: Tables, table: HsmTable | None) -> Iterator[Finding]:
+    """Only what its files say: a node starts, and takes up changes, while the HSM is away. gsb doctor asks it."""
+    if table is None:
+        return
+    if not hsm.INSTALLED:
+        yield Finding("gsb.toml", "bus.hsm", "needs the extra: pip install 'gsb[pkcs11]'")
+    for name in ("module", "pin"):
+        path = getattr(table, name)
+        if not path.is_file():
+            yield Finding("gsb.toml", f"bus.hsm.{name}", f"there is no file {shown(path, tables.folder)}")
+
+
+def _key_sets(tables: Tables) -> Iterator[Finding]:
+    for name, agency in tables.agencies.items():
+        ca = None if agency.jwks is None else agency.jwks.ca
+        if ca is not None:
+            try:
+                read_certificates(ca)
+            except (OSError, ValueError) as error:
+                yield Finding(f"agencies/{name}.toml", "jwks.ca", f"cannot be read: {error}")
 
 
 def _log(tables: Tables, gsb: Gsb) -> Iterator[Finding]:

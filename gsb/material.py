@@ -9,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gsb import strictjson
-from gsb.config import KeyFile
+from gsb.config import BusKey, KeyFile
 from gsb.errors import BodyMalformed
+from gsb.hsm import hsm_of
 from gsb.jwk import KeyUnfit, PrivateKey, PublicKey, read_ed25519, read_private, read_public
 from gsb.keys import Life
 from gsb.load import Finding, Tables
 from gsb.schema import Schema, SchemaError
 
+K = TypeVar("K", bound=KeyFile)
 Ours = tuple[PrivateKey, Life]
 Theirs = tuple[str, PublicKey, Life]
 
@@ -39,6 +42,8 @@ class Material:
     """By system, with which its calls of other services are signed."""
     contents: Mapping[str, bytes] = field(default_factory=dict)
     """The public files as they were read: ``schemas/<service>/request.json`` and ``keys/<owner>/<kid>``."""
+    kids: frozenset[str] = frozenset()
+    """The ids of all these keys, whosever they are."""
 
 
 def read_material(tables: Tables) -> tuple[Material, list[Finding]]:
@@ -56,7 +61,13 @@ def read_material(tables: Tables) -> tuple[Material, list[Finding]]:
         if system.calls is not None:
             reader.read_caller(name, system.calls.key)
     material = Material(
-        tuple(reader.bus), tuple(reader.keys), reader.schemas, reader.log, reader.callers, reader.contents
+        tuple(reader.bus),
+        tuple(reader.keys),
+        reader.schemas,
+        reader.log,
+        reader.callers,
+        reader.contents,
+        frozenset(reader.owners),
     )
     return material, reader.findings
 
@@ -64,7 +75,7 @@ def read_material(tables: Tables) -> tuple[Material, list[Finding]]:
 class _Reader:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self._owners: dict[str, str] = {}
+        self.owners: dict[str, str] = {}
         """The file that named a key first, by kid: a key that two may sign with proves nothing about either."""
         self.findings: list[Finding] = []
         self.bus: list[Ours] = []
@@ -79,12 +90,19 @@ class _Reader:
             return
         for where, table, data in self._files("gsb.toml", "bus.keys", self._tables.gsb.bus.keys):
             try:
-                key = read_private(data)
+                key = self._bus_key(table, data)
             except KeyUnfit as error:
                 self._find("gsb.toml", where, str(error))
                 continue
             if self._is_new("gsb.toml", where, key.kid):
                 self.bus.append((key, Life.of(table)))
+
+    def _bus_key(self, table: BusKey, data: bytes) -> PrivateKey:
+        """Of a key in an HSM the file is the public half, so that nothing needs to be asked of the HSM to know it."""
+        hsm = None if self._tables.gsb is None else self._tables.gsb.bus.hsm
+        if table.label is None or hsm is None:
+            return read_private(data)
+        return hsm_of(hsm).key(table.label, read_public(data))
 
     def read_keys(self, file: str, owner: str, tables: list[KeyFile]) -> None:
         for where, table, data in self._files(file, "keys", tables):
@@ -141,7 +159,7 @@ class _Reader:
                 self.schemas[f"{service}/{side}"] = schema
                 self.contents[f"schemas/{service}/{side}.json"] = data
 
-    def _files(self, file: str, place: str, tables: list[KeyFile]) -> Iterator[tuple[str, KeyFile, bytes]]:
+    def _files(self, file: str, place: str, tables: list[K]) -> Iterator[tuple[str, K, bytes]]:
         for index, table in enumerate(tables):
             where = f"{place}.{index}.file"
             try:
@@ -152,7 +170,7 @@ class _Reader:
                 yield where, table, data
 
     def _is_new(self, file: str, where: str, kid: str) -> bool:
-        first = self._owners.setdefault(kid, f"{file}: {where}")
+        first = self.owners.setdefault(kid, f"{file}: {where}")
         if first == f"{file}: {where}":
             return True
         self._find(file, where, f"the same key stands in {first}; each needs a key of its own")

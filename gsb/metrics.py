@@ -115,6 +115,12 @@ TABLE = (
     ),
     Metric("gsb_sweeper_found_total", "counter", "Exchanges that were due and sent on by the sweeper."),
     Metric("gsb_reloads_total", "counter", "Reloads of the configuration: taken up or refused.", ("result",)),
+    Metric(
+        "gsb_key_set_age_seconds",
+        "gauge",
+        "Since the keys that the agency publishes were last known to be these; infinite before the first time.",
+        ("agency",),
+    ),
     Metric("gsb_catalogue_info", "gauge", "1 for the digest of the catalogue in force.", ("digest",)),
     Metric("gsb_role", "gauge", "1 for each role that this node plays, 0 for the others.", ("role",)),
     Metric("gsb_recorder_at_work", "gauge", "1 while this node keeps the evidence log; 0 while it stands by."),
@@ -170,6 +176,7 @@ class Metrics:
         self._series: dict[str, dict[tuple[str, ...], Number | Spread]] = {metric.name: {} for metric in TABLE}
         self._in_flight: list[tuple[Number, Callable[[], int]]] = []
         self._places: Callable[[], Mapping[str, int]] = dict
+        self._key_sets: Callable[[], Mapping[str, float]] = dict
         self._lock = Lock()
         self._process = ProcessCollector(registry=None)
         self._services: dict[str, ServiceMeter] = {OTHER: self._service(OTHER)}
@@ -238,6 +245,10 @@ class Metrics:
     def call(self, places: Callable[[], Mapping[str, int]]) -> None:
         """How to learn how many calls of each system this node may have at once."""
         self._places = places
+
+    def publish(self, key_sets: Callable[[], Mapping[str, float]]) -> None:
+        """How to learn how old the key set of each agency is that publishes one."""
+        self._key_sets = key_sets
 
     # --- counting
 
@@ -315,6 +326,7 @@ class Metrics:
                 "gsb_breaker_state", {(of, each): each == now for of, now in breakers.items() for each in BREAKER}
             )
             self._set("gsb_system_places", {(of,): now for of, now in self._places().items()})
+            self._set("gsb_key_set_age_seconds", {(of,): age for of, age in self._key_sets().items()})
             self._set("gsb_exchanges_standing", known)
             for number, now in self._in_flight:
                 number.set(now())

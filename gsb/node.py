@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from gsb import signing
 from gsb.backends import KafkaTable
 from gsb.bus import Bus
 from gsb.catalogue import Catalogue, SystemInfo, build
@@ -27,6 +28,7 @@ from gsb.config import Tls
 from gsb.duty import Duty
 from gsb.errors import StoreUnavailable
 from gsb.foundation import broker_of, shares_of, store_of, tracer_of
+from gsb.jwks import KeySets
 from gsb.record import Recorder
 from gsb.reload import Reloader
 from gsb.roles import ALL, Role, Roles
@@ -119,6 +121,11 @@ class Node:
             stack.push_async_callback(self.bus.runtime.close)
             await measure(self.bus)
             self._background(stack, watch(self.bus))
+            await signing.look(self.bus)
+            self._background(stack, signing.watch(self.bus))
+            key_sets = KeySets(self.bus)
+            await key_sets.first()
+            self._background(stack, key_sets.run())
             await self._record(stack)
             if Role.WORKER in self.bus.roles:
                 if self._dealer is not None:

@@ -123,7 +123,7 @@ def request_of(begun: Begun, record: Record, service: ServiceInfo, deadline: flo
 def authority(bus: Bus, begun: Begun, record: Record) -> Verdict | None:
     """None when the agreement is in force and the key not revoked; what this catalogue does not know must wait."""
     catalogue, exchange, now = bus.catalogue, begun.exchange, bus.clock()
-    revoked = record.key_id in bus.revocations or catalogue.keys.revoked(exchange.agency, record.key_id, now)
+    revoked = record.key_id in bus.revocations or bus.key_revoked(exchange.agency, record.key_id, now)
     if revoked is None or not catalogue.policy.knows(exchange.agreement):
         return later(bus, begun, "authority_not_known_here")
     grant = catalogue.policy.grant(exchange.agreement, exchange.agency, exchange.service, exchange.purpose)

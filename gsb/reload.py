@@ -41,6 +41,7 @@ Mark = tuple[int, ...]
 """What tells two states of a file apart without reading it."""
 FIXED = (
     ("bus", "id"),
+    ("bus", "hsm"),
     ("listen", None),
     ("store", None),
     ("log", None),

@@ -20,8 +20,8 @@ ROWS = """
     strictjson schema problem
     jwk compact jws send client
     sdk.errors sdk.clock sdk.threads sdk.http sdk.adapter sdk.mapping sdk.money sdk.manifest sdk
-    forms dsn backends config load installed
-    keys policy limits projection fair deadlines
+    forms dsn sources backends config load installed
+    hsm hsmkeys published keys policy limits projection fair deadlines
     evidence.tiles evidence.merkle evidence.entry evidence.checkpoint evidence.proof evidence.witness evidence.log
         evidence.verify evidence.gsb_verify
     store.logs store.contract store.seal store.spent store.reserved store.standing store.asks store.sealing
@@ -35,14 +35,14 @@ ROWS = """
     broker.contract broker.local broker.topics
         broker.kafka.clients broker.kafka.events broker.kafka.outbox broker.kafka.positions broker.kafka.turns
         broker.kafka.intake broker.kafka.wakes broker.kafka.broker broker.kafka.admin broker.kafka
-    stamp
+    stamp fetch
     material lint_backends lint catalogue check
     breaker watchdog calls plans shares.places runtime roles otel foundation
-    revocations bus skew lag duty
+    revocations bus skew signing lag duty
     testing.cassette testing.peer testing.subject testing.still testing.faults testing.conduct testing.contract
         testing.offline testing.scrub testing
     handout verdict
-    admit perform workers sweep reload resume restore ask cosign record
+    admit perform workers sweep reload resume restore ask cosign record jwks
     web.server web.callers web.services web.reference.shapes web.reference.openapi web.reference.docs
         web.exchanges web.log web.receipts web.admin web.erasure web.app
     witness.settings witness.book witness.server witness.serving
@@ -57,7 +57,7 @@ ROWS = """
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
         cli.evidence.witness cli.cluster.migrate cli.cluster.restore cli.cluster.topics
-        cli.operate.doctor cli.operate.key
+        cli.operate.doctor cli.operate.hsm cli.operate.key
         cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main bench.cluster.steps
     manual.markdown manual.profile manual.deployment manual.commands manual.adapters manual.pages manual.__main__
 """
@@ -69,6 +69,7 @@ BLIND = {
     "gsb/broker/kafka/clients.py": "running a foreign client for ever",
     "gsb/doctor/examine.py": "an examination that fails, which must not hide what the others find",
     "gsb/doctor/systems.py": "running foreign code, whose every error is a finding",
+    "gsb/hsm.py": "the thread in which an HSM is asked, which hands every error to whoever waits",
     "gsb/installed.py": "importing foreign code",
     "gsb/runtime.py": "running foreign code",
     "gsb/testing/contract.py": "running foreign code, whose every error is a broken rule",

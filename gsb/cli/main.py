@@ -21,8 +21,9 @@ from gsb.cli.evidence.witness import witness
 from gsb.cli.exchanges import dead_letters, exchanges
 from gsb.cli.keygen import keygen
 from gsb.cli.operate.doctor import doctor
-from gsb.cli.serve import serve
+from gsb.cli.operate.hsm import hsm
 from gsb.cli.operate.key import key
+from gsb.cli.serve import serve
 from gsb.cli.top import top
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app.command()(serve)
 app.command()(check)
 app.command()(doctor)
 app.command()(keygen)
+app.add_typer(hsm, name="hsm")
 app.command()(call)
 app.add_typer(key, name="key")
 app.command()(top)

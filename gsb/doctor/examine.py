@@ -31,6 +31,8 @@ LOOKS: tuple[tuple[str, Callable[[Catalogue], Iterable[Found] | AsyncIterator[Fo
     ("open files", machine.files),
     ("names", names),
     ("keys", keys.lives),
+    ("hsm", keys.hsm),
+    ("key sets", keys.published),
     ("secrets", _secrets),
     ("certificate", keys.certificate),
     ("store", store),

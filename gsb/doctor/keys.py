@@ -6,10 +6,11 @@ nothing.
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,10 @@ from gsb.backends import PostgresTable
 from gsb.catalogue import Catalogue
 from gsb.config import KeyFile, Tls
 from gsb.doctor.found import Found, trouble, warning, well
+from gsb.fetch import Unread, fetch
+from gsb.jwk import KeyUnfit, read_set
 from gsb.keys import Life
+from gsb.sources import KeySetTable
 
 SOON = 30 * 86_400.0
 """Seconds before its end in which a key or certificate should have a successor."""
@@ -33,7 +37,8 @@ def lives(catalogue: Catalogue, now: float | None = None) -> Iterator[Found]:
     yield _living("keys: the bus", catalogue.gsb.bus.keys, now, "gsb keygen, then a further [[bus.keys]]")
     for kind, owners in (("agency", catalogue.agencies), ("operator", catalogue.operators)):
         for name, owner in owners.items():
-            yield _living(f"keys: {kind} {name}", owner.keys, now, "ask them for their next public key")
+            if owner.keys or getattr(owner, "jwks", None) is None:  # what they publish is told by itself
+                yield _living(f"keys: {kind} {name}", owner.keys, now, "ask them for their next public key")
 
 
 def _living(what: str, tables: Iterable[KeyFile], now: float, do: str) -> Found:
@@ -51,10 +56,41 @@ def _living(what: str, tables: Iterable[KeyFile], now: float, do: str) -> Found:
     return warning(what, said, do) if last < now + SOON else well(what, said)
 
 
+async def hsm(catalogue: Catalogue) -> AsyncIterator[Found]:
+    """Whether the keys of the bus that lie in an HSM sign, and are those that they should be."""
+    for key in catalogue.bus_keys.in_hsm(time.time()):
+        what = f"hsm: {key.label}"
+        if (why := await key.look()) is None:
+            yield well(what, "it signs, and is the key of its public file")
+        else:
+            yield trouble(what, why, "mend what [bus.hsm] and the label name; the node tries again by itself")
+
+
+async def published(catalogue: Catalogue) -> AsyncIterator[Found]:
+    """Whether the keys that agencies publish can be read from here, and used."""
+    tables = {name: each.jwks for name, each in catalogue.agencies.items() if each.jwks is not None}
+    for found in await asyncio.gather(*(_published(name, table) for name, table in tables.items())):
+        yield found
+
+
+async def _published(agency: str, table: KeySetTable) -> Found:
+    what, do = f"key set: {agency}", "ask them; see the way there, its certificate and [jwks] of their file"
+    try:
+        read = await fetch(table.url, networks=table.networks, ca=table.ca, etag=None)
+        keys, left_out = read_set(read.body or b"")
+    except (KeyUnfit, Unread) as error:
+        return trouble(what, f"{table.url} cannot be read: {error}", do)
+    if left_out:
+        return warning(what, f"{len(left_out)} keys are left out: {left_out[0]}", "ask them to publish what is fit")
+    return well(what, f"{len(keys)} keys are published")
+
+
 def secrets(catalogue: Catalogue, named: Iterable[Path]) -> Iterator[Found]:
     """Whether others on this machine can read what only the node should; ``named`` are the adapters' secret files."""
     table = catalogue.gsb
-    own = [table.store.key, table.log.key, *(key.file for key in table.bus.keys)]
+    own = [table.store.key, table.log.key, *(key.file for key in table.bus.keys if key.label is None)]
+    if table.bus.hsm is not None:
+        own.append(table.bus.hsm.pin)
     if isinstance(table.store, PostgresTable):
         own.append(table.store.dsn)
     if isinstance(table.listen.tls, Tls):

@@ -30,6 +30,7 @@ async def names(catalogue: Catalogue) -> AsyncIterator[Found]:
 def _hosts(catalogue: Catalogue) -> Iterator[str]:
     table = catalogue.gsb
     urls = [*table.bus.base_urls, table.bus.operations_url, *(each.url for each in table.log.witnesses)]
+    urls += [agency.jwks.url for agency in catalogue.agencies.values() if agency.jwks is not None]
     if table.log.timestamp is not None:
         urls.append(table.log.timestamp.url)
     urls += [url for system in catalogue.systems.values() for url in _urls(system.settings.values())]

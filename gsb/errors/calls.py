@@ -136,6 +136,14 @@ class KeyRevoked(Problem, code="key_revoked", status=401):
     """
 
 
+class KeySetUnavailable(Problem, code="key_set_unavailable", status=503):
+    """The keys that this issuer publishes could not be read for too long, so nobody can say whether this is one.
+
+    Nothing was promised. Repeat after the time in the header Retry-After, with a new jti and the same Idempotency-Key;
+    see that your key set can be read where the operator has it from.
+    """
+
+
 class SignatureInvalid(Problem, code="signature_invalid", status=401):
     """The signature does not verify with the registered key.
 

@@ -239,7 +239,7 @@ class WritesWithheld(Problem, code="writes_withheld", status=503, origin="bus"):
 
 
 class SigningUnavailable(Problem, code="signing_unavailable", status=503, origin="bus"):
-    """None of the bus's own keys is in force, so it could sign no answer.
+    """None of the bus's own keys is in force, or the HSM that holds it is away, so it could sign no answer.
 
     No signed call is taken; what was taken before goes on. Repeat later with a new jti and the same Idempotency-Key.
     """

@@ -20,7 +20,14 @@ from gsb.manual.markdown import code, table, text
 Shape = Mapping[str, Any]
 
 HEAD = ("field", "type", "limits", "default", "meaning")
-FORMATS = {"path": "path", "date": "date", "date-time": "date and time", "uri": "URL"}
+FORMATS = {
+    "path": "path",
+    "date": "date",
+    "date-time": "date and time",
+    "uri": "URL",
+    "ipv4network": "IPv4 network",
+    "ipv6network": "IPv6 network",
+}
 PATTERNS = {ID: "id", SERVICE: "service id"}
 WORDS = {"integer": "integer", "number": "number", "boolean": "boolean", "string": "text", "object": "table"}
 ABOUT = re.compile(r"``([^`]+)``:?\s*")
@@ -110,7 +117,7 @@ def _kind(each: Shape, models: Shape, place: tuple[str, ...]) -> str:
     if each["type"] == "array":
         items = each["items"]
         many = "properties" in models.get(_name(items), {})
-        return code(_heading(place, many=True)) if many else f"list of {_kind(items, models, place)}"
+        return code(_heading(place, many=True)) if many else f"list of {_type(items, models, place)}"
     return FORMATS.get(each.get("format", "")) or PATTERNS.get(each.get("pattern", "")) or WORDS[each["type"]]
 
 

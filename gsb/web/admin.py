@@ -252,7 +252,7 @@ async def revoke(bus: Bus, call: Call) -> Answer:
     async def act(signed: Signed) -> Answer:
         wanted = parsed(Revocation, strictjson.loads(call.body))
         allowed = allow(bus, signed, "revoke", "operator", wanted.reason)
-        if (owner := bus.catalogue.keys.owner(wanted.key)) is None:
+        if (owner := bus.key_owner(wanted.key)) is None:
             raise ActInvalid(faults=[Fault("/key", "is no key of an agency or operator")])
         facts: dict[str, Fact] = {**allowed.entry_facts(), "revoked": wanted.key, "owner": owner}
         await bus.store.revoke(wanted.key, make_entry("act", bus.clock(), facts, allowed.evidence({})))

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 from aiohttp import web
@@ -221,12 +222,12 @@ class Edge:
         if code == Busy.code:
             # Whoever comes back at once all the same is told so once a second on each connection, and costs no more.
             await asyncio.sleep(BUSY_PAUSE)
-        return self._respond(call, answer)
+        return await self._respond(call, answer)
 
-    def _respond(self, call: Call | None, answer: Answer) -> Said:
+    async def _respond(self, call: Call | None, answer: Answer) -> Said:
         try:
-            response = respond(answer, self._signature(call, answer))
-        except SigningUnavailable as problem:  # the last key ran out meanwhile; the exchange goes on
+            response = respond(answer, await self._signature(call, answer))
+        except SigningUnavailable as problem:  # the last key ran out, or its HSM went; the exchange goes on
             response = respond(problem_answer(problem, self._bus.base_url, new_instance()))
         if self._bus.draining:
             response.force_close()  # so that whoever keeps connections comes back on one to another node
@@ -259,21 +260,22 @@ class Edge:
         service = find_service(self._bus, target) if target.startswith(SERVICES) else None
         return service.body if service else self._bus.catalogue.gsb.limits.body
 
-    def _signature(self, call: Call | None, answer: Answer) -> str | None:
+    async def _signature(self, call: Call | None, answer: Answer) -> str | None:
         """Everything said to a known caller is signed, errors too; whoever did not prove who they are gets none."""
         if call is None or call.signed is None:
             return None
         bus, now = self._bus, self._bus.clock()
+        make = partial(
+            jws.sign_reply,
+            issuer=bus.catalogue.gsb.bus.id,
+            audience=call.signed.issuer,
+            request_jti=call.signed.jti,
+            request_hash=call.signed.request_hash,
+            facts=facts_of(answer),
+            now=now,
+        )
         with span("reply"):
-            return jws.sign_reply(
-                bus.catalogue.bus_keys.signing(now),
-                issuer=bus.catalogue.gsb.bus.id,
-                audience=call.signed.issuer,
-                request_jti=call.signed.jti,
-                request_hash=call.signed.request_hash,
-                facts=facts_of(answer),
-                now=now,
-            )
+            return await bus.catalogue.bus_keys.sign(now, make)
 
 
 def exchange_of(answer: Answer) -> dict[str, str]:

@@ -4,8 +4,8 @@
 # is not ours), PostgreSQL (for the store on it; tests start it themselves, what apt starts is not used), Java with
 # Maven (for Apache Kafka, which tests start themselves too), OpenSSH's server (for files that partners exchange), Node
 # with npm (for a client in another language), Chromium (for the pages), Prometheus (for the alerts; only its
-# promtool) and HAProxy (for replacing nodes under load). Installs what is missing with apt when it may, and otherwise
-# says what is missing.
+# promtool), HAProxy (for replacing nodes under load) and SoftHSM (for keys in a token). Installs what is missing with
+# apt when it may, and otherwise says what is missing.
 #   tools.sh [servers|systems]
 # With "servers" only PostgreSQL, Java and Maven, which make run BACKEND=cluster needs; with "systems" OpenSSH too, for
 # make systems.
@@ -34,6 +34,7 @@ if [ "$only" = all ]; then
     command -v npm >/dev/null || missing+=(npm)
     command -v chromium >/dev/null || missing+=(chromium)
     command -v promtool >/dev/null || missing+=(prometheus)
+    { command -v softhsm2-util && [ -e /usr/lib/softhsm/libsofthsm2.so ]; } >/dev/null || missing+=(softhsm2)
     command -v systemd-analyze >/dev/null || missing+=(systemd)
 fi
 

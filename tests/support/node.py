@@ -80,8 +80,11 @@ class RunningNode(Reachable):
         deployment: Deployment,
         command: Sequence[str | Path] | None = None,
         environment: Mapping[str, str] | None = None,
+        ready: bool = True,
     ) -> None:
+        """``ready``: it counts as started when it is ready, and not before."""
         super().__init__(deployment)
+        self._wanted_ready = ready
         self.log: deque[str] = deque(maxlen=1_000)
         self._command = [str(part) for part in command or (GSB, "serve", deployment.folder)]
         self._environment = dict(environment or {})
@@ -112,7 +115,8 @@ class RunningNode(Reachable):
         try:
             async with asyncio.timeout(READY_WITHIN):
                 await started.wait()
-                await self._ready()
+                if self._wanted_ready:
+                    await self._ready()
         except (TimeoutError, aiohttp.ClientError) as error:
             await self.kill()
             raise RuntimeError("the node did not start:\n" + "\n".join(self.log)) from error
