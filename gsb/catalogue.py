@@ -123,13 +123,23 @@ class Catalogue:
     agreements: Mapping[str, config.Agreement]
     keys: Registry
     bus_keys: BusKeys
+<<<<<<< gsb/catalogue.py
+    log_keys: tuple[Ed25519PrivateKey, ...]
+    """With which checkpoints are signed: the present one, and those that signed logs before."""
+=======
     kids: frozenset[str]
     """The ids of all keys that the files name, whosever they are."""
     log_key: Ed25519PrivateKey
     """With which checkpoints are signed."""
+>>>>>>> /tmp/idd/mf/mine
     policy: Policy
     digest: str
     """SHA-256, in hex, over every file that took part, but for private keys and secrets."""
+
+    @property
+    def log_key(self) -> Ed25519PrivateKey:
+        """The present one."""
+        return self.log_keys[0]
 
 
 def build(folder: Path) -> Catalogue:
@@ -138,7 +148,7 @@ def build(folder: Path) -> Catalogue:
     material, wrong = read_material(tables)
     findings += wrong
     findings += lint(tables, material, time.time())
-    if findings or tables.gsb is None or material.log is None:
+    if findings or tables.gsb is None or not material.log:
         raise ConfigInvalid(findings)
     services = {name: _service(name, tables, tables.gsb, material) for name in tables.services}
     return Catalogue(
@@ -151,8 +161,12 @@ def build(folder: Path) -> Catalogue:
         agreements=MappingProxyType(dict(tables.agreements)),
         keys=Registry(material.keys),
         bus_keys=BusKeys(material.bus),
+<<<<<<< gsb/catalogue.py
+        log_keys=material.log,
+=======
         kids=material.kids,
         log_key=material.log,
+>>>>>>> /tmp/idd/mf/mine
         policy=Policy(_grants(tables)),
         digest=_digest({**tables.contents, **material.contents}),
     )

@@ -132,6 +132,9 @@ class LogTable(Table):
     from the store; that the store was never rolled back, only they can show."""
     key: File
     """The log's own private key, a JWK made by ``gsb keygen --alg Ed25519``. It signs nothing but checkpoints."""
+    former: list[File] = Field(default=[])
+    """Private keys that signed before ``key`` did. A log that one of them has begun is ended with it, and the next one
+    begun with ``key``; then it is needed no more."""
     origin: str | None = Field(default=None, pattern=ORIGIN, max_length=200)
     """The log's name, to which the year is appended. None: host and path of the first base URL, and ``/log``."""
     every: float = Field(default=1.0, gt=0, le=10)

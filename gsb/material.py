@@ -36,8 +36,8 @@ class Material:
     """Owner, key and life of each key of an agency or operator."""
     schemas: Mapping[str, Schema] = field(default_factory=dict)
     """By ``<service>/request`` and ``<service>/reply``."""
-    log: Ed25519PrivateKey | None = None
-    """With which checkpoints are signed."""
+    log: tuple[Ed25519PrivateKey, ...] = ()
+    """With which checkpoints are signed, the present one first."""
     callers: Mapping[str, PrivateKey] = field(default_factory=dict)
     """By system, with which its calls of other services are signed."""
     contents: Mapping[str, bytes] = field(default_factory=dict)
@@ -61,6 +61,9 @@ def read_material(tables: Tables) -> tuple[Material, list[Finding]]:
         if system.calls is not None:
             reader.read_caller(name, system.calls.key)
     material = Material(
+<<<<<<< gsb/material.py
+        tuple(reader.bus), tuple(reader.keys), reader.schemas, tuple(reader.log), reader.callers, reader.contents
+=======
         tuple(reader.bus),
         tuple(reader.keys),
         reader.schemas,
@@ -68,6 +71,7 @@ def read_material(tables: Tables) -> tuple[Material, list[Finding]]:
         reader.callers,
         reader.contents,
         frozenset(reader.owners),
+>>>>>>> /tmp/idd/mf/mine
     )
     return material, reader.findings
 
@@ -80,7 +84,7 @@ class _Reader:
         self.findings: list[Finding] = []
         self.bus: list[Ours] = []
         self.keys: list[Theirs] = []
-        self.log: Ed25519PrivateKey | None = None
+        self.log: list[Ed25519PrivateKey] = []
         self.schemas: dict[str, Schema] = {}
         self.callers: dict[str, PrivateKey] = {}
         self.contents: dict[str, bytes] = {}
@@ -118,16 +122,21 @@ class _Reader:
     def read_log(self) -> None:
         if self._tables.gsb is None:
             return
-        path = self._tables.gsb.log.key
+        table = self._tables.gsb.log
+        self._read_log("log.key", table.key)
+        for index, path in enumerate(table.former):
+            self._read_log(f"log.former.{index}", path)
+
+    def _read_log(self, where: str, path: Path) -> None:
         try:
             key, signing = read_ed25519(path.read_bytes())
         except OSError as error:
-            self._find("gsb.toml", "log.key", f"{self._shown(path)} cannot be read: {error.strerror}")
+            self._find("gsb.toml", where, f"{self._shown(path)} cannot be read: {error.strerror}")
         except KeyUnfit as error:
-            self._find("gsb.toml", "log.key", f"{error} gsb keygen --alg Ed25519 makes one")
+            self._find("gsb.toml", where, f"{error} gsb keygen --alg Ed25519 makes one")
         else:
-            if self._is_new("gsb.toml", "log.key", key.kid):
-                self.log = signing
+            if self._is_new("gsb.toml", where, key.kid):
+                self.log.append(signing)
 
     def read_caller(self, system: str, path: Path) -> None:
         """Its public half stands among its agency's keys, so it is a key of nobody else."""

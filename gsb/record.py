@@ -29,7 +29,7 @@ from gsb.bus import Bus
 from gsb.cosign import Witnesses
 from gsb.errors import StoreUnavailable
 from gsb.evidence.checkpoint import Checkpoint
-from gsb.evidence.log import CHECKPOINT, Edge, Mark, tiles_of
+from gsb.evidence.log import CHECKPOINT, Edge, Folder, Mark, tiles_of
 from gsb.evidence.merkle import EMPTY
 from gsb.evidence.tiles import WIDTH
 from gsb.lag import WATCH, Lag
@@ -67,7 +67,7 @@ class Recorder:
         self._bus, self._steady, self._fence = bus, steady, fence
         self._number: int | None = None
         """The fence under which the log was taken up."""
-        self._ground = Ground.of(bus.catalogue, bus.store)
+        self._folder = Folder(bus.catalogue.gsb.log.path)
         self._table = bus.catalogue.gsb.log
         self._alone = asyncio.Lock()
         self._edges: dict[str, Edge] = {}
@@ -83,6 +83,11 @@ class Recorder:
         """By the origin of the log: how its checkpoint's file was when this recorder had written it."""
         self._witnesses = self._new_witnesses()
         self.lag = Lag(bus, steady)
+
+    @property
+    def _ground(self) -> Ground:
+        """With the keys of the catalogue in force."""
+        return Ground.of(self._bus.catalogue, self._bus.store, self._folder)
 
     def _new_witnesses(self) -> Witnesses:
         return Witnesses(self._table, self._bus.metrics, self._bus.clock, self._steady, self._at_work)
@@ -253,7 +258,7 @@ class Recorder:
         files = await asyncio.to_thread(edge.extend, given.contents)
         self._stay()
         text = Checkpoint(given.origin, edge.size, edge.root()).text()
-        await self._bus.store.sequence(given, self._ground.signer(given.origin).sign(text))
+        await self._bus.store.sequence(given, self._ground.signer(given.origin, state.checkpoint).sign(text))
         self._grown = Grown(given.origin, given.size, edge, files)
         return True
 
@@ -320,9 +325,10 @@ class Recorder:
         for state in closed:
             # Not where an operator has begun a new log instead: of that one witnesses may well have seen more.
             if state.published and await has_ended(self._bus.store, state):
-                self._witnesses.offer(self._wanted(state, state.published_note))
+                with suppress(StoreUnfit):  # its key was put away since
+                    self._witnesses.offer(self._wanted(state, state.published_note))
         nothing = Checkpoint(last.origin, 0, EMPTY).text()
-        note = last.published_note or self._ground.signer(last.origin).sign(nothing)
+        note = last.published_note or self._ground.signer(last.origin, last.checkpoint).sign(nothing)
         try:
             await self._witnesses.ask(self._wanted(last, note))
         except Contradicted as contradicted:
@@ -330,7 +336,8 @@ class Recorder:
 
     def _wanted(self, state: LogState, note: bytes) -> Wanted:
         files = self._ground.folder.files(state.origin)
-        return Wanted.of(self._ground.signer(state.origin).verifier, note, state.size, tiles_of(files))
+        signer = self._ground.signer(state.origin, state.checkpoint)
+        return Wanted.of(signer.verifier, note, state.size, tiles_of(files))
 
     # --- the edge of a log
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel
 
 from gsb.bus import Bus
@@ -50,6 +51,13 @@ FIXED = (
     ("tracing", None),
 )
 """Tables of gsb.toml that a running node cannot change, or of one only this setting."""
+TURNING = {("log", "key"), ("log", "former")}
+"""Settings of them that it can change all the same."""
+HASTY = (
+    "a key would sign that callers have not heard of: keep the one before active until they have (since, until), or "
+    'say that it is not to be trusted: state = "revoked"'
+)
+LEFT = "the key before is needed to end what it has begun: name it in log.former"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,10 @@ class Reloader:
     async def _reload(self, cause: Cause) -> bool:
         bus, old = self._bus, self._bus.catalogue
         new = await asyncio.to_thread(self._build)
-        if wrong := [*needs_restart(old.gsb, new.gsb), *hasty(old.bus_keys, new.bus_keys, bus.clock())]:
+        wrong = [*needs_restart(old.gsb, new.gsb), *hasty(old.bus_keys, new.bus_keys, bus.clock())]
+        if public(old.log_key) not in map(public, new.log_keys):
+            wrong.append(Finding("gsb.toml", "log.former", LEFT))
+        if wrong:
             raise ConfigInvalid(wrong)
         prepared = await bus.runtime.prepare(new)
         try:
@@ -199,7 +210,7 @@ def needs_restart(old: Gsb, new: Gsb) -> Iterator[Finding]:
         # A table that is not there is as good as one without settings.
         was, now = (_plain(getattr(each, table) or Table()) for each in (old, new))
         for name in sorted(was.keys() | now.keys()):
-            if only in (None, name) and was.get(name) != now.get(name):
+            if only in (None, name) and (table, name) not in TURNING and was.get(name) != now.get(name):
                 yield Finding("gsb.toml", f"{table}.{name}", "a running node cannot change this; restart it")
 
 
@@ -208,12 +219,11 @@ def hasty(old: BusKeys, new: BusKeys, now: float) -> Iterator[Finding]:
     with suppress(SigningUnavailable):
         before, after = old.signing(now).kid, new.signing(now).kid
         if after not in old.public and not new.revoked(before, now):
-            text = (
-                "a key would sign that callers have not heard of: keep the one before active until they have (since, "
-            )
-            yield Finding(
-                "gsb.toml", "bus.keys", text + 'until), or say that it is not to be trusted: state = "revoked"'
-            )
+            yield Finding("gsb.toml", "bus.keys", HASTY)
+
+
+def public(key: Ed25519PrivateKey) -> bytes:
+    return key.public_key().public_bytes_raw()
 
 
 def _plain(table: BaseModel) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -39,15 +41,37 @@ class Ground:
 
     store: LogStore
     folder: Folder
-    key: Ed25519PrivateKey
+    keys: tuple[Ed25519PrivateKey, ...]
+    """The present one, and those before it."""
     origin: str
 
     @classmethod
-    def of(cls, catalogue: Catalogue, store: LogStore) -> Ground:
-        return cls(store, Folder(catalogue.gsb.log.path), catalogue.log_key, catalogue.gsb.log_origin)
+    def of(cls, catalogue: Catalogue, store: LogStore, folder: Folder | None = None) -> Ground:
+        return cls(store, folder or Folder(catalogue.gsb.log.path), catalogue.log_keys, catalogue.gsb.log_origin)
 
-    def signer(self, origin: str) -> Signer:
-        return Signer(origin, self.key)
+    def signer(self, origin: str, checkpoint: bytes = b"") -> Signer:
+        """With the key that signed this checkpoint of the log; the present one where there is none yet.
+
+        Raises StoreUnfit: signed with another key, a log would be two.
+        """
+        try:
+            return signer_of(self.keys, origin, checkpoint)
+        except NoteWrong as error:
+            where = "Put that key back, or name it in log.former"
+            raise StoreUnfit(f"log.key is not the key of the log {origin} ({error}). {where}, {BEGIN}") from error
+
+
+def signer_of(keys: Sequence[Ed25519PrivateKey], origin: str, checkpoint: bytes = b"") -> Signer:
+    """The one of the keys that signed this checkpoint of the log, or the first where there is none. Raises NoteWrong,
+    with what is wrong with the first."""
+    first, *others = (Signer(origin, key) for key in keys)
+    for signer in others if checkpoint else ():
+        with suppress(NoteWrong):
+            open_checkpoint(checkpoint, signer.verifier)
+            return signer
+    if checkpoint:
+        open_checkpoint(checkpoint, first.verifier)
+    return first
 
 
 async def resume(ground: Ground, now: float) -> None:
@@ -73,10 +97,10 @@ async def is_behind(ground: Ground) -> bool:
     return any([RESTORE in fault async for fault in _faults(ground, await ground.store.logs(), found)])
 
 
-async def open_log(ground: Ground) -> str | None:
-    """How the open log is called, if there is one."""
+async def open_log(ground: Ground) -> LogState | None:
+    """The open log, if there is one."""
     logs = await ground.store.logs()
-    return logs[-1].origin if logs else None
+    return logs[-1] if logs else None
 
 
 async def begin_anew(ground: Ground, now: float, reason: str, witnessed: Iterable[Checkpoint] = ()) -> str:
@@ -98,15 +122,22 @@ async def begin_anew(ground: Ground, now: float, reason: str, witnessed: Iterabl
 
 
 async def rotate(ground: Ground, last: LogState, now: float) -> bool:
-    """Close the open log and begin the next, if its year is over or it is called otherwise now; whether that was so.
+    """Close the open log and begin the next, if its year is over, or its name or its key is another now; whether that
+    was so.
 
-    A clock that is set back opens no earlier year's log. Raises LogMoved, StoreUnavailable.
+    A clock that is set back opens no earlier year's log. Where the key is another, the last entry of the old log names
+    the new one, and the first of the new log the old one, so that who trusts one of them learns of the other. Raises
+    LogMoved, StoreUnavailable, StoreUnfit.
     """
-    if ground.origin == last.origin.rpartition("/")[0] and _year(now) <= _year_of(last.origin):
+    before, after = ground.signer(last.origin, last.checkpoint), ground.signer(last.origin)
+    same_key = before.vkey == after.vkey
+    if same_key and ground.origin == last.origin.rpartition("/")[0] and _year(now) <= _year_of(last.origin):
         return False
     origin = _free(ground, now, await ground.store.logs())
-    ended = make_entry(ENDED, now, {"log": last.origin, "next": origin}, {})
-    await ground.store.begin_log(origin, _begun(origin, now, last), after=last.origin, ended=ended)
+    keys: dict[str, Fact] = {} if same_key else {"next_key": ground.signer(origin).vkey}
+    ended = make_entry(ENDED, now, {"log": last.origin, "next": origin, **keys}, {})
+    begun = _begun(origin, now, last, {} if same_key else {"previous_key": before.vkey})
+    await ground.store.begin_log(origin, begun, after=last.origin, ended=ended)
     return True
 
 
@@ -146,10 +177,14 @@ def _year_of(origin: str) -> int:
 
 
 def _free(ground: Ground, now: float, logs: Iterable[LogState]) -> str:
+    return free(ground.folder, ground.origin, now, {state.origin for state in logs})
+
+
+def free(folder: Folder, common: str, now: float, taken: AbstractSet[str] = frozenset()) -> str:
     """The year's origin, or with ``.2``, ``.3``, ... if there was one: no name of a log or folder is used again."""
-    taken, year = {state.origin for state in logs}, f"{ground.origin}/{_year(now)}"
+    year = f"{common}/{_year(now)}"
     origin, number = year, 1
-    while origin in taken or ground.folder.taken(origin):
+    while origin in taken or folder.taken(origin):
         number += 1
         origin = f"{year}.{number}"
     return origin
@@ -211,9 +246,9 @@ async def _inner_fault(ground: Ground, state: LogState) -> str | None:
     if not state.size:
         return None
     try:
-        signed = open_checkpoint(state.checkpoint, ground.signer(state.origin).verifier)
-    except NoteWrong as error:
-        return f"log.key is not the key of the log {state.origin} ({error}). Put that key back, {BEGIN}"
+        signed = open_checkpoint(state.checkpoint, ground.signer(state.origin, state.checkpoint).verifier)
+    except StoreUnfit as error:
+        return str(error)
     entries = state.size if await ground.store.entries(state.origin, state.size - 1, 1) else "fewer"
     if (signed.size, entries) == (state.size, state.size):
         return None

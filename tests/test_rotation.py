@@ -12,16 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
 
 from gsb import jwk
+from gsb.cli.main import app
 from gsb.client import Client, Result
+from gsb.evidence.checkpoint import Signer, Verifier
+from gsb.evidence.verify import verify_receipt
 from gsb.keys import BusKeys, Life
 from gsb.reload import hasty
+from tests.support.auditor import contents_of
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ
 from tests.support.deployment import Deployment, standard
+from tests.support.logs import by_go
 from tests.support.node import Reachable, RunningNode, running_node
 from tests.support.reloading import Ear, Lines
+from tests.support.witness import witness_process
 
 CALLERS = 4
 ROUND = 25
@@ -100,6 +109,9 @@ class Node:
         self.node.process.send_signal(signal.SIGHUP)
         await self._ear.hear(RELOADED, self._times)
 
+    async def hear(self, part: str) -> None:
+        await self._ear.hear(part, 1)
+
     async def published(self) -> list[str]:
         async with aiohttp.ClientSession() as session, session.get(f"{self.node.url}/.well-known/jwks.json") as answer:
             return [key["kid"] for key in (await answer.json(content_type=None))["keys"]]
@@ -174,7 +186,7 @@ async def test_a_bus_key_that_nobody_knows_yet_does_not_sign(node: Node) -> None
     keys.append({"file": private})
     deployment.write()
     node.node.process.send_signal(signal.SIGHUP)
-    await node._ear.hear("callers have not heard of", 1)
+    await node.hear("callers have not heard of")
     async with node.node.client() as client:
         assert (await client.call(READ, PERSON_BODY, purpose="payroll")).requests == 1
     keys[0] = old | {"state": "revoked"}
@@ -196,3 +208,88 @@ def test_which_changes_of_the_key_that_signs_are_hasty() -> None:
         assert bool(list(hasty(before, BusKeys(keys), 1_000.0))) == is_hasty
     both = BusKeys([(old, Life("active")), (new, Life("announced"))])
     assert not list(hasty(both, BusKeys([(new, Life("active"))]), 1_000.0))
+
+
+# --- the log's key
+
+
+@asynccontextmanager
+async def witnessed(tmp_path: Path, deployment: Deployment, *keys: Ed25519PrivateKey) -> AsyncIterator[str]:
+    """A witness that knows these keys of the log; answers its own."""
+    origin = f"{deployment.bus_url.partition('://')[2]}/log"
+    known = ", ".join(f'"{Signer(f"{origin}/2020", key).vkey}"' for key in keys)
+    text = f'[[logs]]\norigin = "{origin}"\nyearly = true\nkeys = [{known}]\n'
+    async with witness_process(tmp_path / "witness", text) as (there, _):
+        vkey = there.settings.cosigner.vkey
+        deployment.gsb["log"] |= {"witnesses": [{"url": there.url, "key": vkey}], "cosignatures": 1, "every": 0.2}
+        yield vkey
+
+
+async def receipt(node: RunningNode, result: Result) -> bytes:
+    async with node.client() as client:
+        return await client.receipt(result.exchange or "", timeout=WITHIN)
+
+
+async def second_log_begun(deployment: Deployment) -> None:
+    async with asyncio.timeout(WITHIN):
+        while True:
+            if len(list(deployment.log_folder.glob("*/checkpoint"))) == 2:
+                return
+            await asyncio.sleep(0.05)
+
+
+def log_command(*words: object) -> list[str]:
+    ran = CliRunner().invoke(app, ["log", *map(str, words)], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    return ran.stdout.splitlines()
+
+
+async def test_the_log_changes_its_key_and_every_receipt_and_both_logs_verify(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    (deployment.folder / "keys/log-2.jwk.json").write_bytes(jwk.generate("Ed25519"))
+    old, new = (
+        jwk.read_ed25519((deployment.folder / f"keys/{name}.jwk.json").read_bytes())[1] for name in ("log", "log-2")
+    )
+    async with witnessed(tmp_path, deployment, old, new) as witness, running_node(tmp_path, deployment) as running:
+        node = Node(running)
+        load = Load(lambda key: fetching(running, key), deployment.key("payroll"))
+        async with load.on():
+            before = [(result, await receipt(running, result)) for result in load.results[:4]]
+            deployment.gsb["log"] |= {"key": "keys/log-2.jwk.json", "former": ["keys/log.jwk.json"]}
+            await node.reload()
+            await second_log_begun(deployment)
+            await load.go_on()
+            after = [(result, await receipt(running, result)) for result in load.results[-4:]]
+            again = [(result, await receipt(running, result)) for result, _ in before]
+        keys = [Verifier.of(line) for line in log_command("key", deployment.folder)]
+        del deployment.gsb["log"]["former"]
+        await node.reload()
+        await running.stop()
+        await running.start()
+        last = [(result, await receipt(running, result)) for result in (load.results[0], load.results[-1])]
+    first_log, second_log = folders = sorted(each for each in deployment.log_folder.iterdir() if each.is_dir())
+    assert [key.name.rpartition("/")[2] for key in keys] == [folder.name for folder in folders]
+    assert [key.public for key in keys] == [key.public_key().public_bytes_raw() for key in (old, new)]
+    for verifier, receipts in ((keys[0], before + again + last[:1]), (keys[1], after + last[1:])):
+        for result, text in receipts:
+            assert orjson.loads(verify_receipt(text, verifier).entry)["exchange"] == result.exchange
+    for folder, verifier in zip(folders, keys, strict=True):
+        log_command("verify", folder, "--key", verifier.vkey, "--witness", witness, "--cosignatures", 1)
+        assert by_go(folder, verifier.vkey).verified
+    ended = orjson.loads(contents_of(first_log, keys[0])[-1])
+    begun = orjson.loads(contents_of(second_log, keys[1])[0])
+    assert (ended["next"], ended["next_key"]) == (keys[1].name, keys[1].vkey)
+    assert begun["previous_key"] == keys[0].vkey
+    assert begun["previous"].startswith(f"{keys[0].name} ")
+
+
+async def test_a_log_is_not_left_without_the_key_that_ends_it(node: Node) -> None:
+    deployment = node.node.deployment
+    (deployment.folder / "keys/log-2.jwk.json").write_bytes(jwk.generate("Ed25519"))
+    deployment.gsb["log"]["key"] = "keys/log-2.jwk.json"
+    deployment.write()
+    node.node.process.send_signal(signal.SIGHUP)
+    await node.hear("log.former: the key before is needed")
+    async with node.node.client() as client:
+        assert (await client.call(READ, PERSON_BODY, purpose="payroll")).requests == 1
+    assert len([each for each in deployment.log_folder.iterdir() if each.is_dir()]) == 1

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gsb.ask import seen_of
 from gsb.bus import node_name
@@ -18,11 +18,11 @@ from gsb.catalogue import Catalogue
 from gsb.cli.shared import catalogue_of, fail
 from gsb.duty import LEASE, RENEW, Duty
 from gsb.errors import StoreUnavailable
-from gsb.evidence.checkpoint import Checkpoint, NoteWrong, Signer, open_checkpoint
+from gsb.evidence.checkpoint import Checkpoint, NoteWrong, Signer
 from gsb.evidence.log import Folder
 from gsb.foundation import shares_of, store_of
 from gsb.metrics import Metrics
-from gsb.resume import Ground, begin_anew, is_behind, open_log
+from gsb.resume import Ground, begin_anew, free, is_behind, open_log, signer_of
 from gsb.store.contract import Store, StoreUnfit
 from gsb.store.logs import LogMoved
 
@@ -35,28 +35,28 @@ Deployment = Annotated[Path, typer.Argument(metavar="DIR", help="The deployment'
 def key(folder: Deployment) -> None:
     """Print the verifier keys of the logs in DIR, oldest first: a line each, to be handed to whoever verifies.
 
-    A log that is not begun yet is told by the name that it would get now. Runs beside the node.
+    Where log.key has signed none yet, the last line is that of the log that it will begin. Runs beside the node.
     """
     catalogue = catalogue_of(folder)
+    logs, present = Folder(catalogue.gsb.log.path), catalogue.log_key
     try:
-        keys = list(_keys(catalogue))
+        signers = list(_signers(logs, catalogue.log_keys))
+        if not any(signer.key is present for signer in signers):
+            signers.append(Signer(free(logs, catalogue.gsb.log_origin, time.time()), present))
     except OSError as error:
         raise fail(f"cannot read {error.filename}: {error.strerror}") from error
-    for each in keys or [Signer(f"{catalogue.gsb.log_origin}/{datetime.now(UTC).year}", catalogue.log_key).vkey]:
-        typer.echo(each)
+    for signer in signers:
+        typer.echo(signer.vkey)
 
 
-def _keys(catalogue: Catalogue) -> Iterator[str]:
-    """Of each log that the configured key has signed; those of an earlier key only its own holder can tell."""
-    for note in Folder(catalogue.gsb.log.path).published().values():
+def _signers(logs: Folder, keys: Sequence[Ed25519PrivateKey]) -> Iterator[Signer]:
+    """Of each log that a configured key has signed; those of another key only its own holder can tell."""
+    for note in logs.published().values():
         origin = note.partition(b"\n")[0].decode(errors="replace")
         try:
-            signer = Signer(origin, catalogue.log_key)
-            open_checkpoint(note, signer.verifier)
+            yield signer_of(keys, origin, note)
         except NoteWrong as error:
             typer.echo(f"{origin} is passed over: {error}", err=True)
-        else:
-            yield signer.vkey
 
 
 @log.command()
@@ -116,6 +116,9 @@ async def _begin(catalogue: Catalogue, reason: str) -> str:
 
 async def witnessed(catalogue: Catalogue, ground: Ground) -> Sequence[Checkpoint]:
     """What the witnesses show of the open log: it may be all that is left of what was published."""
-    if (origin := await open_log(ground)) is None:
+    if (last := await open_log(ground)) is None:
         return ()
-    return await seen_of(ground.signer(origin).verifier, catalogue.gsb.log.witnesses)
+    with suppress(StoreUnfit):  # nobody has the key any more: then what witnesses show cannot be judged
+        signer = ground.signer(last.origin, last.checkpoint)
+        return await seen_of(signer.verifier, catalogue.gsb.log.witnesses)
+    return ()
