@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -40,19 +41,16 @@ class Image:
     root: Path
     said: dict[str, Any]
 
-    @property
-    def environment(self) -> list[str]:
-        return list(self.said["Env"])
-
     def bill(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.root / "usr/share/sbom/gsb.cdx.json").read_bytes())
         return found
 
-    def command(self, deployment: Path, data: Path, *program: str) -> list[str]:
-        """Of a process of this machine that becomes ``program`` in the image."""
+    def command(self, deployment: Path, data: Path, *program: str, **variables: str) -> list[str]:
+        """Of a process of this machine that becomes ``program`` in the image, with more variables than the image's."""
         chamber = str(Path(__file__).with_name("chamber.sh"))
         apart = ["/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", chamber]
-        return ["/usr/bin/env", "-i", *self.environment, *apart, str(self.root), str(deployment), str(data), *program]
+        environment = [*self.said["Env"], *(f"{name}={value}" for name, value in variables.items())]
+        return ["/usr/bin/env", "-i", *environment, *apart, str(self.root), str(deployment), str(data), *program]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +61,21 @@ class Chamber:
     deployment: Path
     data: Path
 
-    def command(self, *program: str) -> list[str]:
-        return self.image.command(self.deployment, self.data, *program)
+    def command(self, *program: str, **variables: str) -> list[str]:
+        return self.image.command(self.deployment, self.data, *program, **variables)
 
-    def run(self, *program: str, code: int = 0) -> str:
-        """What the program says on both ways. It must end with ``code``."""
-        pipe = subprocess.PIPE
-        done = subprocess.run(self.command(*program), stdout=pipe, stderr=subprocess.STDOUT, timeout=120, check=False)
+    def run(self, *program: str, **variables: str) -> str:
+        """What the program says on both ways. It must end with 0."""
+        command = self.command(*program, **variables)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120, check=False)
         said = done.stdout.decode()
-        assert done.returncode == code, said
+        assert done.returncode == 0, said
         return said
+
+    def lay(self, source: Path, name: str) -> str:
+        """A copy of a file on the volume, which the image's user may read; by its path in the image."""
+        shutil.copyfile(source, self.data / name)
+        return f"/var/lib/gsb/{name}"
 
     def python(self, program: str, *words: str) -> str:
         return self.run("python", "-c", program, *words)
