@@ -123,15 +123,10 @@ class Catalogue:
     agreements: Mapping[str, config.Agreement]
     keys: Registry
     bus_keys: BusKeys
-<<<<<<< gsb/catalogue.py
-    log_keys: tuple[Ed25519PrivateKey, ...]
-    """With which checkpoints are signed: the present one, and those that signed logs before."""
-=======
     kids: frozenset[str]
     """The ids of all keys that the files name, whosever they are."""
-    log_key: Ed25519PrivateKey
-    """With which checkpoints are signed."""
->>>>>>> /tmp/idd/mf/mine
+    log_keys: tuple[Ed25519PrivateKey, ...]
+    """With which checkpoints are signed: the present one, and those that signed logs before."""
     policy: Policy
     digest: str
     """SHA-256, in hex, over every file that took part, but for private keys and secrets."""
@@ -161,12 +156,8 @@ def build(folder: Path) -> Catalogue:
         agreements=MappingProxyType(dict(tables.agreements)),
         keys=Registry(material.keys),
         bus_keys=BusKeys(material.bus),
-<<<<<<< gsb/catalogue.py
-        log_keys=material.log,
-=======
         kids=material.kids,
-        log_key=material.log,
->>>>>>> /tmp/idd/mf/mine
+        log_keys=material.log,
         policy=Policy(_grants(tables)),
         digest=_digest({**tables.contents, **material.contents}),
     )

@@ -61,17 +61,13 @@ def read_material(tables: Tables) -> tuple[Material, list[Finding]]:
         if system.calls is not None:
             reader.read_caller(name, system.calls.key)
     material = Material(
-<<<<<<< gsb/material.py
-        tuple(reader.bus), tuple(reader.keys), reader.schemas, tuple(reader.log), reader.callers, reader.contents
-=======
         tuple(reader.bus),
         tuple(reader.keys),
         reader.schemas,
-        reader.log,
+        tuple(reader.log),
         reader.callers,
         reader.contents,
         frozenset(reader.owners),
->>>>>>> /tmp/idd/mf/mine
     )
     return material, reader.findings
 

@@ -88,13 +88,10 @@ async def _published(agency: str, table: KeySetTable) -> Found:
 def secrets(catalogue: Catalogue, named: Iterable[Path]) -> Iterator[Found]:
     """Whether others on this machine can read what only the node should; ``named`` are the adapters' secret files."""
     table = catalogue.gsb
-<<<<<<< gsb/doctor/keys.py
-    own = [table.store.key, table.log.key, *table.log.former, *(key.file for key in table.bus.keys)]
-=======
-    own = [table.store.key, table.log.key, *(key.file for key in table.bus.keys if key.label is None)]
+    own = [table.store.key, table.log.key, *table.log.former]
+    own += [key.file for key in table.bus.keys if key.label is None]
     if table.bus.hsm is not None:
         own.append(table.bus.hsm.pin)
->>>>>>> /tmp/idd/mf/mine
     if isinstance(table.store, PostgresTable):
         own.append(table.store.dsn)
     if isinstance(table.listen.tls, Tls):
