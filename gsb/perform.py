@@ -31,6 +31,8 @@ log = logging.getLogger("gsb.exchange")
 LEASE_MARGIN = 20.0
 """Seconds by which a lease outlives its adapter's time-out, so that the outcome is written before it runs out."""
 UNKNOWN_SYSTEM_LEASE = 30.0
+BEGIN_RETRIES = (0.1, 0.4, 1.5, 3.0, 5.0, None)
+"""Pauses, in seconds, between tries to begin."""
 FINISH_RETRIES = (0.1, 0.4, 1.5, 3.0, *[5.0] * 719, None)
 """Pauses, in seconds, between tries to write what is known already: an hour, in which a full disk is noticed."""
 
@@ -40,12 +42,7 @@ async def perform(bus: Bus, exchange: str, system: str, agency: str, said: str |
     for too long; then the lease decides. ``said``: the traceparent of the message that asked for it."""
     info = bus.catalogue.systems.get(system)
     lease = (info.timeout if info else UNKNOWN_SYSTEM_LEASE) + LEASE_MARGIN
-    try:
-        async with bus.gate.turn(agency):
-            await bus.revocations.look()
-            begun = await bus.store.begin(exchange, lease)  # 1 begin
-    except StoreUnavailable:
-        begun = None  # it stays due
+    begun = await begin(bus, exchange, agency, lease)  # 1 begin
     if begun is None:
         return
     performing = bus.metrics.service(begun.exchange.service).performing
@@ -59,6 +56,20 @@ async def perform(bus: Bus, exchange: str, system: str, agency: str, said: str |
                 await bus.broker.wake(exchange)  # 6 wake
     finally:
         performing.dec()
+
+
+async def begin(bus: Bus, exchange: str, agency: str, lease: float) -> Begun | None:
+    """None when there is nothing to begin. While the store is away it is tried again for a while: left to the sweeper,
+    what met one trouble of the store after the other would wait for minutes."""
+    for pause in BEGIN_RETRIES:
+        try:
+            async with bus.gate.turn(agency):
+                await bus.revocations.look()
+                return await bus.store.begin(exchange, lease)
+        except StoreUnavailable:
+            if pause is not None:
+                await asyncio.sleep(pause)
+    return None  # it stays due
 
 
 def said_of(begun: Begun, verdict: Verdict | None) -> Mapping[str, TraceFact]:

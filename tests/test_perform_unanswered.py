@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from gsb import perform
 from gsb.errors import StoreUnavailable
 from gsb.sdk import Unavailable
+from gsb.store.contract import Begun
 from tests.support.bus import NOTE, ONCE, Hands, answering, bus_of, entries, puppet, puppet_deployment, raising
 
 
@@ -48,3 +50,22 @@ async def test_what_was_committed_without_an_answer_is_told_once_and_wakes_who_w
     await hands.perform(exchange)
     assert [each["kind"] for each in entries(hands)] == ["accepted", kind]
     assert woken == [exchange]
+
+
+async def test_a_trouble_of_the_store_does_not_leave_what_was_to_begin_to_the_sweeper(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = await hands.accept(ONCE, NOTE)
+    begin = hands.bus.store.begin
+    troubled = iter([True, True])
+
+    async def away_at_first(*args: Any) -> Begun | None:
+        if next(troubled, False):
+            raise StoreUnavailable
+        return await begin(*args)
+
+    monkeypatch.setattr(hands.bus.store, "begin", away_at_first)
+    monkeypatch.setattr(perform, "BEGIN_RETRIES", (0.0, 0.0, None))
+    puppet().acts = answering(NOTE)
+    await hands.perform(exchange)
+    assert [each["kind"] for each in entries(hands)] == ["accepted", "outcome"]
