@@ -54,9 +54,12 @@ ROWS = """
         bench.evidence.made bench.evidence.pace bench.evidence.verifying bench.evidence.receipts bench.evidence.measure
     doctor.found doctor.machine doctor.keys doctor.network doctor.standing doctor.node doctor.systems
         doctor.examine doctor.bundle doctor
+    backup backup.envelope backup.sealed backup.archive backup.files backup.logs backup.sqlite backup.postgres
+        backup.make backup.lay
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
-        cli.evidence.witness cli.cluster.migrate cli.cluster.restore cli.cluster.topics
+        cli.evidence.witness cli.operate.progress cli.cluster.migrate cli.cluster.lay cli.cluster.restore
+        cli.cluster.topics cli.operate.backup
         cli.operate.doctor cli.operate.hsm cli.operate.key
         cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main bench.cluster.steps
     manual.markdown manual.profile manual.deployment manual.commands manual.adapters manual.pages manual.__main__

@@ -20,6 +20,7 @@ from gsb.cli.evidence.receipt import receipt
 from gsb.cli.evidence.witness import witness
 from gsb.cli.exchanges import dead_letters, exchanges
 from gsb.cli.keygen import keygen
+from gsb.cli.operate.backup import backup, backup_key, verify_backup
 from gsb.cli.operate.doctor import doctor
 from gsb.cli.operate.hsm import hsm
 from gsb.cli.operate.key import key
@@ -47,6 +48,9 @@ app.add_typer(log, name="log")
 app.add_typer(receipt, name="receipt")
 app.add_typer(witness, name="witness")
 app.command()(migrate)
+app.command()(backup)
+app.command()(verify_backup)
+app.command()(backup_key)
 app.command()(restore)
 app.add_typer(topics, name="topics")
 app.add_typer(adapter, name="adapter")

@@ -36,6 +36,7 @@ if [ "$only" = all ]; then
     command -v promtool >/dev/null || missing+=(prometheus)
     { command -v softhsm2-util && [ -e /usr/lib/softhsm/libsofthsm2.so ]; } >/dev/null || missing+=(softhsm2)
     command -v systemd-analyze >/dev/null || missing+=(systemd)
+    command -v age >/dev/null || missing+=(age)
 fi
 
 if [ ${#missing[@]} -eq 0 ]; then

@@ -1,6 +1,7 @@
 """``gsb restore``: goes on from a backup, or from a standby that may lack what was acknowledged.
 
-It decides nothing: ``gsb.restore`` does the work, on a deployment of which no node runs.
+It decides nothing: ``gsb.restore`` does the work, on a deployment of which no node runs. With ``--from`` the deployment
+is laid first (``gsb.backup.lay``), under names that nobody reads until that work is done.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Annotated
 import typer
 
 from gsb.backends import PostgresTable
+from gsb.backup import INSTALLED, MISSING
 from gsb.catalogue import Catalogue
 from gsb.cli.evidence.log import alone_with, witnessed
 from gsb.cli.shared import catalogue_of, fail, shown
@@ -27,9 +29,21 @@ from gsb.resume import Ground
 from gsb.store.contract import StoreUnfit
 from gsb.store.logs import LogMoved
 
+if INSTALLED:
+    from gsb.cli.cluster.lay import Asked, Settle, lay
 if POSTGRES:
     from gsb.store.postgres.layout.migrations import at_work
     from gsb.store.postgres.sessions import OF_THE_DATABASE, Sessions
+
+File = Annotated[
+    Path | None, typer.Option("--from", metavar="FILE", help="Lay this backup into DIR first, which must be empty.")
+]
+Identity = Annotated[Path | None, typer.Option("--identity", metavar="FILE", help="What opens it.")]
+Keys = Annotated[
+    Path | None,
+    typer.Option("--bus-keys", envvar="GSB_BUS_KEYS", metavar="KEYS", help="The bus's public keys, a JWK or JWK set."),
+]
+Dsn = Annotated[Path | None, typer.Option("--dsn", metavar="FILE", help="Another store.dsn than that in the backup.")]
 
 
 def restore(
@@ -38,15 +52,29 @@ def restore(
     admit: Annotated[
         bool, typer.Option("--admit-writes", help="Only let writes in again; on PostgreSQL nodes may run.")
     ] = False,
+    file: File = None,
+    identity: Identity = None,
+    keys: Keys = None,
+    dsn: Dsn = None,
 ) -> None:
     """Go on from a store that may be older than what was acknowledged: a backup, or a standby that was not synchronous.
 
     No node may run. Every write that is not finished in the store becomes unknown, and is never run again; exchanges
     that only the log's files name are printed, a line each; a new log begins, which names the old one. Reads go on with
     the next start, writes are answered 503 writes_withheld, until the same command says --admit-writes.
+
+    With --from a backup is verified and laid where nothing is, and gone on with in the same way; until all is done
+    nothing can start from DIR. A log that is at its place already is kept, and must go on from the backup's.
     """
     if not 4 <= len(reason.strip()) <= 500:
         raise fail("say why, in 4 to 500 characters: --reason")
+    if file is not None:
+        if admit or identity is None or keys is None:
+            raise fail("--from needs --identity and --bus-keys, and goes without --admit-writes")
+        if not INSTALLED:
+            raise fail(MISSING)
+        lay(folder, Asked(file, identity, keys, dsn), lambda laid, settle: _restore(laid, reason.strip(), settle))
+        return
     catalogue = catalogue_of(folder)
     try:
         asyncio.run(_admit(catalogue, reason.strip()) if admit else _restore(catalogue, reason.strip()))
@@ -65,9 +93,11 @@ async def _admit(catalogue: Catalogue, reason: str) -> None:
     typer.echo("writes are admitted")
 
 
-async def _restore(catalogue: Catalogue, reason: str) -> None:
+async def _restore(catalogue: Catalogue, reason: str, settle: Settle | None = None) -> None:
     await _nobody_at_work(catalogue)
     async with alone_with(catalogue) as store:
+        if settle is not None:
+            await settle(store)
         ground = Ground.of(catalogue, store)
         found = await lost(ground, store)
         _tell(found)

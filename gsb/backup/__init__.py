@@ -1,0 +1,7 @@
+"""Backups: one file that holds a whole deployment, sealed for who may restore it, and signed by the bus."""
+
+from importlib.util import find_spec
+
+INSTALLED = find_spec("pyrage") is not None
+"""Whether the extra ``backup`` is installed, without which nothing else in here can be imported."""
+MISSING = "needs the extra: pip install 'gsb[backup]'"
