@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
@@ -50,6 +51,8 @@ LAST_LOOK = 5.0
 """Seconds for the recorder's last look: a disk that hangs must not keep the node from stopping."""
 SHUTDOWN = 1.0
 """Seconds for connections to end: handlers have had their time to drain before."""
+BACKLOG = 1024
+"""Connections that wait for the node to take them."""
 NO_DESCRIPTORS = (
     "no file can be opened ({}): new connections are closed without an answer, and systems cannot be reached; allow "
     "the process more open files (ulimit -n, LimitNOFILE=) or lower limits.connections; service resumes by itself"
@@ -61,6 +64,8 @@ class Ports(NamedTuple):
 
     api: int | None = None
     operations: int | None = None
+    held: socket.socket | None = None
+    """Where the API's callers are already: another process listens there, and goes on to when this node has ended."""
 
 
 AS_CONFIGURED = Ports()
@@ -259,16 +264,24 @@ class Node:
         if Role.GATEWAY in self.bus.roles:
             context = tls_context(self.bus.catalogue.folder, listen.tls) if isinstance(listen.tls, Tls) else None
             port = listen.port if self._ports.api is None else self._ports.api
-            self._listening["port"] = await _serve(stack, self._doors, listen.host, port, context)
+            self._listening["port"] = await _serve(stack, self._doors, listen.host, port, context, self._ports.held)
 
 
 async def _serve(
-    stack: AsyncExitStack, runner: web.ServerRunner, host: str, port: int, context: ssl.SSLContext | None
+    stack: AsyncExitStack,
+    runner: web.ServerRunner,
+    host: str,
+    port: int,
+    context: ssl.SSLContext | None,
+    held: socket.socket | None = None,
 ) -> int:
     """The port, also where any free one was asked for."""
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+    if held is None:
+        await web.TCPSite(runner, host, port, ssl_context=context, backlog=BACKLOG).start()
+    else:
+        await web.SockSite(runner, held, ssl_context=context, backlog=BACKLOG).start()
     return int(runner.addresses[0][1])
 
 

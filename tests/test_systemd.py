@@ -9,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gsb.config import Limits
+from gsb.config import Limits, Listen
 from gsb.node import LAST_LOOK
 from tests.support.needs import needs
 
 UNIT = Path(__file__).parents[1] / "config" / "systemd" / "gsb.service"
+SOCKET = UNIT.with_name("gsb.socket")
 EXPOSED = 2.0
 """Of systemd's own measure, from 0 to 10, what the node may be exposed at most; above it begins what is medium."""
 
@@ -36,7 +37,8 @@ def test_systemd_takes_it(tmp_path: Path) -> None:
     installed = tmp_path / "gsb.service"
     gsb = str(Path(sys.executable).with_name("gsb"))
     installed.write_text(UNIT.read_text("utf-8").replace("/opt/gsb/bin/gsb", gsb))
-    assert analyze("verify", str(installed)) == ""
+    shutil.copy(SOCKET, tmp_path)
+    assert analyze("verify", str(installed), str(tmp_path / SOCKET.name)) == ""
 
 
 def test_the_node_is_confined() -> None:
@@ -50,6 +52,11 @@ def test_a_stop_has_the_time_to_drain_and_a_reload_is_a_sighup() -> None:
     assert float(service()["TimeoutStopSec"]) > Limits().drain + LAST_LOOK
     assert service()["ExecReload"] == "/bin/kill -HUP $MAINPID"
     assert int(service()["LimitNOFILE"]) > Limits().connections
+
+
+def test_callers_wait_where_the_node_would_listen() -> None:
+    listen = Listen()
+    assert f"ListenStream={listen.host}:{listen.port}\n" in SOCKET.read_text("utf-8")
 
 
 def test_a_deployment_that_is_not_right_is_not_tried_again() -> None:

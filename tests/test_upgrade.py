@@ -13,19 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from config.systems.running import running
-from gsb.store.seal import read_key
-from gsb.store.sqlite import SqliteStore
-from tests.cluster.battle import ENDS_WITHIN
-from tests.cluster.members import only_folder
-from tests.histories import checker
-from tests.histories.deployment import ledger
-from tests.histories.desk import Operator
-from tests.histories.load import Load, briefly
-from tests.support.deployment import Deployment
-from tests.support.ledger import Ledger
-from tests.support.node import Reachable, running_node
-from tests.upgrade.roll import NOTHING, WIDTH, rolling
+from tests.support.node import RunningNode
+from tests.upgrade.alone import alone
+from tests.upgrade.roll import NOTHING, rolling
 from tests.upgrade.version import PREVIOUS, PREVIOUS_DRAINS, previous
 
 pytestmark = pytest.mark.slow
@@ -57,38 +47,7 @@ async def test_nodes_of_two_versions_replace_each_other_and_no_call_fails(tmp_pa
 async def test_one_machine_goes_to_the_next_version_and_back(tmp_path: Path) -> None:
     """Its callers wait and repeat while it is replaced; nothing is lost, and nothing acts twice."""
     older = await before(tmp_path)
-    effects = tmp_path / "effects.jsonl"
-    async with running(Ledger(effects), tmp_path / "core") as core:
-        deployment = ledger(tmp_path, core.url)
-        deployment.write()
-        at = Reachable(deployment)
-        async with at.client(pause=briefly) as client, at.operator() as desk:
-            load, operator = Load(client, 1, WIDTH), Operator(desk, effects)
-            operator.start()
-            for version in (older, NOTHING) * ROUNDS:
-                async with running_node(tmp_path, deployment, environment=version):
-                    load.new_life()
-                    await load.full()
-            async with running_node(tmp_path, deployment, environment=older), asyncio.timeout(ENDS_WITHIN):
-                load.stop()
-                await load.settled()
-                findings = await checker.acknowledged(client, load.ops)
-                await operator.stop()
-    assert findings + await stood(deployment, effects, load) == []
-
-
-async def stood(deployment: Deployment, effects: Path, load: Load) -> list[checker.Finding]:
-    """What is wrong with what a node has left behind, held to what the agency was told."""
-    lines = checker.read_effects(effects)
-    findings = checker.effects_of(lines) + checker.outcomes_of(load.ops, lines) + checker.pursuits_of(load.ops)
-    folder = only_folder(deployment.log_folder)
-    published, wrong = checker.published(folder, deployment.log_verifier(folder.name), ())
-    store = SqliteStore(deployment.folder / "store" / "store.db", read_key(deployment.folder / "store.key"))
-    await store.open()
-    try:
-        everything = await checker.everything(store)
-        entered = await checker.entered(store, everything)
-    finally:
-        await store.close()
-    findings += checker.kept(everything, load.ops) + checker.standing(everything, load.ops)
-    return findings + checker.recorded(entered, published) + wrong
+    async with alone(tmp_path) as it:
+        for version in (older, NOTHING) * ROUNDS:
+            await it.live(RunningNode(it.deployment, environment=version))
+        assert await it.conclude(RunningNode(it.deployment, environment=older)) == []

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +25,8 @@ from gsb.roles import Role, Roles, RolesUnfit
 from gsb.store.contract import StoreUnfit
 from gsb.telemetry import log_to_stderr
 
+FIRST_HELD = 3
+"""SD_LISTEN_FDS_START: the descriptor of the first socket that systemd hands over."""
 COLLECT_AFTER = 10_000
 """Objects that are more than at the last look before the collector looks again; the default is 700."""
 
@@ -51,13 +55,15 @@ def serve(
     """Run the bus from DIR. Logs JSON lines to standard error; SIGTERM drains and exits 0; SIGHUP reloads.
 
     Over PostgreSQL and Kafka any number of nodes run from one deployment, each with its own roles: a gateway admits and
-    sweeps, a worker performs, and of the recorders one keeps the evidence log while the others stand by.
+    sweeps, a worker performs, and of the recorders one keeps the evidence log while the others stand by. If systemd
+    hands over a socket, the API's callers are taken from it.
     """
     log_to_stderr(logging.DEBUG if verbose else logging.INFO)
     take_descriptors()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            as_asked = runner.run(_serve(folder, Roles.of(role or (), system or ()), Ports(port, operations_port)))
+            ports = Ports(port, operations_port, held())
+            as_asked = runner.run(_serve(folder, Roles.of(role or (), system or ()), ports))
     except ConfigInvalid as error:
         for finding in error.findings:
             typer.echo(str(finding), err=True)
@@ -65,6 +71,17 @@ def serve(
     except (BrokerUnfit, OSError, RolesUnfit, StoreUnavailable, StoreUnfit, ValueError) as error:
         raise fail(f"cannot start: {error}") from error
     raise typer.Exit(0 if as_asked else 1)
+
+
+def held() -> socket.socket | None:
+    """The socket on which systemd listens for this process (sd_listen_fds(3)): callers wait in it from the end of one
+    node to the start of the next. None where there is none. Raises ValueError for several, and OSError."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    if (count := os.environ.get("LISTEN_FDS")) != "1":
+        raise ValueError(f"systemd hands over {count} sockets; the bus takes one, for the API")
+    os.set_inheritable(FIRST_HELD, False)
+    return socket.socket(fileno=FIRST_HELD)
 
 
 def take_descriptors() -> None:

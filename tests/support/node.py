@@ -81,10 +81,11 @@ class RunningNode(Reachable):
         command: Sequence[str | Path] | None = None,
         environment: Mapping[str, str] | None = None,
         ready: bool = True,
+        held: Sequence[int] = (),
     ) -> None:
-        """``ready``: it counts as started when it is ready, and not before."""
+        """``ready``: it counts as started when it is ready, and not before. ``held``: descriptors that it is given too."""
         super().__init__(deployment)
-        self._wanted_ready = ready
+        self._wanted_ready, self._held = ready, held
         self.log: deque[str] = deque(maxlen=1_000)
         self._command = [str(part) for part in command or (GSB, "serve", deployment.folder)]
         self._environment = dict(environment or {})
@@ -109,6 +110,7 @@ class RunningNode(Reachable):
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            pass_fds=self._held,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **self._environment},
         )
         self._reading = asyncio.create_task(self._read(started))

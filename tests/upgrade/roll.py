@@ -15,57 +15,18 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import aiohttp
-
-from gsb.client import AGAIN, Client, ClientError, Result
-from gsb.send import Ask
 from tests.cluster.battle import ENDS_WITHIN, FLOWS, Battle, battle
 from tests.cluster.members import Member, Names
 from tests.histories.desk import Operator
-from tests.histories.load import Load, briefly
-from tests.support.node import Reachable
+from tests.histories.load import Load
 from tests.upgrade.balancer import Balancer, balancer
+from tests.upgrade.strict import WIDTH, Sent, Strict, session, strict
 from tests.upgrade.version import PREVIOUS_DRAINS
 
 NOTHING: Mapping[str, str] = {}
-WIDTH = 12
-"""Calls in flight."""
 FLOWS_WITHIN = 90.0
 """Seconds within which work must flow after nodes were replaced, on a machine that is busy with other things."""
-
-
-class Strict(Client):
-    """The ordinary client, which writes down in ``faults`` whatever it would hide by repeating a call."""
-
-    def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, **named)
-        self.calls = 0
-        self.faults: list[str] = []
-
-    async def _send(self, ask: Ask, timeout: float) -> Result:
-        self.calls += 1
-        try:
-            result = await super()._send(ask, timeout)
-        except ClientError as error:
-            self.faults.append(f"{ask.method} {ask.target_uri}: {error!r}")
-            raise
-        if not result.signed or (result.status in AGAIN and not result.final):
-            self.faults.append(f"{ask.method} {ask.target_uri}: {result.status} {result.body}")
-        return result
-
-
-class Sent:
-    """How often a session wrote a request: its library repeats some by itself and tells nobody."""
-
-    def __init__(self) -> None:
-        self.times = 0
-        self.trace = aiohttp.TraceConfig()
-        self.trace.on_request_headers_sent.append(self._sent)
-
-    async def _sent(self, *_: object) -> None:
-        self.times += 1
 
 
 class Roll:
@@ -152,31 +113,9 @@ async def rolling(
         gateways = {member.name: member.deployment for member in it.of("gateway")}
         before = stack.enter_context(balancer(gateways))
         sent = Sent()
-        session = aiohttp.ClientSession(
-            cookie_jar=aiohttp.DummyCookieJar(),
-            connector=aiohttp.TCPConnector(
-                limit=0, resolver=Names([before], 1), use_dns_cache=False, force_close=not kept
-            ),
-            trace_configs=[sent.trace],
-        )
-        await stack.enter_async_context(session)
-        clients = [_strict(it, owner, session) for owner in ("payroll", "olive")]
+        there = await stack.enter_async_context(session(sent, Names([before], 1), kept=kept))
+        clients = [strict(it.deployment, owner, there) for owner in ("payroll", "olive")]
         it.load = Load(clients[0], 1, WIDTH)
         it.operator = Operator(clients[1], it.effects)
         stack.push_async_callback(it.close)
         yield Roll(it, before, clients, sent)
-
-
-def _strict(it: Battle, owner: str, session: aiohttp.ClientSession) -> Strict:
-    where = Reachable(it.deployment)
-    public = it.deployment.bus_key().public
-    return Strict(
-        where.url,
-        bus=where.bus_id,
-        agency=owner,
-        key=it.deployment.key(owner),
-        bus_keys={public.kid: public},
-        operations_url=where.operations_url,
-        session=session,
-        pause=briefly,
-    )
