@@ -19,7 +19,7 @@ from gsb.schema import Schema
 from gsb.sdk import Broken, Refused, Request, Unavailable
 from gsb_adapters.feedback import Feedback
 from tests.support.adapters import opened, request
-from tests.support.real import real
+from tests.support.real import shared
 from tests.support.sockets import Listener, answering, http, listening, read_request
 from tests.support.tracker import SERVICES, adapter, all_filed, as_user, complaint, filed
 
@@ -45,10 +45,7 @@ async def status(feedback: Feedback, number: str) -> Any:
     return body
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
-    async with real("roundup", tmp_path_factory.mktemp("ombudsman")) as system:
-        yield system
+system = shared("roundup")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -18,7 +18,7 @@ from gsb.schema import Schema
 from gsb.sdk import Broken, Refused, Reply, Unavailable
 from gsb_adapters.fmis import Fmis
 from tests.support.adapters import opened, request
-from tests.support.real import real
+from tests.support.real import shared
 from tests.support.tryton import books, number_of, settings
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
@@ -75,10 +75,7 @@ async def ask(fmis: Fmis, service: str, body: Any, **more: Any) -> Any:
     return reply.body
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def tryton(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
-    async with real("tryton", tmp_path_factory.mktemp("fmis")) as system:
-        yield system
+tryton = shared("tryton")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -17,7 +17,7 @@ from gsb.schema import Schema
 from gsb.sdk import Broken, Effect, Refused, Unavailable
 from gsb_adapters.hrmis import Hrmis, Question
 from tests.support.adapters import opened, request
-from tests.support.real import real
+from tests.support.real import real, shared
 from tests.support.tryton import settings
 
 ROOT = Path(__file__).parents[1]
@@ -27,10 +27,7 @@ module_loop = pytest.mark.asyncio(loop_scope="module")
 pytestmark = pytest.mark.slow
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def tryton(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
-    async with real("tryton", tmp_path_factory.mktemp("hrmis")) as system:
-        yield system
+tryton = shared("tryton")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -24,7 +24,7 @@ from gsb.sdk import Broken, Clock, Refused
 from gsb_adapters.oidc import Oidc
 from tests.support.adapters import opened, request
 from tests.support.citizen import access_token, log_in, post, revoke
-from tests.support.real import real
+from tests.support.real import real, shared
 
 TOKEN, VERIFY = "digital-id/token/v1", "digital-id/verify/v1"
 SCHEMAS = Path(__file__).parents[1] / "schemas"
@@ -39,10 +39,7 @@ def settings(system: Copy, **more: Any) -> dict[str, Any]:
     return {**given, "secret": str(system.place.folder / "client-secret.txt"), "levels": levels, **more}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def issuer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
-    async with real("canaille", tmp_path_factory.mktemp("issuer")) as system:
-        yield system
+issuer = shared("canaille")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -16,7 +16,7 @@ from gsb.sdk import Broken, Clock, Refused, Request, Unavailable
 from gsb_adapters.registry import Registry
 from tests.support.adapters import opened, request
 from tests.support.needs import needs
-from tests.support.real import real
+from tests.support.real import shared
 from tests.support.registry import BUSINESSES, SERVICES, adapter, as_registrar, ask, fits, registration, told
 from tests.support.sockets import answering, http
 from tests.support.survival import until
@@ -25,10 +25,7 @@ TOLD_WITHIN = 30.0
 module_loop = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
-    async with real("kinto", tmp_path_factory.mktemp("register")) as system:
-        yield system
+system = shared("kinto")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

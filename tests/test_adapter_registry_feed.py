@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from config.systems.base import unprivileged
 from config.systems.running import Copy
@@ -18,7 +16,7 @@ from gsb.bench.servers import postgres
 from gsb.sdk import Broken, Refused
 from gsb_adapters.registry import Registry
 from tests.support.adapters import request
-from tests.support.real import real
+from tests.support.real import shared
 from tests.support.registry import adapter, as_registrar, ask, new_collection, registration, told
 from tests.support.sockets import http
 
@@ -27,10 +25,7 @@ FEED = 30.0
 module_loop = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
-    async with real("kinto", tmp_path_factory.mktemp("register")) as system:
-        yield system
+system = shared("kinto")
 
 
 async def feed(registry: Registry, since: str | None = None, limit: int = 100) -> Any:

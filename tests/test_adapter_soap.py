@@ -21,7 +21,7 @@ from gsb.schema import Schema
 from gsb.sdk import Broken, Clock, Refused, Unavailable
 from gsb_adapters.soap import Soap
 from tests.support.adapters import opened, request
-from tests.support.real import real
+from tests.support.real import real, shared
 
 ROOT = Path(__file__).parents[1]
 GOVERNMENT = ROOT / "config/government"
@@ -67,10 +67,7 @@ def new(plate: str, **other: Any) -> dict[str, Any]:
     return body
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
-    async with real("soap", tmp_path_factory.mktemp("soap")) as copy:
-        yield copy
+system = shared("soap")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

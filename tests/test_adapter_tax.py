@@ -17,7 +17,7 @@ from gsb.schema import Schema
 from gsb.sdk import Broken, Refused, Unavailable
 from gsb_adapters.tax import Tax
 from tests.support.adapters import opened, request
-from tests.support.real import real
+from tests.support.real import real, shared
 from tests.support.sockets import answering, http
 
 SERVICE = "tax/income-tax/v1"
@@ -40,10 +40,7 @@ def money(amount: str) -> dict[str, str]:
     return {"amount": amount, "currency": "XOF"}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
-    async with real("openfisca", tmp_path_factory.mktemp("engine")) as system:
-        yield system
+engine = shared("openfisca")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -17,7 +17,7 @@ from gsb.sdk import Broken, Refused
 from gsb_adapters.tax import Tax
 from gsb_adapters.tax.assessment import HOUSEHOLD
 from tests.support.adapters import opened, request
-from tests.support.real import real
+from tests.support.real import shared
 from tests.support.sockets import answering, http
 
 MONTH, YEAR = "tax/income-tax/v1", "tax/annual-assessment/v1"
@@ -50,10 +50,7 @@ def asked(*adults: dict[str, Any], **more: Any) -> dict[str, Any]:
     return body
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
-    async with real("openfisca", tmp_path_factory.mktemp("engine")) as system:
-        yield system
+engine = shared("openfisca")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from config.systems.running import Copy
 from config.systems.tryton import CREDENTIAL, DATABASE
 from gsb.sdk import Broken, Clock, Refused, Unavailable
 from gsb_adapters.fmis import Fmis
 from tests.support.adapters import opened, request
-from tests.support.real import real
+from tests.support.real import shared
 from tests.support.sockets import Listener, answering, http, listening, read_request
 from tests.support.tryton import number_of, settings
 
@@ -41,10 +40,7 @@ class Time:
         return Clock(steady=lambda: self.now)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def tryton(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
-    async with real("tryton", tmp_path_factory.mktemp("sessions")) as system:
-        yield system
+tryton = shared("tryton")
 
 
 def attempts(tryton: Copy) -> int:

@@ -5,6 +5,8 @@
         await system.kill()       # and system.stop()
         await system.start()      # at the same place, on the same data
 
+    system = shared("openfisca")  # a fixture: one for all tests of a module, which run in the module's loop
+
 The test is skipped in one line if the system is not installed.
 """
 
@@ -13,6 +15,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
 
 from config.systems.catalogue import named
 from config.systems.running import Copy, running
@@ -27,3 +33,14 @@ async def real(name: str, folder: Path) -> AsyncIterator[Copy]:
     needs(lack is None, lack or "")
     async with running(system, folder) as copy:
         yield copy
+
+
+def shared(name: str) -> Any:
+    """A fixture, known by the name to which a module binds it: a copy of the system for all tests of the module."""
+
+    @pytest_asyncio.fixture(scope="module", loop_scope="module")
+    async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Copy]:
+        async with real(name, tmp_path_factory.mktemp(name)) as copy:
+            yield copy
+
+    return system
