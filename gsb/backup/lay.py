@@ -77,8 +77,9 @@ async def _judge(root: Path, claims: Claims, tell: Tell) -> None:
     if tables.gsb is None or tables.gsb.bus.id != claims.iss:
         raise BackupUnfit(f"its deployment is not that of the bus {claims.iss}, which has signed it")
     places = about["outside"]
-    _, log_key = read_ed25519(files.held(root, places, tables.gsb.log.key).read_bytes())
-    stands = _stands(root / "log", log_key, claims, tell)
+    table = tables.gsb.log
+    keys = [read_ed25519(files.held(root, places, path).read_bytes())[1] for path in (table.key, *table.former)]
+    stands = _stands(root / "log", keys, claims, tell)
     if isinstance(tables.gsb.store, SqliteTable):
         store = SqliteStore(root / "store" / sqlite.NAME, read_key(files.held(root, places, tables.gsb.store.key)))
         await store.open()
@@ -88,9 +89,9 @@ async def _judge(root: Path, claims: Claims, tell: Tell) -> None:
             await store.close()
 
 
-def _stands(folder: Path, key: Ed25519PrivateKey, claims: Claims, tell: Tell) -> list[Stand]:
+def _stands(folder: Path, keys: Sequence[Ed25519PrivateKey], claims: Claims, tell: Tell) -> list[Stand]:
     """Where the logs stand, the open one as it was signed."""
-    stands = stands_in(folder, key, tell)
+    stands = stands_in(folder, keys, tell)
     if claims.log not in [told(stand.checkpoint) for stand in stands]:
         raise BackupUnfit(f"its log is not the one that was signed: {claims.log}")
     return stands
@@ -136,10 +137,10 @@ class Laying:
         if catalogue.gsb.bus.id != claims.iss:
             raise BackupUnfit(f"its deployment is not that of the bus {claims.iss}, which has signed it")
         log = self._staging / ".log" if self._log is not None else catalogue.gsb.log.path
-        self._stands = _stands(log, catalogue.log_key, claims, tell)
+        self._stands = _stands(log, catalogue.log_keys, claims, tell)
         self._open = next(stand for stand in self._stands if told(stand.checkpoint) == claims.log)
         if self._log is not None:
-            extends(self._log, self._open, catalogue.log_key, tell)
+            extends(self._log, self._open, catalogue.log_keys, tell)
         if isinstance(catalogue.gsb.store, PostgresTable):
             await postgres.lay(self._real, read_key(self._real.key), self._staging / ".store", tell)
         return catalogue

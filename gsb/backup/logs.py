@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gsb.backup.archive import Pack
 from gsb.backup.envelope import BackupUnfit, Tell
-from gsb.evidence.checkpoint import Checkpoint, NoteWrong, Signer, Verifier, open_checkpoint
+from gsb.evidence.checkpoint import Checkpoint, NoteWrong, Verifier
 from gsb.evidence.log import CHECKPOINT, Edge, Files, Folder
 from gsb.evidence.merkle import Tree, leaf_hash
 from gsb.evidence.tiles import HASH, WIDTH, Bundle, Tile, growth, pack, unpack
 from gsb.evidence.verify import LogWrong, verify_log
-from gsb.resume import checkpoint_of
+from gsb.resume import checkpoint_of, signer_of
 from gsb.store.contract import StoreUnfit
 from gsb.store.logs import LogState, LogStore
 
@@ -128,18 +128,17 @@ def _read(files: Files, wanted: Tile | Bundle) -> bytes | None:
 # --- of what was unpacked
 
 
-def stands_in(path: Path, key: Ed25519PrivateKey, tell: Tell) -> list[Stand]:
-    """Every log in a folder, each verified by this key. Raises BackupUnfit. One that another key has signed cannot be,
-    and is passed over; whether the open one is among them the caller must see."""
+def stands_in(path: Path, keys: Sequence[Ed25519PrivateKey], tell: Tell) -> list[Stand]:
+    """Every log in a folder, each verified by that of these keys which signed it. Raises BackupUnfit. One that none of
+    them has signed is passed over; whether the open one is among them the caller must see."""
     found = []
     for name, note in Folder(path).published().items():
         checkpoint = checkpoint_of(note)
         if checkpoint is None:
             raise BackupUnfit(f"its log {name} has no checkpoint that can be read")
-        signer = Signer(checkpoint.origin, key)
         with suppress(NoteWrong):
-            open_checkpoint(note, signer.verifier)
-            found.append(_verified(path / name, signer.verifier, note, tell))
+            verifier = signer_of(keys, checkpoint.origin, note).verifier
+            found.append(_verified(path / name, verifier, note, tell))
     return found
 
 
@@ -154,10 +153,10 @@ def _verified(folder: Path, verifier: Verifier, note: bytes, tell: Tell, older: 
     return Stand(verifier.name, note, verified.checkpoint)
 
 
-def extends(folder: Path, older: Stand, key: Ed25519PrivateKey, tell: Tell) -> None:
+def extends(folder: Path, older: Stand, keys: Sequence[Ed25519PrivateKey], tell: Tell) -> None:
     """A log that was there already goes on from where the backup's stands. Raises BackupUnfit."""
     note = Files(folder / older.name).read(CHECKPOINT) or b""
-    _verified(folder / older.name, Signer(older.origin, key).verifier, note, tell, older.note)
+    _verified(folder / older.name, signer_of(keys, older.origin, older.note).verifier, note, tell, older.note)
 
 
 async def same_in_store(stands: Sequence[Stand], store: LogStore, tell: Tell) -> None:
