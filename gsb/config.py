@@ -82,7 +82,7 @@ class Tls(Table):
     """TLS 1.2 or later at the gateway."""
 
     certificate: File
-    """PEM file with the certificate and its chain."""
+    """PEM file with the certificate and its chain. It and its key are read again at each reload."""
     key: File
     """PEM file with the private key."""
     client_ca: File | None = None

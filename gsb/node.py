@@ -42,7 +42,7 @@ from gsb.store.contract import Store, StoreUnfit
 from gsb.sweep import BATCH, INTERVAL, sweep
 from gsb.trouble import Trouble
 from gsb.web.app import API, OPERATIONS, Edge
-from gsb.web.server import tls_context
+from gsb.web.server import renew, tls_context
 from gsb.workers import Workers
 
 log = logging.getLogger("gsb.node")
@@ -104,7 +104,9 @@ class Node:
             self._dealer = Dealer(shares, self.bus.node, self._systems, self._workers.look_again)
             runtime.places = self._dealer.places
         self._no_descriptors = Trouble(log, "files and connections can be opened again")
-        self.reloader = Reloader(self.bus, folder, reload or asyncio.Event(), self._workers.swapped.set)
+        self.reloader = Reloader(self.bus, folder, reload or asyncio.Event(), self._swapped)
+        self._tls: ssl.SSLContext | None = None
+        """Of the API, if this node ends TLS there."""
         self._listening: dict[str, int] = {}
         self._doors = web.ServerRunner(self.api.server(), shutdown_timeout=SHUTDOWN)
         """Where the API listens, on a gateway."""
@@ -150,6 +152,13 @@ class Node:
         self.bus.tracer = tracer_of(self.bus.catalogue, self.bus.node, self.bus.metrics)
         if self.bus.tracer is not None:
             stack.push_async_callback(self.bus.tracer.close)
+
+    def _swapped(self) -> None:
+        """There is another catalogue."""
+        self._workers.swapped.set()
+        tls = self.bus.catalogue.gsb.listen.tls
+        if self._tls is not None and isinstance(tls, Tls):
+            renew(self._tls, self.bus.catalogue.folder, tls)
 
     def _systems(self) -> list[SystemInfo]:
         """Those that this node works for by now."""
@@ -262,9 +271,10 @@ class Node:
         runner = web.ServerRunner(self.operations.server(), shutdown_timeout=SHUTDOWN)
         self._listening["operations_port"] = await _serve(stack, runner, listen.operations_host, port, None)
         if Role.GATEWAY in self.bus.roles:
-            context = tls_context(self.bus.catalogue.folder, listen.tls) if isinstance(listen.tls, Tls) else None
+            if isinstance(listen.tls, Tls):
+                self._tls = tls_context(self.bus.catalogue.folder, listen.tls)
             port = listen.port if self._ports.api is None else self._ports.api
-            self._listening["port"] = await _serve(stack, self._doors, listen.host, port, context, self._ports.held)
+            self._listening["port"] = await _serve(stack, self._doors, listen.host, port, self._tls, self._ports.held)
 
 
 async def _serve(

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from gsb.bus import Bus
 from gsb.catalogue import Catalogue, ConfigInvalid, build
-from gsb.config import Gsb, KeyFile
+from gsb.config import Gsb, KeyFile, Tls
 from gsb.errors import SigningUnavailable, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
 from gsb.forms import Table
@@ -190,7 +190,9 @@ class Reloader:
         if not catalogue.gsb.schemas.is_relative_to(catalogue.folder):
             folders.append(catalogue.gsb.schemas)
         found = (folder / file for folder in folders for file in files(folder, *WATCHED))
-        named = self._bus.runtime.secrets.union(key.file for key in _keys(catalogue))
+        tls = catalogue.gsb.listen.tls
+        certificate = (tls.certificate, tls.key) if isinstance(tls, Tls) else ()
+        named = self._bus.runtime.secrets.union((key.file for key in _keys(catalogue)), certificate)
         return Marks({path: _mark(path) for path in found}, {path: _mark(path) for path in named})
 
 

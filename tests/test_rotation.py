@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
@@ -26,6 +29,7 @@ from gsb.keys import BusKeys, Life
 from gsb.reload import hasty
 from tests.support.auditor import contents_of
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ
+from tests.support.certificates import certificate
 from tests.support.deployment import Deployment, standard
 from tests.support.logs import by_go
 from tests.support.node import Reachable, RunningNode, running_node
@@ -293,3 +297,50 @@ async def test_a_log_is_not_left_without_the_key_that_ends_it(node: Node) -> Non
     async with node.node.client() as client:
         assert (await client.call(READ, PERSON_BODY, purpose="payroll")).requests == 1
     assert len([each for each in deployment.log_folder.iterdir() if each.is_dir()]) == 1
+
+
+# --- the certificate
+
+
+async def served(port: int) -> bytes:
+    """The certificate that a new connection is shown."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    shown: bytes = writer.get_extra_info("ssl_object").getpeercert(True)
+    writer.close()
+    await writer.wait_closed()
+    return shown
+
+
+def der(pem: Path) -> bytes:
+    return x509.load_pem_x509_certificate(pem.read_bytes()).public_bytes(serialization.Encoding.DER)
+
+
+@pytest.mark.parametrize("cause", ["signal", "watch"])
+async def test_a_renewed_certificate_is_shown_to_new_connections_and_old_ones_go_on(tmp_path: Path, cause: str) -> None:
+    pem = certificate(tmp_path, "localhost")
+    deployment = standard(tmp_path)
+    deployment.gsb["listen"]["tls"] = {"certificate": str(pem), "key": str(pem)}
+    deployment.gsb["reload"] = cause
+    async with running_node(tmp_path, deployment) as running:
+        node = Node(running)
+        first = der(pem)
+        assert await served(deployment.port) == first
+        trusting = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(pem)))
+        async with aiohttp.ClientSession(connector=trusting) as kept:
+            url = f"https://localhost:{deployment.port}/.well-known/jwks.json"
+            assert (await kept.get(url)).status == 200
+            good = certificate(tmp_path, "localhost").read_bytes()
+            if cause == "signal":
+                await node.reload()
+            else:
+                await node.hear(RELOADED)
+            assert await served(deployment.port) == der(pem) != first
+            assert (await kept.get(url)).status == 200, "it is not connected anew: that certificate it would not trust"
+        pem.write_bytes(b"nonsense")
+        if cause == "signal":
+            await node.reload()
+        await node.hear("the certificate cannot be renewed")
+        pem.write_bytes(good)
+        assert await served(deployment.port) == der(pem)

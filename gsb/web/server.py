@@ -103,6 +103,17 @@ def tls_context(folder: Path, tls: Tls) -> ssl.SSLContext:
     return context
 
 
+def renew(context: ssl.SSLContext, folder: Path, tls: Tls) -> None:
+    """Give new connections the certificate that the files hold now. Where it cannot be used the one before stays, and
+    the log says so; another authority for clients needs a restart."""
+    try:
+        tls_context(folder, tls)  # first on the side: half changed, the other would answer nobody
+        context.load_cert_chain(folder / tls.certificate, folder / tls.key)
+    except OSError as error:
+        facts = {"certificate": str(tls.certificate), "error": str(error)}
+        log.error("the certificate cannot be renewed; the one before stays", extra={"facts": facts})
+
+
 class Patient(RequestHandler):
     """A connection that waits as long as its limits say for each request's head, and no longer; when it ends it, it
     gives the caller time to read the answer. ``others``: how many connections there are without it."""
