@@ -19,6 +19,7 @@ from gsb.client import BusProblem
 from gsb.load import ConfigInvalid
 from gsb.metrics import Metrics
 from gsb.otel import LAST, LIMIT, WITHIN, OtelTracer
+from gsb.reload import needs_restart
 from gsb.sdk import Refused
 from gsb.telemetry import TRACEPARENT, trace
 from gsb.tracing import FACTS, NOTHING, Fact, arriving, leaving, says, span, working
@@ -275,6 +276,15 @@ def test_what_is_right_is_taken(tmp_path: Path) -> None:
     for table in ({"endpoint": "http://collector:4318", "tls": "upstream"}, {"endpoint": "https://collector/otlp"}):
         deployment.gsb["tracing"] = table
         assert build(deployment.write()).gsb.tracing is not None
+
+
+def test_a_running_node_keeps_its_collector(tmp_path: Path) -> None:
+    without = build(standard(tmp_path).write()).gsb
+    tables = [None, TracingTable(endpoint="https://a"), TracingTable(endpoint="https://b")]
+    first, second, third = (without.model_copy(update={"tracing": each}) for each in tables)
+    assert list(needs_restart(second, second)) == list(needs_restart(first, first)) == []
+    assert {each.where for each in needs_restart(first, second)} >= {"tracing.endpoint"}
+    assert [each.where for each in needs_restart(second, third)] == ["tracing.endpoint"]
 
 
 def test_the_authority_is_the_configured_one_or_the_machine_s(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 from gsb.manual.adapters import rules_table
 from gsb.manual.commands import commands
 from gsb.manual.deployment import deployment
+from gsb.manual.lines import line_table
 from gsb.manual.profile import examples, problems_table
 from gsb.metrics import metrics_table
 
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "schemas/WIRE_PROFILE.md": {"examples": examples, "problems": problems_table},
-    "config/README.md": {"files": deployment, "metrics": metrics_table},
+    "config/README.md": {"files": deployment, "line": line_table, "metrics": metrics_table},
     "README.md": {"commands": commands},
     "adapters/README.md": {"rules": rules_table},
 }

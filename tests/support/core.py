@@ -72,6 +72,7 @@ def beside(root: Path, core: Core, **settings: Any) -> Deployment:
     deployment.system(
         "registry", adapter="http_json", settings={"url": core.url, "check": "/health", **settings}, timeout=5
     )
+    deployment.gsb["adapters"]["allow"] = ["http_json"]
     refused = {"404": "not_found"}
     deployment.files[f"services/{READ}.toml"]["settings"] = {"path": "/people/{id}", "refused": refused}
     for service, path, method in ((REPEATABLE, "/marks", "PUT"), (ONCE, "/notes", "POST")):
