@@ -242,6 +242,12 @@ async def second_log_begun(deployment: Deployment) -> None:
             await asyncio.sleep(0.05)
 
 
+def next_log_key(deployment: Deployment) -> str:
+    """Another key for the log: its name in the deployment."""
+    (deployment.folder / "keys/log-2.jwk.json").write_bytes(jwk.generate("Ed25519"))
+    return "keys/log-2.jwk.json"
+
+
 def log_command(*words: object) -> list[str]:
     ran = CliRunner().invoke(app, ["log", *map(str, words)], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output
@@ -250,16 +256,14 @@ def log_command(*words: object) -> list[str]:
 
 async def test_the_log_changes_its_key_and_every_receipt_and_both_logs_verify(tmp_path: Path) -> None:
     deployment = standard(tmp_path)
-    (deployment.folder / "keys/log-2.jwk.json").write_bytes(jwk.generate("Ed25519"))
-    old, new = (
-        jwk.read_ed25519((deployment.folder / f"keys/{name}.jwk.json").read_bytes())[1] for name in ("log", "log-2")
-    )
+    names = "keys/log.jwk.json", next_log_key(deployment)
+    old, new = (jwk.read_ed25519((deployment.folder / name).read_bytes())[1] for name in names)
     async with witnessed(tmp_path, deployment, old, new) as witness, running_node(tmp_path, deployment) as running:
         node = Node(running)
         load = Load(lambda key: fetching(running, key), deployment.key("payroll"))
         async with load.on():
             before = [(result, await receipt(running, result)) for result in load.results[:4]]
-            deployment.gsb["log"] |= {"key": "keys/log-2.jwk.json", "former": ["keys/log.jwk.json"]}
+            deployment.gsb["log"] |= {"key": names[1], "former": [names[0]]}
             await node.reload()
             await second_log_begun(deployment)
             await load.go_on()
@@ -289,8 +293,7 @@ async def test_the_log_changes_its_key_and_every_receipt_and_both_logs_verify(tm
 
 async def test_a_log_is_not_left_without_the_key_that_ends_it(node: Node) -> None:
     deployment = node.node.deployment
-    (deployment.folder / "keys/log-2.jwk.json").write_bytes(jwk.generate("Ed25519"))
-    deployment.gsb["log"]["key"] = "keys/log-2.jwk.json"
+    deployment.gsb["log"]["key"] = next_log_key(deployment)
     deployment.write()
     node.node.process.send_signal(signal.SIGHUP)
     await node.hear("log.former: the key before is needed")

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from gsb.catalogue import build
 from gsb.client import BusProblem, Client
+from gsb.evidence.checkpoint import Verifier
+from gsb.evidence.verify import verify_receipt
 from gsb.jwk import PrivateKey
 from gsb.model import Exchange, State
 from gsb.store.contract import Query
@@ -28,7 +33,16 @@ from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ
 from tests.support.cluster import Member, cluster
 from tests.support.deployment import Deployment, agency_key, closed, standard
 from tests.support.reloading import mount, remount
-from tests.test_rotation import Load, next_key
+from tests.test_rotation import (
+    Load,
+    fetching,
+    log_command,
+    next_key,
+    next_log_key,
+    second_log_begun,
+    soon,
+    until,
+)
 
 pytestmark = pytest.mark.slow
 ROLES = ("gateway", "gateway,recorder", "worker", "worker")
@@ -194,3 +208,50 @@ async def all_ended(store: PostgresStore, ids: Sequence[str]) -> list[Exchange]:
             if len(known) == len(ids):
                 return known
             await asyncio.sleep(0.2)
+
+
+# --- taking turns
+
+
+async def test_agency_bus_and_log_change_their_keys_and_nobody_notices(place: Place) -> None:
+    deployment = place.deployment
+    turns = itertools.cycle(place.gateways)
+    load = Load(lambda key: fetching(next(turns), key), deployment.key("payroll"))
+    bus_keys: list[Any] = deployment.gsb["bus"]["keys"]
+    agency_keys = deployment.files["agencies/payroll.toml"]["keys"]
+    second, _, public = next_key(deployment, "payroll-2")
+    _, bus_private, _ = next_key(deployment, "bus-2")
+    log_key = next_log_key(deployment)
+
+    async def swapped() -> None:
+        place.swap()
+        await place.taken_up()
+
+    async with load.on():
+        first = load.results[0]
+        agency_keys.append({"file": public})
+        bus_keys.append({"file": bus_private, "state": "announced"})
+        await swapped()
+        load.key = second  # and everybody asks for the bus's keys, of which there are two by now
+        await load.go_on()
+        end = soon(2)
+        agency_keys[0] |= {"state": "retiring", "until": end}
+        bus_keys[:] = [bus_keys[0] | {"until": end}, {"file": bus_private, "since": end}]
+        await swapped()
+        await until(end)
+        await load.go_on()
+        deployment.gsb["log"] |= {"key": log_key, "former": ["keys/log.jwk.json"]}
+        await swapped()
+        await second_log_begun(deployment)
+        await load.go_on()
+    keys = {verifier.name: verifier for verifier in map(Verifier.of, log_command("key", deployment.folder))}
+    assert len(keys) == 2
+    origins = []
+    async with place.gateways[0].client(key=second, bus_keys=None) as client:
+        for result in (first, load.results[-1]):
+            text = await client.receipt(result.exchange or "", timeout=WITHIN)
+            origins.append(text.partition(b"\n\n")[2].partition(b"\n")[0].decode())
+            assert orjson.loads(verify_receipt(text, keys[origins[-1]]).entry)["exchange"] == result.exchange
+    assert origins == list(keys)
+    for origin, verifier in keys.items():
+        log_command("verify", deployment.log_folder / origin.rpartition("/")[2], "--key", verifier.vkey)
