@@ -67,7 +67,7 @@ class HsmAway(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HsmKey(PrivateKey):
-    """A private key in an HSM; its ``sign`` is only for work that ``run`` runs."""
+    """A private key in an HSM; in a node, its ``sign`` is only for work that ``run`` runs."""
 
     label: str
     hsm: Hsm = field(repr=False, compare=False)
@@ -86,7 +86,7 @@ class HsmKey(PrivateKey):
                 return await asyncio.wrap_future(_line().do(partial(make, self)))
         except TimeoutError:
             why = SLOW
-        except HsmAway as away:
+        except SigningUnavailable as away:
             why = str(away)
         self._tell(why)
         raise SigningUnavailable
@@ -123,7 +123,7 @@ class Hsm:
 
     def key(self, label: str, public: PublicKey) -> HsmKey:
         """The private key of this label, whose public half is known already. Nothing is asked yet."""
-        return HsmKey(public.kid, public.jwk["alg"], public, partial(self._sign, label, public), label, self)
+        return HsmKey(public.kid, public.jwk["alg"], public, partial(self.sign, label, public), label, self)
 
     def trouble(self, label: str) -> Trouble:
         """Whether the key of this label signs, as far as the event loop knows."""
@@ -137,6 +137,13 @@ class Hsm:
         return look
 
     # --- in the thread
+
+    def sign(self, label: str, public: PublicKey, message: bytes) -> bytes:
+        """With the key of this label. Raises SigningUnavailable, which says why for whoever runs the bus."""
+        try:
+            return self._sign(label, public, message)
+        except HsmAway as away:
+            raise SigningUnavailable(str(away)) from away
 
     def session(self, *, write: bool = False) -> Handle:
         """A new session; those that were there before are worth nothing any more. Raises HsmAway."""
@@ -216,7 +223,7 @@ def _said(error: Exception) -> str:
 def _why_not(key: HsmKey) -> str | None:
     try:
         key.sign(PROOF)
-    except HsmAway as away:
+    except SigningUnavailable as away:
         return str(away)
     return None
 
