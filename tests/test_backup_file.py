@@ -24,7 +24,7 @@ from gsb.backup.envelope import BackupUnfit, Claims, growing, opened
 from gsb.backup.make import new_name, too_old
 from gsb.backup.sealed import identities, new_identity, opening, recipients, sealing
 from gsb.jwk import PublicKey, generate, public_of, read_private, read_public
-from tests.support.backups import Kept, contents, process, run
+from tests.support.backups import DIES, Kept, contents, process, run
 from tests.support.needs import needs
 from tests.support.recording import Clock, recording
 from tests.support.stores import accepted, done
@@ -203,20 +203,6 @@ async def test_a_full_disk_leaves_no_backup(kept: Kept, tmp_path: Path) -> None:
         assert (said.code, said.wrong.count("\n")) == (2, 1), said.wrong
         assert os.strerror(errno.EFBIG) in said.wrong or "disk" in said.wrong
         assert named(tmp_path, "full") == []
-
-
-DIES = """
-import os, signal, sys
-from gsb.backup import envelope, lay, make, postgres
-from gsb.cli import main
-
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-where, name = sys.argv.pop(1).split(":")
-setattr({"envelope": envelope.Growing, "lay": lay.Laying, "make": make, "moves": lay}[where], name, die)
-main.main()
-"""
 
 
 @pytest.mark.parametrize("step", ["make:_add_logs", "envelope:finish"])

@@ -25,6 +25,19 @@ from tests.support.node import GSB
 
 ROOT = Path(__file__).parents[2]
 REASON = "canary: the machine was lost"
+DIES = """
+import os, signal, sys
+from gsb.backup import envelope, lay, make, postgres
+from gsb.cli import main
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+where, name = sys.argv.pop(1).split(":")
+setattr({"envelope": envelope.Growing, "lay": lay.Laying, "make": make, "moves": lay}[where], name, die)
+main.main()
+"""
+"""A program that is killed at a step: its first word, ``lay:finish``."""
 
 
 class Said(NamedTuple):
