@@ -234,7 +234,7 @@ class Bus:
     clock_offset: float = 0.0
     """Seconds by which this node's clock is ahead of the store's."""
     draining: bool = False
-    """Stopping: nothing new is admitted, what was begun is finished."""
+    """Stopping: not ready, each answer ends its connection, and what was begun is finished."""
     leaving: bool = False
     """Out of time: calls that still wait are answered with what there is."""
     published: Published = field(default_factory=Published)

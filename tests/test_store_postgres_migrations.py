@@ -9,7 +9,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -54,7 +54,6 @@ async def shape(maker: PostgresMaker) -> list[tuple[object, ...]]:
         FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE relnamespace = current_schema()::regnamespace
         UNION ALL SELECT conname, pg_get_constraintdef(oid), NULL, NULL, NULL, NULL, NULL FROM pg_constraint
         WHERE connamespace = current_schema()::regnamespace
-        UNION ALL SELECT 'layout', version::text, oldest::text, NULL, NULL, NULL, NULL FROM layout
         """
     )
     cells = [tuple(cell.replace(maker.schema, "") if isinstance(cell, str) else cell for cell in row) for row in found]
@@ -72,11 +71,36 @@ async def new_shape(maker: PostgresMaker) -> list[tuple[object, ...]]:
         await other.drop()
 
 
-async def test_a_layout_that_was_brought_up_to_date_is_the_newest_one(maker: PostgresMaker) -> None:
+Later = Callable[[], None]
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Later:
+    """Makes this process the program of the version after this one, which changes nothing itself."""
+
+    def become() -> None:
+        monkeypatch.setattr(migrations, "VERSION", VERSION + 1)
+        monkeypatch.setitem(migrations.MIGRATIONS, VERSION + 1, migrations.Migration((), ()))
+
+    return become
+
+
+async def versions(maker: PostgresMaker) -> tuple[object, ...]:
+    """Of the layout, and of the oldest program that may work on it."""
+    return tuple((await maker.rows("SELECT version, oldest FROM layout"))[0])
+
+
+async def test_a_layout_that_was_brought_up_to_date_is_that_of_a_new_store_once_it_is_contracted(
+    maker: PostgresMaker, later: Later
+) -> None:
     await before(maker)
     store = await maker.open()
     await done(store)
     await store.close()
+    assert await versions(maker) == (VERSION, VERSION - 1)
+    later()
+    await (await maker.open()).close()
+    assert await versions(maker) == (VERSION + 1, VERSION)
     assert await shape(maker) == await new_shape(maker)
 
 
@@ -134,13 +158,14 @@ async def test_older_and_newer_programs_work_side_by_side_while_the_layout_chang
         await old.more()
         async with program("newest", maker) as new:
             await asyncio.gather(old.more(), new.more())
-            assert [tuple(row) for row in await maker.rows("SELECT version, oldest FROM layout")] == [(VERSION, 1)]
+            assert await versions(maker) == (VERSION, 1)
         async with program("newest", maker) as again:
             await asyncio.gather(old.more(), again.more())
-            assert [tuple(row) for row in await maker.rows("SELECT oldest FROM layout")] == [(1,)]
     async with program("newest", maker) as last:
-        assert [tuple(row) for row in await maker.rows("SELECT oldest FROM layout")] == [(VERSION,)]
-    every = [id_ for each in (old, new, again, last) for id_ in each.acknowledged]
+        assert await versions(maker) == (VERSION, 1), "the way back is open"
+    async with program("first", maker) as back:
+        await back.more()
+    every = [id_ for each in (old, new, again, last, back) for id_ in each.acknowledged]
     maker.clock.now = (await maker.rows("SELECT extract(epoch FROM now())::float8"))[0][0]
     store = await maker.open()
     for id_ in every:
@@ -148,6 +173,19 @@ async def test_older_and_newer_programs_work_side_by_side_while_the_layout_chang
         assert found is not None
         assert (found.state, found.outcome is not None and found.outcome.body) == (State.DONE, b'{"ok":true}')
         assert await store.record(id_) is not None
+
+
+async def test_nothing_is_contracted_while_somebody_is_at_work_who_needs_it(maker: PostgresMaker, later: Later) -> None:
+    async with program("first", maker) as old:
+        await (await maker.open()).close()
+        later()
+        await (await maker.open()).close()
+        assert await versions(maker) == (VERSION + 1, 1)
+        await old.more()
+    async with program("newest", maker) as neighbour:
+        await (await maker.open()).close()
+        assert await versions(maker) == (VERSION + 1, VERSION)
+        await neighbour.more()
 
 
 async def test_a_long_transaction_delays_the_change_and_stops_nobody(maker: PostgresMaker) -> None:
@@ -173,6 +211,8 @@ from gsb.store.postgres import PostgresStore
 from gsb.store.postgres.layout import migrations
 from tests.support.old_layout import KEY
 
+migrations.VERSION += 1
+migrations.MIGRATIONS[migrations.VERSION] = migrations.Migration((), ())
 place, when, dsn, schema = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
 count, execute = 0, migrations._try
 
@@ -196,8 +236,11 @@ def test_there_are_steps_to_die_at() -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("place", range(8))
-async def test_a_death_at_any_step_leaves_work_for_the_next_start(maker: PostgresMaker, place: int, when: str) -> None:
+async def test_a_death_at_any_step_leaves_work_for_the_next_start(
+    maker: PostgresMaker, later: Later, place: int, when: str
+) -> None:
     await before(maker)
+    later()
     words = [sys.executable, "-c", DIES, str(place), when, maker.dsn, maker.schema]
     process = await asyncio.to_thread(subprocess.run, words, cwd=ROOT, check=False)
     assert process.returncode == -signal.SIGKILL
@@ -208,9 +251,10 @@ async def test_a_death_at_any_step_leaves_work_for_the_next_start(maker: Postgre
     assert await shape(maker) == await new_shape(maker)
 
 
-async def test_an_index_that_was_not_finished_is_made_again(maker: PostgresMaker) -> None:
+async def test_an_index_that_was_not_finished_is_made_again(maker: PostgresMaker, later: Later) -> None:
     """It is there, and of no use: the death comes while it waits for somebody's transaction."""
     await before(maker)
+    later()
     writer = await asyncpg.connect(maker.dsn, server_settings={"search_path": maker.schema})
     words = [sys.executable, "-c", DIES, "99", "after", maker.dsn, maker.schema]
     async with writer.transaction():

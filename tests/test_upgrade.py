@@ -1,7 +1,8 @@
 """An upgrade and its way back: the nodes of a cluster are replaced by those of another version, under load.
 
 The version before this one is the code of an earlier commit; in a clone that is too shallow to have it, this version
-stands in for it. ``GSB_ROLLING_ROUNDS`` says how often it goes there and back (once unless stated).
+stands in for it. ``GSB_ROLLING_ROUNDS`` says how often it goes there and back (once unless stated), and
+``GSB_UPGRADE_FROM`` from which commit.
 """
 
 from __future__ import annotations

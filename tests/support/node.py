@@ -83,7 +83,7 @@ class RunningNode(Reachable):
         ready: bool = True,
         held: Sequence[int] = (),
     ) -> None:
-        """``ready``: it counts as started when it is ready, and not before. ``held``: descriptors that it is given too."""
+        """``ready``: it counts as started when it is ready, and not before. ``held``: descriptors that it is given."""
         super().__init__(deployment)
         self._wanted_ready, self._held = ready, held
         self.log: deque[str] = deque(maxlen=1_000)

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from tests.cluster.battle import ENDS_WITHIN, FLOWS, Battle, battle
+from tests.cluster.battle import ENDS_WITHIN, Battle, battle
 from tests.cluster.members import Member, Names
 from tests.histories.desk import Operator
 from tests.histories.load import Load
@@ -25,6 +25,8 @@ from tests.upgrade.strict import WIDTH, Sent, Strict, session, strict
 from tests.upgrade.version import PREVIOUS_DRAINS
 
 NOTHING: Mapping[str, str] = {}
+FLOWS = 6
+"""Calls begun after nodes were replaced that must end well before the next ones are."""
 FLOWS_WITHIN = 90.0
 """Seconds within which work must flow after nodes were replaced, on a machine that is busy with other things."""
 

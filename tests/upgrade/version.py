@@ -14,8 +14,9 @@ from pathlib import Path
 from tests.support.deployment import SITE
 
 ROOT = Path(__file__).parents[2]
-PREVIOUS = "fe9e255baf7eb5c58e11c9c1f53992b440cc621e"
-"""What this version is an upgrade of. It moves with each release, to the commit of the release before."""
+PREVIOUS = os.environ.get("GSB_UPGRADE_FROM", "fe9e255baf7eb5c58e11c9c1f53992b440cc621e")
+"""What this version is an upgrade of, unless another commit is asked for. It moves with each release, to the commit of
+the release before. 3ca668f is the last commit whose PostgreSQL store has another layout."""
 PREVIOUS_DRAINS = False
 """Whether a node of that version, while it stops, takes the calls of connections that are there. If not, callers must
 make a connection for each call, and the node must have none when it is told to stop, or they hear 503 and repeat."""

@@ -1,9 +1,10 @@
 """Makes the tables of the PostgreSQL store, and brings an older layout up to date while older programs work on it.
 
-First the layout is expanded: what older programs need stays, so they go on beside newer ones. It is contracted at the
-next start at which none of them is connected any more. Each step is tried until its lock is free, and waits for that so
-shortly that nobody queues behind it for long; what takes long takes no lock that calls need. Each step does nothing
-when it was done before, so a death anywhere leaves work for the next start.
+First the layout is expanded: what the version before needs stays, so its nodes go on beside newer ones, and an upgrade
+can be taken back. It is contracted by the version after, once nobody is connected who is older still. Each step is
+tried until its lock is free, and waits for that so shortly that nobody queues behind it for long; what takes long takes
+no lock that calls need. Each step does nothing when it was done before, so a death anywhere leaves work for the next
+start.
 """
 
 from __future__ import annotations
@@ -81,6 +82,10 @@ MIGRATIONS = {
 """By the version to which they lead."""
 
 
+FIRST = 1
+"""The version whose programs do not say which they are."""
+
+
 def application(schema: str) -> str:
     """The name that sessions of this program bear, by which others see what is at work."""
     return f"gsb/{VERSION} {schema}"[:63]
@@ -125,10 +130,11 @@ async def prepare(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
     for each in range(version + 1, VERSION + 1):
         await _take(db, schema, MIGRATIONS[each].expand)
         await db.execute("UPDATE layout SET version = $1", each)
-    if oldest < VERSION and not await _older_at_work(db, schema):
-        for each in range(oldest + 1, VERSION + 1):
+    before = VERSION - 1
+    if oldest < before and not await _older_at_work(db, schema, before):
+        for each in range(oldest + 1, VERSION):
             await _take(db, schema, MIGRATIONS[each].contract)
-        await db.execute("UPDATE layout SET oldest = $1", VERSION)
+        await db.execute("UPDATE layout SET oldest = $1", before)
 
 
 async def _checked(db: asyncpg.Connection, schema: str, seal: Seal) -> tuple[int, int]:
@@ -155,8 +161,9 @@ async def at_work(db: asyncpg.Connection, schema: str) -> list[str]:
     return [name for (name,) in found if name == "gsb" or (name.startswith("gsb/") and _of(name) == _of(ours))]
 
 
-async def _older_at_work(db: asyncpg.Connection, schema: str) -> bool:
-    return any(name != application(schema) for name in await at_work(db, schema))
+async def _older_at_work(db: asyncpg.Connection, schema: str, than: int) -> bool:
+    versions = [name.partition(" ")[0].partition("/")[2] for name in await at_work(db, schema)]
+    return any(int(version or FIRST) < than for version in versions)
 
 
 def _of(name: str) -> str:
