@@ -78,8 +78,8 @@ class Under(Protocol):
     def says(self, **facts: Fact) -> None:
         """See ``Live.says``."""
 
-    def drop(self) -> None:
-        """Do not send it."""
+    def keep(self) -> None:
+        """Let it be sent, which only the span of a call that comes in needs to be told."""
 
 
 _live: ContextVar[Live | None] = ContextVar("live", default=None)
@@ -100,7 +100,7 @@ class _Nothing:
 
     def says(self, **facts: Fact) -> None: ...
 
-    def drop(self) -> None: ...
+    def keep(self) -> None: ...
 
 
 NOTHING = _Nothing()
@@ -109,10 +109,10 @@ NOTHING = _Nothing()
 class _Span:
     """The span of what its ``with`` holds. Not the text of an error but only that there was one is told."""
 
-    __slots__ = ("_dropped", "_live", "_token", "_traced")
+    __slots__ = ("_kept", "_live", "_token", "_traced")
 
-    def __init__(self, live: Live) -> None:
-        self._live, self._dropped = live, False
+    def __init__(self, live: Live, *, kept: bool = True) -> None:
+        self._live, self._kept = live, kept
 
     def __enter__(self) -> Under:
         self._traced: Token[str | None] = trace.set(self._live.traceparent)
@@ -126,14 +126,14 @@ class _Span:
         _live.reset(self._token)
         if error is not None:
             self._live.fails()
-        if not self._dropped:
+        if self._kept:
             self._live.end()
 
     def says(self, **facts: Fact) -> None:
         self._live.says(facts)
 
-    def drop(self) -> None:
-        self._dropped = True
+    def keep(self) -> None:
+        self._kept = True
 
 
 def span(name: str, kind: Kind = "internal") -> Under:
@@ -143,8 +143,8 @@ def span(name: str, kind: Kind = "internal") -> Under:
 
 
 def arriving(tracer: Tracer, name: str, parent: str | None) -> Under:
-    """A call that comes in."""
-    return _Span(tracer.begin(name, "server", parent))
+    """A call that comes in; of nobody known until it is kept."""
+    return _Span(tracer.begin(name, "server", parent), kept=False)
 
 
 def working(tracer: Tracer | None, name: str, parent: str | None, said: str | None = None) -> Under:

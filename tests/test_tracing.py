@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from gsb.sdk import Refused
 from gsb.telemetry import TRACEPARENT, trace
 from gsb.tracing import FACTS, NOTHING, Fact, arriving, leaving, says, span, working
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ, answering, puppet, puppet_deployment, raising
+from tests.support.certificates import certificate
 from tests.support.collector import Collector, Sent, collecting
 from tests.support.deployment import PERSON, SITE, Deployment, free_ports, standard
 from tests.support.node import InProcess, node_in_process
@@ -53,7 +55,7 @@ def test_without_a_tracer_nothing_is_made_and_the_trace_goes_on() -> None:
         assert work is inner is NOTHING
         work.says(exchange="e-1")
         says(state="done")
-        inner.drop()
+        inner.keep()
         within, out = trace.get(), leaving()
     assert within is not None
     assert out is not None
@@ -94,6 +96,7 @@ async def test_spans_hang_below_one_another_and_say_only_what_they_may() -> None
     async with collecting() as collector:
         tracer, metrics = tracer_to(collector.url), Metrics()
         with arriving(tracer, "POST /services/{service}", SAMPLED) as call:
+            call.keep()
             arrived = trace.get()
             with span("accept"):
                 says(exchange="e-1")
@@ -148,11 +151,13 @@ async def test_a_message_of_another_trace_is_not_believed() -> None:
     assert spans[-1].trace != TRACE
 
 
-async def test_what_was_dropped_is_not_sent() -> None:
+async def test_a_call_that_is_not_kept_is_not_sent_whatever_becomes_of_it() -> None:
     async with collecting() as collector:
         tracer = tracer_to(collector.url)
-        with arriving(tracer, "x", None) as call:
-            call.drop()
+        with arriving(tracer, "x", SAMPLED):
+            pass
+        with pytest.raises(ConnectionError), arriving(tracer, "y", SAMPLED):
+            raise ConnectionError
         await tracer.close()
     assert collector.bodies == []
 
@@ -168,7 +173,8 @@ async def test_who_calls_decides_whether_it_is_sampled_and_else_the_ratio(
 ) -> None:
     async with collecting() as collector:
         tracer = tracer_to(collector.url, ratio)
-        with arriving(tracer, "x", parent), span("accept") as inner:
+        with arriving(tracer, "x", parent) as call, span("accept") as inner:
+            call.keep()
             assert (inner is NOTHING) == (not sent)
             told = trace.get()
             out = leaving()
@@ -248,6 +254,24 @@ async def test_a_library_that_is_switched_off_keeps_the_trace_going(monkeypatch:
     assert told is not None
     assert TRACEPARENT.fullmatch(told)
     assert told[:36] == SAMPLED[:36]
+
+
+async def test_the_way_is_protected_by_the_authority_that_is_named(tmp_path: Path) -> None:
+    pem = certificate(tmp_path, "localhost")
+    other = certificate(tmp_path, "other")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(pem)
+    found = []
+    async with collecting(tls) as collector:
+        for ca in (other, None, pem):
+            metrics = Metrics()
+            table = TracingTable(endpoint=collector.url, ratio=1.0, ca=ca)
+            tracer = OtelTracer(table, "bus.test", "node-1", metrics)
+            tracer.begin(str(ca), "server", None).end()
+            await tracer.close()
+            found.append(counted(metrics)["sent"])
+    assert found == [0, 0, 1]
+    assert [each.name for each in collector.spans] == [str(pem)]
 
 
 # --- the configuration

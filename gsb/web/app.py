@@ -187,8 +187,8 @@ class Edge:
             return await self.handle(request)
         with arriving(tracer, found.name, read_trace(request.headers.get("traceparent"))) as call:
             said = await self.handle(request)
-            if not said.signed:
-                call.drop()
+            if said.signed:
+                call.keep()
             return said
 
     async def handle(self, request: web.BaseRequest) -> Said:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -105,23 +106,24 @@ def _sent(span: Any, node: str) -> Sent:
 
 
 @asynccontextmanager
-async def collecting() -> AsyncIterator[Collector]:
+async def collecting(tls: ssl.SSLContext | None = None) -> AsyncIterator[Collector]:
     """A collector on a free port of loopback."""
     collector = Collector()
     app = web.Application()
     app.router.add_post(PATH, collector.take)
-    async with served(app) as url:
+    async with served(app, tls) as url:
         collector.url = url
         yield collector
 
 
 @asynccontextmanager
-async def served(app: web.Application) -> AsyncIterator[str]:
+async def served(app: web.Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """An application on a free port of loopback, by its URL."""
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        port = runner.addresses[0][1]
+        yield f"https://localhost:{port}" if tls else f"http://127.0.0.1:{port}"
     finally:
         await runner.cleanup()
