@@ -25,7 +25,7 @@ LACKS = {
     "witness": "ask the witnesses' operators",
     "broker": "look at what is said of Kafka",
     "clock": "set the clocks of this machine and of the store right",
-    "keys": "gsb keygen, then a further [[bus.keys]]",
+    "keys": "see what is said of the bus's keys and of its HSM",
     "draining": "it is being stopped; start it again if nobody meant that",
 }
 """What to do, by the names of ``/readyz``."""
