@@ -12,18 +12,20 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import orjson
 import pytest
 
-from gsb.backup import envelope
+from gsb.backup import envelope, sqlite
 from gsb.backup.archive import MANIFEST, Pack, unpack
 from gsb.backup.envelope import BackupUnfit, Claims, growing, opened
 from gsb.backup.make import new_name, too_old
 from gsb.backup.sealed import identities, new_identity, opening, recipients, sealing
 from gsb.jwk import PublicKey, generate, public_of, read_private, read_public
+from gsb.store.seal import read_key
+from gsb.store.sqlite import rows
 from tests.support.backups import DIES, Kept, contents, process, run
 from tests.support.needs import needs
 from tests.support.recording import Clock, recording
@@ -267,6 +269,41 @@ async def test_a_log_is_as_long_as_the_store_though_the_recorder_was_behind(
     async with recording(kept.root, other, clock) as hands:
         old, new = await hands.store.logs()
         assert (old.published, old.size, old.origin.rpartition("/")[0]) == (301, 301, new.origin.rpartition("/")[0])
+        # So that receipts of them can be given: the checkpoint that is known to be published reaches over them.
+        assert b"\n301\n" in old.published_note
+
+
+async def test_a_copy_is_of_one_moment_whatever_is_committed_meanwhile(
+    kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is not begun anew each time: a node that commits all day would never be backed up."""
+    monkeypatch.setattr(sqlite, "PAGES", 2)
+    store, steps = kept.deployment.folder / "store.db", list[int]()
+    with closing(rows.connect(store, writes=True)) as db:
+        before = rows.pragma(db, "page_count")
+
+        def commit(what: str, done: int, whole: int) -> None:
+            steps.append(done)
+            db.execute("INSERT INTO spent VALUES(NULL, randomblob(32), 1e9)")
+
+        key = read_key(kept.deployment.folder / "store.key")
+        async with sqlite.snapshot(store, key, tmp_path / "copy", commit):
+            with closing(rows.connect(tmp_path / "copy", writes=False)) as copy:
+                [(copied,)] = copy.execute("SELECT count(*) FROM spent WHERE expires = 1e9")
+        [(committed,)] = db.execute("SELECT count(*) FROM spent WHERE expires = 1e9")
+    assert (copied, committed) == (0, len(steps))
+    assert steps == sorted(set(steps))
+    assert len(steps) <= before
+    assert named(tmp_path, "copy") == []
+
+
+def test_two_do_not_make_the_same_backup(tmp_path: Path) -> None:
+    with (
+        growing(tmp_path / "one"),
+        pytest.raises(OSError, match="another process is making"),
+        growing(tmp_path / "one"),
+    ):
+        pass
 
 
 # --- bad input
