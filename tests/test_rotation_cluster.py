@@ -20,7 +20,7 @@ import orjson
 import pytest
 
 from gsb.catalogue import build
-from gsb.client import BusProblem, Client
+from gsb.client import BusProblem, Client, Result
 from gsb.evidence.checkpoint import Verifier
 from gsb.evidence.verify import verify_receipt
 from gsb.jwk import PrivateKey
@@ -244,11 +244,17 @@ async def test_agency_bus_and_log_change_their_keys_and_nobody_notices(place: Pl
         await swapped()
         await second_log_begun(deployment)
         await load.go_on()
+    await every_proof_holds(place, second, first, load.results[-1])
+
+
+async def every_proof_holds(place: Place, key: PrivateKey, *results: Result) -> None:
+    """Each receipt with the key of its own log, and both logs."""
+    deployment = place.deployment
     keys = {verifier.name: verifier for verifier in map(Verifier.of, log_command("key", deployment.folder))}
     assert len(keys) == 2
     origins = []
-    async with place.gateways[0].client(key=second, bus_keys=None) as client:
-        for result in (first, load.results[-1]):
+    async with place.gateways[0].client(key=key, bus_keys=None) as client:
+        for result in results:
             text = await client.receipt(result.exchange or "", timeout=WITHIN)
             origins.append(text.partition(b"\n\n")[2].partition(b"\n")[0].decode())
             assert orjson.loads(verify_receipt(text, keys[origins[-1]]).entry)["exchange"] == result.exchange
