@@ -21,14 +21,17 @@ import pytest
 from gsb.backup import envelope, sqlite
 from gsb.backup.archive import MANIFEST, Pack, unpack
 from gsb.backup.envelope import BackupUnfit, Claims, growing, opened
+from gsb.backup.files import outside
 from gsb.backup.make import new_name, too_old
 from gsb.backup.sealed import identities, new_identity, opening, recipients, sealing
 from gsb.jwk import PublicKey, generate, public_of, read_private, read_public
+from gsb.load import load
 from gsb.store.seal import read_key
 from gsb.store.sqlite import rows
 from tests.support.backups import DIES, Kept, contents, process, run
 from tests.support.needs import needs
 from tests.support.recording import Clock, recording
+from tests.support.softhsm import SoftHsm
 from tests.support.stores import accepted, done
 
 NOW = 1_790_000_000
@@ -284,6 +287,7 @@ async def test_a_copy_is_of_one_moment_whatever_is_committed_meanwhile(
 
         def commit(what: str, done: int, whole: int) -> None:
             steps.append(done)
+            assert len(steps) <= before
             db.execute("INSERT INTO spent VALUES(NULL, randomblob(32), 1e9)")
 
         key = read_key(kept.deployment.folder / "store.key")
@@ -293,7 +297,6 @@ async def test_a_copy_is_of_one_moment_whatever_is_committed_meanwhile(
         [(committed,)] = db.execute("SELECT count(*) FROM spent WHERE expires = 1e9")
     assert (copied, committed) == (0, len(steps))
     assert steps == sorted(set(steps))
-    assert len(steps) <= before
     assert named(tmp_path, "copy") == []
 
 
@@ -304,6 +307,21 @@ def test_two_do_not_make_the_same_backup(tmp_path: Path) -> None:
         growing(tmp_path / "one"),
     ):
         pass
+
+
+async def test_a_bus_that_signs_in_an_hsm_signs_its_backups_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The PIN goes along, the token's library and the key in it do not."""
+    kept, softhsm = Kept(tmp_path), SoftHsm(tmp_path, monkeypatch)
+    kept.bus_keys.write_bytes(orjson.dumps(softhsm.into(kept.deployment).jwk))
+    async with recording(kept.root, kept.deployment) as hands:
+        await hands.record(1)
+        assert (await kept.backup()).code == 0
+    assert (await kept.verify(None, "--identity", kept.identity)).code == 0
+    tables, _ = load(kept.deployment.folder)
+    assert tables.gsb is not None
+    assert outside(tables, tables.gsb) == [str(softhsm.pin)]
 
 
 # --- bad input

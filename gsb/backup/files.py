@@ -63,6 +63,8 @@ def _is_file(path: Path) -> bool:
 def _apart(gsb: Gsb) -> list[Path]:
     """What is backed up otherwise, or not at all."""
     apart = [_plain(gsb.log.path)]
+    if gsb.bus.hsm is not None:
+        apart.append(_plain(gsb.bus.hsm.module))  # a program of the machine's
     if isinstance(gsb.store, SqliteTable):
         path = _plain(gsb.store.path)
         apart += [path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", ".lock", ".moved"))]

@@ -17,7 +17,7 @@ import typer
 from gsb.backup.envelope import BackupUnfit
 from gsb.backup.lay import Given, Laying
 from gsb.backup.sealed import KeyUnfit, identities
-from gsb.catalogue import Catalogue
+from gsb.catalogue import Catalogue, ConfigInvalid
 from gsb.cli.operate.progress import Tell, progress
 from gsb.cli.shared import bus_keys, fail, shown
 from gsb.errors import StoreUnavailable
@@ -49,6 +49,8 @@ def lay(folder: Path, asked: Asked, go_on: GoOn) -> None:
             asyncio.run(_lay(laying, given, go_on, tell))
     except (BackupUnfit, KeyUnfit, StoreUnfit, StoreUnavailable, LogMoved, OSError, ValueError) as error:
         raise fail(f"not restored: {asked.file}: {error}") from error
+    except ConfigInvalid as error:
+        raise fail(f"not restored: its deployment does not fit here: {'; '.join(map(str, error.findings))}") from error
     except tarfile.TarError as error:
         raise fail(f"not restored: {asked.file} cannot be unpacked: {error}") from error
     for path in laying.kept:
