@@ -19,6 +19,7 @@ import orjson
 
 from gsb.evidence.entry import make_entry
 from gsb.model import Reply, Request
+from gsb.sources import KeySetTable
 from gsb.store.contract import Reservation
 from gsb.store.sqlite import SqliteStore
 from tests.bad_input.case import ABOUT, Case
@@ -40,7 +41,7 @@ from tests.bad_input.stage import (
 from tests.bad_input.wire import say
 from tests.support.bus import puppet
 from tests.support.damage import damage
-from tests.support.deployment import BUS
+from tests.support.deployment import BUS, CONSUMER
 from tests.support.node import RunningNode, running_node
 
 Trouble = Callable[[Path], Awaitable[set[str]]]
@@ -193,6 +194,21 @@ async def no_key(root: Path) -> set[str]:
             }
 
 
+async def no_key_set(root: Path) -> set[str]:
+    """The caller publishes its keys where they cannot be read: nobody can say whether one of them signed."""
+    async with stage_in(root) as stage:
+        await furnish(stage)
+        table = KeySetTable(url="https://keys.test/jwks.json")
+        with stage.catalogue(f"agencies/{CONSUMER}.toml", keys=[], jwks={"url": table.url}):
+            published = stage.node.node.bus.published
+            published.take_up({CONSUMER: table}, frozenset())
+            assert [agency for agency, _ in published.due()] == [CONSUMER]  # from now on it is being read
+            return {
+                await _hear(stage, Case("bus", "value", "no key set", put(), "key_set_unavailable", kind, signed=False))
+                for kind in (WRITE, LISTING, REPLY)
+            }
+
+
 async def a_full_disk(root: Path) -> set[str]:
     """In a process of its own, whose files may not grow for a while."""
     deployment = deployment_of(root)
@@ -299,6 +315,7 @@ TROUBLES: dict[str, Trouble] = {
     "an outcome that is damaged": damaged,
     "a defect of the bus": a_defect,
     "no key of its own in force": no_key,
+    "keys of the caller that cannot be read": no_key_set,
     "a full disk": a_full_disk,
     "a store that was restored": restored,
 }
