@@ -7,7 +7,6 @@ stands in for it. ``GSB_ROLLING_ROUNDS`` says how often it goes there and back (
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,15 +25,19 @@ LIMITS = {"drain": 12}
 """A worker of the version before goes on taking work until a call might not end any more."""
 
 
-async def before(root: Path) -> Mapping[str, str]:
-    found = await asyncio.to_thread(previous, root / "previous")
+@pytest.fixture
+def older(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Mapping[str, str]:
+    """The environment of the version before; of this one, and said in a line, where there is none."""
+    found = previous(tmp_path / "previous")
     if found is None:
-        print(f"this clone has no commit {PREVIOUS[:7]}: rolled within the present version")
+        with capsys.disabled():
+            print(f"\nthere is no commit {PREVIOUS[:7]} here: the present version replaces itself", flush=True)
     return found or NOTHING
 
 
-async def test_nodes_of_two_versions_replace_each_other_and_no_call_fails(tmp_path: Path) -> None:
-    older = await before(tmp_path)
+async def test_nodes_of_two_versions_replace_each_other_and_no_call_fails(
+    tmp_path: Path, older: Mapping[str, str]
+) -> None:
     async with rolling(tmp_path, LIMITS, kept=PREVIOUS_DRAINS, version=older) as it:
         await it.start()
         halves = [[each for each in it.members if each.name.endswith(number)] for number in ("-1", "-2")]
@@ -45,9 +48,8 @@ async def test_nodes_of_two_versions_replace_each_other_and_no_call_fails(tmp_pa
         assert sum(each.duties for each in it.members) > ROUNDS, "the recorder's duty did not change hands"
 
 
-async def test_one_machine_goes_to_the_next_version_and_back(tmp_path: Path) -> None:
+async def test_one_machine_goes_to_the_next_version_and_back(tmp_path: Path, older: Mapping[str, str]) -> None:
     """Its callers wait and repeat while it is replaced; nothing is lost, and nothing acts twice."""
-    older = await before(tmp_path)
     async with alone(tmp_path) as it:
         for version in (older, NOTHING) * ROUNDS:
             await it.live(RunningNode(it.deployment, environment=version))

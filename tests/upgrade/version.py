@@ -6,6 +6,7 @@ Its nodes run with today's Python environment, and find their own ``gsb`` and ad
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -25,7 +26,9 @@ PARTS = ("gsb", "adapters")
 
 def previous(folder: Path) -> Mapping[str, str] | None:
     """The environment in which ``gsb`` is the previous version, made in this folder; None where the history has no such
-    commit, as in a shallow clone."""
+    commit, as in a shallow clone, or nobody can ask it."""
+    if shutil.which("git") is None:
+        return None
     packed = subprocess.run(["git", "archive", PREVIOUS, *PARTS], cwd=ROOT, capture_output=True, check=False)
     if packed.returncode:
         return None
