@@ -77,7 +77,8 @@ if [ -f "$certificates" ]; then secret=(--secret "id=certificates,src=$certifica
 
 echo "== building localhost/gsb:$version from $base"
 start=$SECONDS
-buildah build --layers --format oci --timestamp "$epoch" $fresh "${secret[@]}" \
+# Every file has the same time, so that a layer of an earlier build is the one that a new build would make.
+buildah build --layers --format oci --timestamp 0 $fresh "${secret[@]}" \
     --build-arg "BASE=$base" --build-arg "SOURCE_DATE_EPOCH=$epoch" \
     --label "org.opencontainers.image.version=$version" \
     --label "org.opencontainers.image.revision=$revision" \
