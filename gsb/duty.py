@@ -43,19 +43,20 @@ class Duty:
 
     async def take(self) -> None:
         """Take the duty, or keep it, if no other node has it. Raises StoreUnavailable; then it ends when it would."""
-        asked, had = self._steady(), self._number
+        asked = self._steady()
         fence = await self._shares.lease(NAME, self._node, LEASE)
         self._number, self._until = (None, float("-inf")) if fence is None else (fence.number, asked + LEASE)
-        if self._number != had:
-            text = "this node stands by as a recorder" if self._number is None else "this node is the recorder now"
-            log.info(text, extra={"facts": {"node": self._node, "fence": self._number}})
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await asyncio.sleep(RENEW)
+            had = self._number
             with suppress(StoreUnavailable):
                 await self.take()
+            if self._number != had:
+                text = "this node stands by as a recorder" if self._number is None else "this node is the recorder now"
+                log.info(text, extra={"facts": {"node": self._node, "fence": self._number}})
 
     async def leave(self) -> None:
         """Let another node take over at once. It has ended on this one whether or not the store hears of it."""

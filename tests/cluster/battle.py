@@ -96,12 +96,11 @@ class Battle:
 
     async def on_duty(self) -> Member:
         """The recorder at work, as soon as there is one."""
-
         end = time.monotonic() + RESUMES_WITHIN
         while True:
-            there = [each for each in self.of("recorder") if each.on_duty]
-            if there:
-                return there[0]
+            for each in self.of("recorder"):
+                if await each.at_work():
+                    return each
             assert time.monotonic() < end, self._told("nobody is the recorder")
             await asyncio.sleep(LOOK)
 

@@ -72,6 +72,16 @@ class Member(RunningNode):
         said = [DUTY in line for line in self.log if line == LIFE or DUTY in line or NO_DUTY in line]
         return self.running and bool(said) and said[-1]
 
+    async def at_work(self) -> bool:
+        """Whether it says of itself that it is the recorder; a node that was so from its start has told nobody."""
+        if not self.running:
+            return False
+        try:
+            async with aiohttp.ClientSession() as http, http.get(f"{self.deployment.operations_url}/metrics") as answer:
+                return "\ngsb_recorder_at_work 1" in await answer.text()
+        except aiohttp.ClientError:
+            return False
+
     @property
     def duties(self) -> int:
         """How often it has become the recorder."""
