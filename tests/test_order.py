@@ -62,7 +62,8 @@ ROWS = """
         cli.cluster.topics cli.operate.backup
         cli.operate.doctor cli.operate.hsm cli.operate.key
         cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main bench.cluster.steps
-    manual.markdown manual.lines manual.profile manual.deployment manual.commands manual.adapters manual.pages manual.__main__
+    manual.markdown manual.lines manual.profile manual.deployment manual.commands manual.adapters manual.pages
+        manual.__main__
 """
 """A module imports only from rows above its own, or from its left in its own row."""
 ORDER = {name: place for place, name in enumerate(ROWS.split())}
