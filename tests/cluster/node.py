@@ -79,6 +79,10 @@ def without_durability() -> None:
     async def refuses(db: object) -> None:
         """Nothing."""
 
+    def nothing_weighs(self: batch.Batch, asks: Sequence[batch.Ask]) -> bool:
+        return True
+
+    _replace(batch.Batch, _of_little_weight=nothing_weighs)
     _replace(sessions.Sessions, _settings=careless)
     _replace(sessions, refuse_forgetful=refuses)
 
