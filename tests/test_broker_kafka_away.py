@@ -38,12 +38,18 @@ def open_consumers() -> list[clients.Consumer]:
     return [each for each in gc.get_objects() if isinstance(each, clients.Consumer) and not each._closed]
 
 
+async def at_work(broker: KafkaBroker) -> Worker:
+    """A worker that was given its first exchange."""
+    worker = Worker(broker)
+    await broker.dispatch("tax", "before", "payroll")
+    await worker.until_given("before")
+    return worker
+
+
 async def test_kafka_goes_away_and_comes_back(cluster: Cluster, told: pytest.LogCaptureFixture) -> None:
     table = await made(cluster.brokers, 2)
     async with opened(table) as broker:
-        worker = Worker(broker)
-        await broker.dispatch("tax", "before", "payroll")
-        await worker.until_given("before")
+        worker = await at_work(broker)
         cluster.nodes[0].kill()
         for exchange in names(2_000):
             await broker.dispatch("tax", exchange, "payroll")
@@ -67,9 +73,7 @@ async def test_clients_that_do_not_look_after_themselves_any_more_are_replaced(
     monkeypatch.setattr(clients, "LOST", 1.0)
     monkeypatch.setattr(clients, "METADATA_AGE", 500)
     async with opened(await made(cluster.brokers, 2)) as broker:
-        worker = Worker(broker)
-        await broker.dispatch("tax", "before", "payroll")
-        await worker.until_given("before")
+        worker = await at_work(broker)
         producer = broker._outbox._producer
         assert producer is not None
         consumers = open_consumers()
@@ -87,9 +91,7 @@ async def test_one_that_waits_for_ever_to_commit_is_replaced(cluster: Cluster, m
     monkeypatch.setattr(clients, "LOST", 1.0)
     monkeypatch.setattr(clients, "METADATA_AGE", 500)
     async with opened(await made(cluster.brokers, 2)) as broker:
-        worker = Worker(broker)
-        await broker.dispatch("tax", "before", "payroll")
-        await worker.until_given("before")
+        worker = await at_work(broker)
         (consumer,) = (each for each in open_consumers() if each._group_id)
         consumer._client._sync_task.cancel()
         cluster.nodes[0].kill()
@@ -102,9 +104,7 @@ async def test_one_that_waits_for_ever_to_commit_is_replaced(cluster: Cluster, m
 
 async def test_what_a_producer_had_and_kafka_had_not_is_said_by_the_next_one(cluster: Cluster) -> None:
     async with opened(await made(cluster.brokers, 2)) as broker:
-        worker = Worker(broker)
-        await broker.dispatch("tax", "before", "payroll")
-        await worker.until_given("before")
+        worker = await at_work(broker)
         outbox_, producer = broker._outbox, broker._outbox._producer
         await eventually(lambda: not outbox_._sent)
         cluster.nodes[0].kill()
@@ -122,9 +122,7 @@ async def test_one_that_has_lost_what_it_was_to_send_is_replaced(
     monkeypatch.setattr(outbox, "LOST", 1.0)
     monkeypatch.setattr(outbox, "PULSE", 0.1)
     async with opened(await made(cluster.brokers, 2)) as broker:
-        worker = Worker(broker)
-        await broker.dispatch("tax", "before", "payroll")
-        await worker.until_given("before")
+        worker = await at_work(broker)
         await eventually(lambda: not broker._outbox._sent)
         producer, line = broker._outbox._producer, broker._outbox._lines[work_topic(broker._table, "tax")]
         lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
