@@ -58,8 +58,8 @@ ROWS = """
         backup.make backup.lay
     cli.shared cli.bench cli.call cli.check cli.exchanges cli.keygen cli.serve cli.top
         cli.evidence.log cli.evidence.sources cli.evidence.verify cli.evidence.receipt cli.evidence.erase
-        cli.evidence.witness cli.operate.progress cli.cluster.migrate cli.cluster.lay cli.cluster.restore
-        cli.cluster.topics cli.operate.backup
+        cli.evidence.witness cli.operate.progress cli.cluster.migrate cli.cluster.prepare cli.cluster.lay
+        cli.cluster.restore cli.cluster.topics cli.operate.backup
         cli.operate.doctor cli.operate.hsm cli.operate.key
         cli.adapter.new cli.adapter.grade cli.adapter.run cli.adapter.group cli.main bench.cluster.steps
     manual.markdown manual.lines manual.profile manual.deployment manual.commands manual.adapters manual.pages

@@ -12,6 +12,7 @@ from gsb.cli.bench import bench
 from gsb.cli.call import call
 from gsb.cli.check import check
 from gsb.cli.cluster.migrate import migrate
+from gsb.cli.cluster.prepare import prepare
 from gsb.cli.cluster.restore import restore
 from gsb.cli.cluster.topics import topics
 from gsb.cli.evidence.erase import erase
@@ -48,6 +49,7 @@ app.add_typer(log, name="log")
 app.add_typer(receipt, name="receipt")
 app.add_typer(witness, name="witness")
 app.command()(migrate)
+app.command()(prepare)
 app.command()(backup)
 app.command()(verify_backup)
 app.command()(backup_key)

@@ -127,7 +127,7 @@ async def _layout(db: asyncpg.Connection, schema: str) -> Found:
     if oldest > known:
         return trouble("store: layout", said, "start the newer program, or go back to a backup of before")
     if version < known:
-        return warning("store: layout", said, "start a node of this version: it brings the tables up to date")
+        return warning("store: layout", said, "gsb prepare brings it up to date, as this version's first node does")
     return well("store: layout", said)
 
 

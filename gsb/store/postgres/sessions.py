@@ -9,7 +9,8 @@ and the server undoes what was not committed.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import asyncpg
@@ -88,17 +89,35 @@ class Sessions:
         return await asyncpg.connect(**self._settings())
 
     async def open(self, seal: Seal) -> None:
-        """Make the store if there is none. Raises StoreUnfit."""
+        """Make the store if there is none, and bring it up to date. Raises StoreUnfit."""
+        await self.prepare(seal)
+        try:
+            self._pool = await asyncpg.create_pool(
+                min_size=1, max_size=self._readers, connection_class=_Session, **self._settings()
+            )
+        except (*OF_THE_DATABASE, ValueError) as error:
+            raise StoreUnfit(f"the store on PostgreSQL cannot be opened: {error}") from error
+
+    async def prepare(self, seal: Seal, tell: migrations.Tell = migrations.untold) -> None:
+        """What opening does first, which may take long, and whoever is at work goes on meanwhile. Raises StoreUnfit."""
+        async with self._unopened() as db:
+            await migrations.prepare(db, self.name, seal, tell)
+
+    async def outlook(self, seal: Seal) -> migrations.Outlook:
+        """What ``prepare`` has to do, which changes nothing. Raises StoreUnfit."""
+        async with self._unopened() as db:
+            return await migrations.outlook(db, self.name, seal)
+
+    @asynccontextmanager
+    async def _unopened(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection of its own, to a server that may be used. Raises StoreUnfit for whatever goes wrong."""
         try:
             db = await self.connect()
             try:
                 await refuse_forgetful(db)
-                await migrations.prepare(db, self.name, seal)
+                yield db
             finally:
                 await db.close(timeout=CONNECT)
-            self._pool = await asyncpg.create_pool(
-                min_size=1, max_size=self._readers, connection_class=_Session, **self._settings()
-            )
         except (*OF_THE_DATABASE, ValueError) as error:
             raise StoreUnfit(f"the store on PostgreSQL cannot be opened: {error}") from error
 

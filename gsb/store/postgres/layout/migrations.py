@@ -10,7 +10,7 @@ start.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import asyncpg
@@ -84,6 +84,20 @@ MIGRATIONS = {
 
 FIRST = 1
 """The version whose programs do not say which they are."""
+Tell = Callable[[str], None]
+
+
+class Outlook(NamedTuple):
+    """What a store is, and what this program will do when it prepares it."""
+
+    version: int | None
+    """Of its layout; None: there are no tables yet."""
+    steps: tuple[Step, ...]
+    """Those by which it is expanded that are not done."""
+
+
+def untold(what: str) -> None:
+    """For those who wait without being told for what."""
 
 
 def application(schema: str) -> str:
@@ -110,10 +124,20 @@ async def create(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
     await db.execute("INSERT INTO layout VALUES ($1, $1, $2)", VERSION, seal.keycheck())
 
 
-async def prepare(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
+async def outlook(db: asyncpg.Connection, schema: str, seal: Seal) -> Outlook:
+    """What ``prepare`` has to do, which changes nothing. Raises StoreUnfit and asyncpg's errors."""
+    if not await tables(db, schema):
+        return Outlook(None, ())
+    version, _ = await _checked(db, schema, seal)
+    steps = [step for each in range(version + 1, VERSION + 1) for step in MIGRATIONS[each].expand]
+    return Outlook(version, tuple([step for step in steps if await db.fetchrow(step.done) is None]))
+
+
+async def prepare(db: asyncpg.Connection, schema: str, seal: Seal, tell: Tell = untold) -> None:
     """Make the schema a store, or bring it up to date; refuse what is not ours. Raises StoreUnfit and asyncpg's errors.
 
-    Of several processes that start at once one does it and the others wait. ``db`` is of no use for other work after.
+    Of several processes that start at once one does it and the others wait. ``tell`` is told of each step before it is
+    tried. ``db`` is of no use for other work after.
     """
     await db.execute("SET lock_timeout = 0; SET statement_timeout = 0")
     # Whoever waits inside a statement would be waited for by an index that is made beside others.
@@ -128,12 +152,12 @@ async def prepare(db: asyncpg.Connection, schema: str, seal: Seal) -> None:
     version, oldest = await _checked(db, schema, seal)
     await db.execute(REVOKED)
     for each in range(version + 1, VERSION + 1):
-        await _take(db, schema, MIGRATIONS[each].expand)
+        await _take(db, schema, MIGRATIONS[each].expand, tell)
         await db.execute("UPDATE layout SET version = $1", each)
     before = VERSION - 1
     if oldest < before and not await _older_at_work(db, schema, before):
         for each in range(oldest + 1, VERSION):
-            await _take(db, schema, MIGRATIONS[each].contract)
+            await _take(db, schema, MIGRATIONS[each].contract, tell)
         await db.execute("UPDATE layout SET oldest = $1", before)
 
 
@@ -171,8 +195,9 @@ def _of(name: str) -> str:
     return name.partition(" ")[2]
 
 
-async def _take(db: asyncpg.Connection, schema: str, steps: Iterable[Step]) -> None:
+async def _take(db: asyncpg.Connection, schema: str, steps: Iterable[Step], tell: Tell) -> None:
     for step in steps:
+        tell(said(step))
         for left in range(LOCK_TRIES, -1, -1):
             try:
                 if await db.fetchrow(step.done) is None:
@@ -182,6 +207,11 @@ async def _take(db: asyncpg.Connection, schema: str, steps: Iterable[Step]) -> N
                 if not left:
                     raise StoreUnfit(f"schema {schema}: its tables cannot be changed: {error}") from error
                 await asyncio.sleep(LOCK_PAUSE)
+
+
+def said(step: Step) -> str:
+    """Its statements in one line."""
+    return " ".join(step.sql.split())
 
 
 async def _try(db: asyncpg.Connection, step: Step) -> None:
