@@ -10,7 +10,7 @@ KAFKA_LINE := $(or $(GSB_KAFKA_VERSION),4.1)
 KAFKA := .deps/kafka/$(KAFKA_LINE)/.installed
 INTEROP := tests/interop/node_modules/.installed
 BROWSER := tests/browser/node_modules/.installed
-HELM := .deps/helm/.installed .deps/kubernetes/.installed
+HELM := .deps/helm/.installed .deps/kubernetes/.installed .deps/crds/.installed
 
 BACKEND := $(or $(BACKEND),embedded)
 $(if $(filter-out all,$(SYSTEMS)),$(error SYSTEMS is all, or is left out))
@@ -40,8 +40,8 @@ check: $(VENV) ## format, lint, types and the order of modules
 	@.venv/bin/mypy
 	@.venv/bin/python -m pytest -q tests/test_order.py
 
-chart: $(VENV) $(HELM) ## the Helm chart: lint, what it renders, the schemas of Kubernetes, policies
-	@.venv/bin/python -m pytest tests/test_chart.py tests/test_chart_parts.py
+chart: $(VENV) $(HELM) ## the Helm chart: lint, what it renders, the schemas of Kubernetes and of foreign operators, policies
+	@.venv/bin/python -m pytest tests/test_chart*.py
 
 image: ## the image localhost/gsb, by buildah; BASE=IMAGE, or BASE=debootstrap without a registry; FRESH=1 for Debian's latest
 	@tests/deps/image.sh
@@ -67,6 +67,9 @@ $(VENV): pyproject.toml
 
 .deps/helm/.installed: tests/deps/helm.sh
 	@tests/deps/helm.sh
+
+.deps/crds/.installed: tests/deps/crds.sh tests/deps/crds.txt
+	@tests/deps/crds.sh
 
 $(KAFKA): tests/deps/kafka/pom.xml
 	@tests/deps/kafka.sh $(KAFKA_LINE)

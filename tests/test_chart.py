@@ -115,6 +115,10 @@ def test_the_schemas_of_kubernetes_bite(tmp_path: Path) -> None:
         ("pools", "workers.tax=null", "no pool of workers works for the system tax"),
         ("pools", "workers.tax.systems[0]=taxes", "names the system taxes, which is not there"),
         ("witness", "witness.file=", "the witness needs witness.file"),
+        ("witness", "backup.enabled=true", "mode none has nothing to back up"),
+        ("single", "backup.enabled=true", "backup.recipients, or nobody could open it"),
+        ("backup", "backup.recipients[0]=age1", "backup.recipients.0"),
+        ("backup", "backup.schedule=nightly", "backup.schedule"),
     ],
 )
 def test_what_would_lose_data_or_work_is_refused(scenario: str, more: str, why: str) -> None:
@@ -191,7 +195,7 @@ def test_every_pod_has_what_it_mounts(scenario: str) -> None:
 def test_every_pod_that_stays_has_probes_and_a_budget(scenario: str) -> None:
     budgets = [each["spec"] for each in of(scenario, "PodDisruptionBudget")]
     for name, pod in pods(scenario).items():
-        if name.startswith(("Job/", "Pod/")):
+        if name.startswith(("Job/", "CronJob/", "Pod/")):
             continue
         (container,) = pod["spec"]["containers"]
         assert {"livenessProbe", "readinessProbe"} <= container.keys()

@@ -90,7 +90,8 @@ def pods(scenario: str) -> dict[str, Document]:
     """Every pod that would run: labels and spec, by kind and name of what makes it."""
     found = {}
     for each in documents(scenario):
-        template = each if each["kind"] == "Pod" else each.get("spec", {}).get("template")
+        made = each["spec"]["jobTemplate"] if each["kind"] == "CronJob" else each
+        template = made if made.get("kind") == "Pod" else made.get("spec", {}).get("template")
         if template is not None:
             found[f"{each['kind']}/{each['metadata']['name']}"] = template
     return found

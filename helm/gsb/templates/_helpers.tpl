@@ -120,11 +120,13 @@ projected:
 {{- end -}}
 {{- end }}
 
+{{/* What stands alone has no use for those of core systems; and says itself what is missing, instead of waiting for it. */}}
 {{- define "gsb.secretVolumes" -}}
 {{- range $name, $secret := .root.Values.secrets }}
+{{- if not (and $.alone $secret.systems) }}
 - name: secret-{{ $name }}
 {{- if include "gsb.holds" (merge (dict "secret" $secret) $) }}
-  secret: {secretName: {{ $secret.secretName }}, defaultMode: 0440}
+  secret: {secretName: {{ $secret.secretName }}, defaultMode: 0440{{ if $.alone }}, optional: true{{ end }}}
 {{- else }}
   configMap:
     name: {{ include "gsb.name" $.root }}-withheld
@@ -135,13 +137,18 @@ projected:
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
 
 {{- define "gsb.mounts" -}}
 - {name: config, mountPath: /etc/gsb, readOnly: true}
 - {name: tmp, mountPath: /tmp}
+{{- if not .alone }}
 - {name: data, mountPath: /var/lib/gsb{{ if not .writes }}, readOnly: true{{ end }}}
+{{- end }}
 {{- range $name, $secret := .root.Values.secrets }}
+{{- if not (and $.alone $secret.systems) }}
 - {name: secret-{{ $name }}, mountPath: {{ $secret.mountPath }}, readOnly: true}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -210,9 +217,74 @@ spec:
     {{- include "gsb.secretVolumes" . | nindent 4 }}
 {{- end }}
 
-{{/* The same with podTemplate merged over it. */}}
+{{/* The template of a pod that runs one command and ends; what each try had to say can be read after. `alone`: it needs
+nothing that a release makes. (root, component, command, resources, config, data, writes, all, alone, affinity, backups) */}}
+{{- define "gsb.errand" -}}
+{{- $pod := include "gsb.pod" .root | fromYaml -}}
+{{- if .alone }}{{ $_ := set $pod "serviceAccountName" "default" }}{{ end -}}
+metadata:
+  labels:
+    {{- include "gsb.labels" . | nindent 4 }}
+spec:
+  {{- toYaml $pod | nindent 2 }}
+  restartPolicy: Never
+  {{- with .affinity }}
+  affinity: {{ toJson . }}
+  {{- end }}
+  containers:
+    - name: {{ .component }}
+      command: {{ toJson .command }}
+      {{- include "gsb.container" .root | nindent 6 }}
+      resources: {{ toJson .resources }}
+      volumeMounts:
+        {{- include "gsb.mounts" . | nindent 8 }}
+        {{- if .backups }}
+        - {name: backups, mountPath: /backups}
+        {{- end }}
+  volumes:
+    {{- if .config }}
+    - {name: config, {{ .config }}}
+    {{- else }}
+    - {{- include "gsb.configVolume" .root | nindent 6 }}
+    {{- end }}
+    - name: tmp
+      emptyDir: {sizeLimit: 256Mi}
+    {{- with .data }}
+    - {name: data, {{ . }}}
+    {{- end }}
+    {{- with .backups }}
+    - {name: backups, {{ . }}}
+    {{- end }}
+    {{- include "gsb.secretVolumes" . | nindent 4 }}
+{{- end }}
+
+{{/* A template with podTemplate merged over it: a node's, or that which is named. */}}
 {{- define "gsb.merged" -}}
-{{- $made := include "gsb.template" . | fromYaml -}}
+{{- $made := include (.template | default "gsb.template") . | fromYaml -}}
 {{- with $made.Error }}{{ fail . }}{{ end -}}
 {{ mergeOverwrite $made (deepCopy .root.Values.podTemplate) | toYaml }}
+{{- end }}
+
+{{/* The claim of the volume with the log, where there are many nodes. */}}
+{{- define "gsb.logVolume" -}}
+persistentVolumeClaim: {claimName: {{ .Values.log.claim | default (printf "%s-log" (include "gsb.name" .)) }}}
+{{- end }}
+
+{{/* What goes in and out of pods. A rule without peers would let everybody in, so there is none of those.
+(root, component, pool, in, out) */}}
+{{- define "gsb.policy" -}}
+podSelector:
+  matchLabels:
+    {{- include "gsb.selector" . | nindent 4 }}
+policyTypes: [Ingress, Egress]
+ingress:
+{{- range .in }}
+{{- if .from }}
+  - {{ toJson . }}
+{{- end }}
+{{- end }}
+egress:
+{{- range .out }}
+  - {{ toJson . }}
+{{- end }}
 {{- end }}
