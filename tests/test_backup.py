@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gsb.admit import BEHIND_PAUSE
 from gsb.client import BusProblem, Client
 from gsb.evidence.checkpoint import Signer
 from gsb.evidence.verify import verify_receipt
@@ -158,7 +159,7 @@ async def holds(other: Deployment, before: list[str], began: str, head: str) -> 
         unfinished = await client.exchange(began)
         assert (unfinished.state, unfinished.body["reason"]) == ("unknown", "restored")
         with pytest.raises(BusProblem) as refused:
-            await client.call(NOTE, {"id": "P-0001", "text": "x"}, purpose="payroll", timeout=1)
+            await client.call(NOTE, {"id": "P-0001", "text": "x"}, purpose="payroll", timeout=float(BEHIND_PAUSE))
         assert refused.value.code == "writes_withheld"
         assert (await client.call(READ, {"id": "P-0001"}, purpose="payroll")).status == 200
         await client.receipt(began)

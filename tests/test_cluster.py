@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gsb.client import OutcomePending
+from gsb.client import Client, OutcomePending
 from gsb.evidence.log import CHECKPOINT, Files
 from gsb.evidence.verify import verify_log
 from tests.support import kafka
@@ -91,12 +91,19 @@ async def test_a_gateway_shows_the_log_that_the_recorder_keeps(nodes: list[Membe
     assert recorder.running
 
 
+async def waits(client: Client, key: str) -> None:
+    """The call is accepted with 202, and whoever waits a second for its outcome hears none."""
+    accepted = await client.call(ONCE, NOTE, purpose="payroll", idempotency_key=key, respond_async=True)
+    assert (accepted.status, accepted.state) == (202, "accepted")
+    with pytest.raises(OutcomePending):
+        await client.follow(accepted.exchange or "", timeout=1)
+
+
 async def test_work_waits_for_a_worker_and_flows_when_there_is_one(nodes: list[Member]) -> None:
     gateway, worker, _ = nodes
     await worker.stop()
     async with gateway.client() as client:
-        with pytest.raises(OutcomePending):
-            await client.call(ONCE, NOTE, purpose="payroll", idempotency_key="later", wait=1, timeout=1)
+        await waits(client, "later")
         await worker.start()
         result = await client.call(ONCE, NOTE, purpose="payroll", idempotency_key="later", timeout=WITHIN)
     assert (result.status, result.body) == (200, NOTE)
@@ -119,8 +126,7 @@ async def test_without_kafka_callers_get_202_and_the_work_flows_later(
     async with gateway.client() as client:
         (broker,) = brokers.nodes
         await asyncio.to_thread(broker.kill)
-        with pytest.raises(OutcomePending):
-            await client.call(ONCE, NOTE, purpose="payroll", idempotency_key="down", wait=1, timeout=1)
+        await waits(client, "down")
         await until(worker, 503, ["broker"])
         assert (await gateway.readiness())[0] == 200, "it can accept, and what it accepts is kept"
         broker.start()

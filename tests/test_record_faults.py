@@ -24,6 +24,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
+from gsb.admit import BEHIND_PAUSE
 from gsb.client import BusProblem
 from gsb.errors import StoreUnavailable
 from gsb.evidence.checkpoint import Signer
@@ -275,7 +276,7 @@ async def test_a_node_admits_nothing_while_its_log_cannot_be_written(tmp_path: P
         done = await client.call(ONCE, NOTE, purpose="payroll", idempotency_key="k")
         await until(node, ["recorder"])
         with pytest.raises(BusProblem) as refused:
-            await client.call(READ, PERSON_BODY, purpose="payroll", timeout=1)
+            await client.call(READ, PERSON_BODY, purpose="payroll", timeout=float(BEHIND_PAUSE))
         assert (refused.value.code, refused.value.result.retry_after) == ("recorder_behind", 5)
         assert (await client.exchange(str(done.exchange))).state == "done"
         folder.unlink()

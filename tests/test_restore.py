@@ -19,6 +19,7 @@ import asyncpg
 import pytest
 from typer.testing import CliRunner, Result
 
+from gsb.admit import BEHIND_PAUSE
 from gsb.cli.main import app
 from gsb.client import BusProblem
 from gsb.model import Effect, State
@@ -197,7 +198,9 @@ async def test_writes_wait_for_an_operator_and_reads_do_not(backup: Backup) -> N
     assert (await gsb("restore", folder, "--reason", REASON)).exit_code == 0
     async with running_node(root, backup.deployment) as node, node.client() as client:
         with pytest.raises(BusProblem) as refused:
-            await client.call("registry/note/v1", {"id": "P-0001", "text": "x"}, purpose="payroll", timeout=1)
+            await client.call(
+                "registry/note/v1", {"id": "P-0001", "text": "x"}, purpose="payroll", timeout=float(BEHIND_PAUSE)
+            )
         assert refused.value.code == "writes_withheld"
         assert (await client.call("registry/person/v1", {"id": "P-0001"}, purpose="payroll")).status == 200
         if not on_postgres:
