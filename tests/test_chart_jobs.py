@@ -77,6 +77,17 @@ def test_a_release_without_the_hook_has_nothing_of_it() -> None:
     assert "migration" not in helm("template", "external-secrets").stdout
 
 
+def test_nothing_makes_tables_where_a_restore_is_to_lay_the_store() -> None:
+    assert "pre-upgrade" in helm("template", "backup").stdout
+    stopped = helm(
+        "template", "backup", "--set", "gateway.replicas=0,workers.all.replicas=0,recorder.replicas=0"
+    ).stdout
+    assert "pre-upgrade" not in stopped
+    assert "  suspend: true\n" in stopped
+    assert of("backup", "CronJob")[0]["spec"]["suspend"] is False
+    assert "  suspend: true\n" in helm("template", "backup-single", "--set", "single.replicas=0").stdout
+
+
 def laid(maker: PostgresMaker, folder: Path) -> list[str | Path]:
     """The files that the hook's pod finds, but with this PostgreSQL; answers its command."""
     pod, secrets = pods("distributed")["Job/gsb-migration"], folder / "secrets"

@@ -265,6 +265,11 @@ spec:
 {{ mergeOverwrite $made (deepCopy .root.Values.podTemplate) | toYaml }}
 {{- end }}
 
+{{/* Whether no node shall run, as for a restore. */}}
+{{- define "gsb.stopped" -}}
+{{- if not (ternary .Values.single.replicas .Values.recorder.replicas (eq .Values.mode "single") | int) }}yes{{ end -}}
+{{- end }}
+
 {{/* The claim of the volume with the log, where there are many nodes. */}}
 {{- define "gsb.logVolume" -}}
 persistentVolumeClaim: {claimName: {{ .Values.log.claim | default (printf "%s-log" (include "gsb.name" .)) }}}
