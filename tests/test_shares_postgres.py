@@ -12,12 +12,15 @@ from gsb.errors import StoreUnavailable
 from gsb.shares.contract import Draw, Fence, Need, Shares
 from gsb.shares.postgres import PostgresShares
 from gsb.store.contract import StoreUnfit
+from gsb.store.postgres import sessions
 from gsb.store.postgres.sessions import Sessions
 from tests.shares_contract import LONG, RECORDER, SharesContract, eventually
 from tests.support.postgres import own_server
 from tests.support.stores import PostgresMaker
 
 KEY = bytes(range(32))
+WITHIN = 60.0
+"""Seconds for whatever must happen, on a machine that is busy with other things."""
 
 
 async def shares_of(maker: PostgresMaker) -> PostgresShares:
@@ -71,10 +74,16 @@ async def test_budgets_that_the_database_has_lost_begin_anew(maker: PostgresMake
     assert (await shares.draw(asked))["budget"].exchanges == 2
 
 
-async def test_a_node_that_is_stopped_between_two_statements_keeps_nobody_waiting(maker: PostgresMaker) -> None:
+async def test_a_node_that_is_stopped_between_two_statements_keeps_nobody_waiting(
+    maker: PostgresMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its read of the slots is old when it goes on, so what it would write is refused, and it reads again."""
     shares = await shares_of(maker)
-    slow = PostgresShares((await maker.open()).sessions)
+    # It is to wait for as long as this test takes to see that it does.
+    monkeypatch.setitem(sessions._BOUNDS, "lock_timeout", "0")
+    store = maker.make(statement=WITHIN)
+    await store.open()
+    slow = PostgresShares(store.sessions)
     assert (await shares.slots("node-a", {"tax": Need(4, 0, True, LONG)}))["tax"].calls == 4
     lock = await asyncpg.connect(maker.dsn, server_settings={"search_path": maker.schema})
     try:
@@ -82,7 +91,7 @@ async def test_a_node_that_is_stopped_between_two_statements_keeps_nobody_waitin
         await transaction.start()
         await lock.execute("UPDATE share_slots SET version = version + 1, holders = '{}'")
         late = asyncio.create_task(slow.slots("node-b", {"tax": Need(4, 0, True, LONG)}))
-        await eventually(lambda: maker.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        await eventually(lambda: maker.rows("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"), WITHIN)
         await transaction.commit()
         assert (await late)["tax"].calls == 4
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import isnan, nan
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,9 @@ async def test_a_clock_more_than_five_seconds_off_is_not_ready(
     tmp_path: Path, dsn: str, ahead: float, missing: list[str]
 ) -> None:
     async with bus_with(tmp_path, dsn, ahead) as bus:
-        await measure(bus)
+        bus.clock_offset = nan
+        while isnan(bus.clock_offset):  # an answer that took long leaves what was known before
+            await measure(bus)
         assert bus.clock_offset == pytest.approx(ahead, abs=1.4)
         assert await bus.unready() == missing
         told = bus.metrics.text({}, None).decode()

@@ -6,6 +6,7 @@ The server is real: see ``tests.support.postgres``.
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -21,6 +22,8 @@ from tests.support.stores import AGES, PostgresMaker, accepted, done, new
 from tests.test_threat_model import table
 
 KEY = bytes(range(32))
+WITHIN = 60.0
+"""Seconds for whatever must happen, on a machine that is busy with other things."""
 
 
 class TestContract(StoreContract):
@@ -52,10 +55,12 @@ async def test_commits_are_told_of_and_hold_what_was_asked_together(maker: Postg
         maker.dsn, KEY, schema=maker.schema, committed=lambda calls, seconds: told.append((calls, seconds))
     )
     await store.open()
+    before = time.monotonic()
     await asyncio.gather(*(accepted(store) for _ in range(8)))
+    took = time.monotonic() - before
     await store.close()
     assert [calls for calls, _ in told] == [8]
-    assert 0 < told[0][1] < 10
+    assert 0 < told[0][1] <= took
 
 
 async def test_one_call_that_cannot_be_written_does_not_fail_the_others(
@@ -102,11 +107,11 @@ async def test_a_jti_of_another_node_is_forgotten_by_who_has_watched_it_for_long
 
 
 async def _until(maker: PostgresMaker, sql: str) -> None:
-    for _ in range(1_000):
-        if await maker.rows(sql):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(sql)
+    async with asyncio.timeout(WITHIN):
+        while True:
+            if await maker.rows(sql):
+                return
+            await asyncio.sleep(0.01)
 
 
 # --- what is searched -----------------------------------------------------------------------------------------

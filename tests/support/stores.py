@@ -61,9 +61,9 @@ class PostgresMaker:
     def time(self, of_the_database: float) -> float:
         return self.clock()
 
-    def make(self) -> PostgresStore:
+    def make(self, **more: Any) -> PostgresStore:
         store = PostgresStore(
-            self.dsn, self.key, schema=self.schema, ages=AGES, clock=self.time, steady=self.clock.steady
+            self.dsn, self.key, schema=self.schema, ages=AGES, clock=self.time, steady=self.clock.steady, **more
         )
         self._opened.append(store)
         return store
