@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 import pytest
 
@@ -39,7 +39,7 @@ def adapter(tmp_path: Path) -> ModuleType:
 
 
 async def told_while(block: Callable[[threading.Event], None], folders: dict[Path, str]) -> list[Blocked]:
-    """What the watchdog tells of a block that lasts until it has told something, or for 2 s."""
+    """What the watchdog tells of a block that lasts until it has told something, or for a minute."""
     told: list[Blocked] = []
     until = threading.Event()
 
@@ -52,7 +52,7 @@ async def told_while(block: Callable[[threading.Event], None], folders: dict[Pat
     watchdog.start()
     await asyncio.sleep(0.05)  # the loop turns, which is no reason to tell anything
     assert told == []
-    timer = threading.Timer(2.0, until.set)
+    timer = threading.Timer(60.0, until.set)
     timer.start()
     block(until)
     timer.cancel()
@@ -76,19 +76,36 @@ async def test_what_is_no_adapters_is_not_laid_at_its_door(adapter: ModuleType) 
     assert await told_while(block, {Path(str(adapter.__file__)).parent: "slow"}) == []
 
 
+class Looking(Watchdog):
+    """Says when it has found who blocks: what there is to tell it then tells at once."""
+
+    def __init__(self, tell: Callable[[Blocked], None], every: float) -> None:
+        super().__init__(tell, tick=0.005, every=every)
+        self.looked = threading.Event()
+
+    def _who(self, frame: FrameType | None) -> Blocked | None:
+        blocked = super()._who(frame)
+        if blocked is not None:
+            # Meanwhile the block goes on, in which it has twenty occasions to tell it again.
+            threading.Timer(0.1, self.looked.set).start()
+        return blocked
+
+
 @pytest.mark.parametrize(("every", "counts"), [(0.0, [1, 2]), (60.0, [1, 1])])
 async def test_each_time_is_told_once_and_not_too_often(adapter: ModuleType, every: float, counts: list[int]) -> None:
     told: list[Blocked] = []
-    watchdog = Watchdog(told.append, tick=0.005, every=every)
+    found: list[int] = []
+    watchdog = Looking(told.append, every)
     watchdog.adapters = {Path(str(adapter.__file__)).parent: "slow"}
     watchdog.start()
-    for count in counts:
-        until = threading.Event()
-        threading.Timer(0.5, until.set).start()
-        adapter.wait(until)
+    for _ in counts:
+        watchdog.looked.clear()
+        adapter.wait(watchdog.looked)
         await asyncio.sleep(0.05)
-        assert len(told) == count
+        found.append(len(told))
     watchdog.stop()
+    assert found == counts
+    assert len(told) == counts[-1]
 
 
 def test_it_ends_with_its_loop() -> None:
