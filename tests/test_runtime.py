@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,17 @@ async def test_settings_and_secrets_reach_the_adapter(tmp_path: Path, stage: Any
 
 
 async def test_the_deadline_is_set_when_the_call_starts(hand: Hand) -> None:
-    seen: list[float] = []
+    seen: list[tuple[float, float]] = []
+    loop = asyncio.get_running_loop()
 
     async def play(request: Request) -> None:
-        seen.append(request.deadline - asyncio.get_running_loop().time())
+        seen.append((request.deadline, loop.time()))
 
     hand.plays["handle"] = play
+    before = loop.time()
     await hand.call()
-    assert 4.5 < seen[0] <= 5.0
+    ((deadline, after),) = seen
+    assert before + 5.0 <= deadline <= after + 5.0
 
 
 @pytest.mark.parametrize(
@@ -150,7 +154,8 @@ async def test_a_cancelled_call_stays_cancelled(hand: Hand) -> None:
     assert (await hand.call()).body == REQUEST.body
 
 
-async def test_no_more_calls_at_once_than_places(tmp_path: Path, stage: Any) -> None:
+async def test_no_more_calls_at_once_than_places(tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PREPARE", 60.0)
     now, most, go = 0, 0, asyncio.Event()
 
     async def play(request: Request) -> None:
@@ -202,17 +207,30 @@ async def test_an_adapter_that_blocks_the_loop_is_named_while_it_does(
     assert facts["place"].startswith("__init__.py:")
 
 
-async def test_waiting_for_a_place_costs_none_of_the_adapters_time(tmp_path: Path, stage: Any) -> None:
-    """Eight calls of 0.1 s, one after another, in a system that allows 0.5 s for one."""
+async def test_waiting_for_a_place_costs_none_of_the_adapters_time(
+    tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of a call that waited begins after that of the one for which it waited had ended."""
+    monkeypatch.setattr(module, "PREPARE", 60.0)
+    loop, begun, go = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    seen: list[tuple[float, float]] = []
 
     async def play(request: Request) -> None:
-        over = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.1, over.set)
-        await over.wait()
+        begun.set()
+        await go.wait()
+        seen.append((request.deadline, loop.time()))
 
-    async with played(theatre(tmp_path, concurrency=1, timeout=0.5), stage) as hand:
+    async with played(theatre(tmp_path, concurrency=1, timeout=60.0), stage) as hand:
         hand.plays["handle"] = play
-        assert len(await asyncio.gather(*(hand.call() for _ in range(8)))) == 8
+        first = asyncio.create_task(hand.call())
+        await begun.wait()
+        others = [asyncio.create_task(hand.call()) for _ in range(7)]
+        await asyncio.sleep(0.01)
+        go.set()
+        await asyncio.gather(first, *others)
+    assert len(seen) == 8
+    for (_, ended), (deadline, _) in pairwise(seen):
+        assert deadline >= ended + 60.0
 
 
 async def test_no_place_for_long_sent_nothing(tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +313,7 @@ async def test_only_one_probe_passes(hand: Hand) -> None:
     hand.plays.clear()
     hand.plays["check"] = check
     probe = asyncio.create_task(hand.call())
-    await asyncio.wait_for(asked.wait(), 5)
+    await asked.wait()
     with pytest.raises(Unavailable) as raised:
         await hand.call()
     assert raised.value.sent is False
@@ -315,7 +333,7 @@ async def test_a_cancelled_probe_makes_room_for_the_next(hand: Hand) -> None:
     hand.plays.clear()
     hand.plays["check"] = check
     probe = asyncio.create_task(hand.call())
-    await asyncio.wait_for(asked.wait(), 5)
+    await asked.wait()
     probe.cancel()
     with pytest.raises(asyncio.CancelledError):
         await probe

@@ -42,8 +42,8 @@ class Stage(Adapter[Scenery, NoSettings]):
 
     @staticmethod
     def block(until: threading.Event) -> None:
-        """Keep the event loop from turning, for 5 s at most."""
-        until.wait(5.0)
+        """Keep the event loop from turning, for a minute at most."""
+        until.wait(60.0)
 
     async def _play(self, name: str, *arguments: object) -> Any:
         self.past.append(name)
