@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,7 @@ def test_the_schemas_of_kubernetes_bite(tmp_path: Path) -> None:
         ("smoke", "test.url=http://other:8080", "must be one of bus.base_urls"),
         ("distributed", "kafka.partitions=12", "kafka.partitions is 12, but gsb.toml says 6"),
         ("distributed", "kafka.topicPrefix=gsb", "gsb.toml says bus"),
+        ("gateway-api", "gatewayApi.parentRefs[0].nmae=x", "Additional property nmae is not allowed"),
         ("autoscaling", "workers.all.keda.max=7", "topics have 6 partitions"),
         ("pools", "workers.tax=null", "no pool of workers works for the system tax"),
         ("pools", "workers.tax.systems[0]=taxes", "names the system taxes, which is not there"),
@@ -144,6 +146,35 @@ def test_a_gsb_toml_that_does_not_fit_pods_is_refused(old: str, new: str, why: s
     done = helm("template", "single", "--values", str(tmp_path / "files.json"))
     assert done.returncode != 0
     assert why in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("scenario", "names"),
+    [
+        ("ingress", ["host", "tlsSecret", "ingress.className", "certificate.issuer", "image.pullSecrets[0]"]),
+        ("gateway-api", ["host", "tlsSecret", "gatewayApi.className", "gatewayApi.clientCaConfigMap"]),
+        ("strimzi", ["kafka.strimziCluster", "log.claim"]),
+        ("autoscaling", ["kafka.kedaAuthentication", "log.storageClass"]),
+        ("external-secrets", ["externalSecrets.store", "secrets.bus.secretName", "single.storageClass"]),
+        ("single-claim", ["config.claim"]),
+        ("witness", ["witness.secretName", "witness.storageClass"]),
+        ("smoke", ["test.keySecret"]),
+        ("backup", ["backup.claim"]),
+    ],
+)
+def test_a_name_of_digits_is_no_number(scenario: str, names: list[str]) -> None:
+    done = helm("template", scenario, "--set-string", ",".join(f"{name}=4711" for name in names))
+    assert done.returncode == 0, done.stderr
+    assert 4711 not in set(values_of(list(yaml.safe_load_all(done.stdout))))
+    assert "4711" in done.stdout
+
+
+def values_of(value: object) -> Iterator[object]:
+    """Every value in a document that is neither a map nor a list."""
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from values_of(each)
+    if not isinstance(value, dict | list):
+        yield value
 
 
 def test_an_old_kubernetes_has_no_volumes_made_of_images() -> None:

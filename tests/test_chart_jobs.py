@@ -204,11 +204,12 @@ async def test_the_command_makes_a_backup_beside_a_node(tmp_path: Path) -> None:
     assert file.read_bytes().count(b"-> X25519 ") == len(recipients) == 2
 
 
-# --- traces
+# --- ways of nodes that no job has
 
 
-def test_every_node_has_a_way_to_the_collector_and_no_job_has() -> None:
-    (way,) = values("monitoring")["networkPolicy"]["tracing"]
+@pytest.mark.parametrize("what", ["tracing", "jwks"])
+def test_every_node_has_a_way_to_traces_and_keys_of_agencies_and_no_job_has(what: str) -> None:
+    (way,) = values("monitoring")["networkPolicy"][what]
     having = {
         each["metadata"]["name"]
         for each in of("monitoring", "NetworkPolicy")
@@ -219,6 +220,6 @@ def test_every_node_has_a_way_to_the_collector_and_no_job_has() -> None:
         "template",
         "single",
         "--set-json",
-        'networkPolicy.tracing=[{"to":[{"ipBlock":{"cidr":"10.9.0.0/24"}}],"ports":[{"port":4318}]}]',
+        f'networkPolicy.{what}=[{{"to":[{{"ipBlock":{{"cidr":"10.9.0.0/24"}}}}],"ports":[{{"port":4318}}]}}]',
     )
     assert done.stdout.count("10.9.0.0/24") == 1

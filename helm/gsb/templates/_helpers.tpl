@@ -9,7 +9,7 @@ app.kubernetes.io/name: gsb
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- with .pool }}
-gsb/pool: {{ . }}
+gsb/pool: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -52,7 +52,7 @@ securityContext:
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -93,7 +93,7 @@ imagePullSecrets:
 {{- define "gsb.configVolume" -}}
 name: config
 {{- if .Values.config.claim }}
-persistentVolumeClaim: {claimName: {{ .Values.config.claim }}, readOnly: true}
+persistentVolumeClaim: {claimName: {{ .Values.config.claim | quote }}, readOnly: true}
 {{- else if .Values.config.image }}
 image: {reference: {{ .Values.config.image | quote }}, pullPolicy: IfNotPresent}
 {{- else }}
@@ -126,7 +126,7 @@ projected:
 {{- if not (and $.alone $secret.systems) }}
 - name: secret-{{ $name }}
 {{- if include "gsb.holds" (merge (dict "secret" $secret) $) }}
-  secret: {secretName: {{ $secret.secretName }}, defaultMode: 0440{{ if $.alone }}, optional: true{{ end }}}
+  secret: {secretName: {{ $secret.secretName | quote }}, defaultMode: 0440{{ if $.alone }}, optional: true{{ end }}}
 {{- else }}
   configMap:
     name: {{ include "gsb.name" $.root }}-withheld
@@ -272,7 +272,7 @@ spec:
 
 {{/* The claim of the volume with the log, where there are many nodes. */}}
 {{- define "gsb.logVolume" -}}
-persistentVolumeClaim: {claimName: {{ .Values.log.claim | default (printf "%s-log" (include "gsb.name" .)) }}}
+persistentVolumeClaim: {claimName: {{ .Values.log.claim | default (printf "%s-log" (include "gsb.name" .)) | quote }}}
 {{- end }}
 
 {{/* What goes in and out of pods. A rule without peers would let everybody in, so there is none of those.
