@@ -46,8 +46,10 @@ async def test_a_clock_more_than_five_seconds_off_is_not_ready(
 ) -> None:
     async with bus_with(tmp_path, dsn, ahead) as bus:
         bus.clock_offset = nan
-        while isnan(bus.clock_offset):  # an answer that took long leaves what was known before
+        for _ in range(100):  # an answer that took long leaves what was known before
             await measure(bus)
+            if not isnan(bus.clock_offset):
+                break
         assert bus.clock_offset == pytest.approx(ahead, abs=1.4)
         assert await bus.unready() == missing
         told = bus.metrics.text({}, None).decode()
