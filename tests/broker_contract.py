@@ -9,10 +9,17 @@ from contextlib import asynccontextmanager
 
 from gsb.broker.contract import Broker, Delivery
 
+WITHIN = 60.0
+"""Seconds for whatever must happen, on a machine that is busy with other things."""
+
 
 class BrokerContract(ABC):
     @abstractmethod
     def make(self) -> Broker: ...
+
+    async def kept(self, broker: Broker) -> None:
+        """Wait until what was dispatched is where deliveries come from: at once, unless a server takes it."""
+        await asyncio.sleep(0)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Broker]:
@@ -54,7 +61,7 @@ class BrokerContract(ABC):
 
     async def test_dispatching_without_any_worker_neither_waits_nor_fails(self) -> None:
         async with self.opened() as broker:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WITHIN):
                 for number in range(1_000):
                     await broker.dispatch("nobody", f"e-{number}", "payroll")
 
@@ -74,6 +81,7 @@ class BrokerContract(ABC):
                 await broker.dispatch("tax", f"flood-{number}", "flooder")
             for number in range(3):
                 await broker.dispatch("tax", f"calm-{number}", "calm")
+            await self.kept(broker)  # who is not there yet has no turn
             first = {exchange for _, exchange in await take(broker, ["tax"], 6)}
             assert {f"calm-{number}" for number in range(3)} < first
 
@@ -82,12 +90,12 @@ class BrokerContract(ABC):
             for number in range(10):
                 await broker.dispatch("tax", f"e-{number}", "payroll")
             deliveries = broker.deliveries(["tax"])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WITHIN):
                 begun = [await anext(aiter(deliveries)) for _ in range(10)]
             for delivery in (*reversed(begun), *begun):
                 delivery.done()
             await broker.dispatch("tax", "late", "payroll")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WITHIN):
                 assert (await anext(aiter(deliveries))).exchange == "late"
             await deliveries.aclose()  # type: ignore[attr-defined]
 
@@ -101,7 +109,7 @@ class BrokerContract(ABC):
         async with self.opened() as broker:
             await broker.dispatch("tax", "e-1", "payroll")
             deliveries = broker.deliveries(["tax"])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WITHIN):
                 assert (await anext(aiter(deliveries))).agency == "payroll"
             await deliveries.aclose()  # type: ignore[attr-defined]
 
@@ -111,7 +119,7 @@ class BrokerContract(ABC):
             heard: asyncio.Queue[str] = asyncio.Queue()
             broker.on_wake(heard.put_nowait)
             await broker.wake("e-1")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WITHIN):
                 assert await heard.get() == "e-1"
 
     async def test_closing_ends_the_deliveries(self) -> None:
@@ -120,7 +128,7 @@ class BrokerContract(ABC):
         waiting = asyncio.create_task(take(broker, ["tax"], 1))
         await asyncio.sleep(0)
         await broker.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN):
             assert await waiting == []
 
     async def test_closing_waits_for_no_work_and_what_is_finished_later_does_no_harm(self) -> None:
@@ -129,7 +137,7 @@ class BrokerContract(ABC):
         for number in range(2):
             await broker.dispatch("tax", f"e-{number}", "payroll")
         deliveries = broker.deliveries(["tax"])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN):
             begun = await anext(aiter(deliveries))
             await broker.close()
             assert [each async for each in deliveries] == []
@@ -138,7 +146,7 @@ class BrokerContract(ABC):
 
 async def take(broker: Broker, systems: list[str], count: int) -> list[tuple[str, str]]:
     got: list[tuple[str, str]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WITHIN):
         deliveries = broker.deliveries(systems)
         async for delivery in deliveries:
             assert isinstance(delivery, Delivery)

@@ -101,6 +101,11 @@ async def eventually(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
+async def taken(broker: KafkaBroker) -> None:
+    """Returns when Kafka has everything that was said."""
+    await eventually(lambda: not broker._outbox._pending())
+
+
 def names(count: int) -> list[str]:
     return [f"e-{number}" for number in range(count)]
 
@@ -112,6 +117,10 @@ class TestContract(BrokerContract):
 
     def make(self) -> Broker:
         return KafkaBroker(self.table)
+
+    async def kept(self, broker: Broker) -> None:
+        assert isinstance(broker, KafkaBroker)
+        await taken(broker)
 
 
 async def test_nothing_is_lost_because_a_later_one_was_finished(single: KafkaTable) -> None:
@@ -207,6 +216,7 @@ async def test_a_dispatch_repeated_while_it_waits_is_given_once(single: KafkaTab
     async with opened(single) as broker:
         for exchange in ("e-0", *["e-1"] * 50, "e-2"):
             await broker.dispatch("tax", exchange, "payroll")
+        await taken(broker)
         assert await take(broker, ["tax"], 3) == [("tax", "e-0"), ("tax", "e-1"), ("tax", "e-2")]
 
 
