@@ -216,11 +216,13 @@ def base64url(text: str | bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-async def test_what_its_own_key_signed_is_taken(identity: Oidc, issuer: Copy) -> None:
+async def test_what_its_own_key_signed_is_taken(issuer: Copy) -> None:
     """So what is refused below is refused for the one thing in which it differs."""
-    for claims in ({}, {"exp": time.time() - 20.5}, {"nbf": time.time() + 20.5}, {"aud": CLIENT}, {"iat": None}):
-        reply = await asked(identity, VERIFY, id_token=made(issuer, **claims), nonce=NONCE)
-        assert reply == {"verified": True, "claims": {}}, claims
+    now = time.time()
+    async with opened(Oidc, settings(issuer), SERVICES, clock=Clock(now=lambda: now)) as identity:
+        for claims in ({}, {"exp": now - 20.5}, {"nbf": now + 20.5}, {"aud": CLIENT}, {"iat": None}):
+            reply = await asked(identity, VERIFY, id_token=made(issuer, **claims), nonce=NONCE)
+            assert reply == {"verified": True, "claims": {}}, claims
 
 
 FORGED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -258,10 +260,13 @@ async def test_what_is_forged_is_refused(identity: Oidc, issuer: Copy, code: str
     [{"exp": -30.5}, {"nbf": 31.5}, {"iat": 31.5}, {"exp": -3600}],
     ids=["just expired", "not yet in force", "made in the future", "long expired"],
 )
-async def test_times_hold_but_for_the_leeway(identity: Oidc, issuer: Copy, claims: dict[str, float]) -> None:
-    times: dict[str, Any] = {name: time.time() + offset for name, offset in claims.items()}
+async def test_times_hold_but_for_the_leeway(issuer: Copy, claims: dict[str, float]) -> None:
+    """By a clock that stands still: what is not yet in force is not, however long the test takes."""
+    now = time.time()
+    times: dict[str, Any] = {name: now + offset for name, offset in claims.items()}
     token = made(issuer, **times)
-    assert await refused(identity, id_token=token, nonce=NONCE) == "token_expired"
+    async with opened(Oidc, settings(issuer), SERVICES, clock=Clock(now=lambda: now)) as identity:
+        assert await refused(identity, id_token=token, nonce=NONCE) == "token_expired"
 
 
 async def test_content_that_was_changed_is_refused(identity: Oidc, issuer: Copy) -> None:
