@@ -24,7 +24,7 @@ from tests.support.sockets import Listener, answering, http, listening, read_req
 from tests.support.tracker import SERVICES, adapter, all_filed, as_user, complaint, filed
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
-FILED_WITHIN = 60.0
+FILED_WITHIN = 120.0
 """Seconds, on a machine that is busy with other things."""
 module_loop = pytest.mark.asyncio(loop_scope="module")
 
@@ -112,11 +112,12 @@ async def until_filed(feedback: Feedback, asked: Request) -> str:
 async def test_a_try_that_was_lost_is_made_again_when_nothing_can_come_of_it_any_more(system: Copy) -> None:
     asked = complaint("Lost on the way")
     await as_user(system, "POST", "keyword", {"name": f"{asked.exchange}.1"})
-    async with adapter(system, hold=3) as feedback:
+    async with adapter(system, hold=300) as patient:
         with pytest.raises(Unavailable) as raised:
-            await feedback.handle(asked)
+            await patient.handle(asked)
         assert raised.value.sent is True
-        assert await feedback.find(asked) is None
+        assert await patient.find(asked) is None
+    async with adapter(system, hold=3) as feedback:
         several = await asyncio.gather(*(until_filed(feedback, asked) for _ in range(3)))
     assert len(set(several)) == 1
     assert await all_filed(system, "Lost on the way") == 1
