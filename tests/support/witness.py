@@ -167,7 +167,7 @@ async def witness_process(
     )
     try:
         assert process.stderr is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             line = await process.stderr.readline()
         assert b'"started"' in line, line
         yield Witnessing(settings, f"http://127.0.0.1:{settings.file.listen.port}"), process
