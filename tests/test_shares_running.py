@@ -7,8 +7,10 @@ judged by how fast the machine is: there is always more to do than is allowed, a
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -36,9 +38,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 NODES = 3
 RATE = {"per_minute": 300, "burst": 20}
 PLACES = 9
-TIMEOUT = 4.0
+TIMEOUT = 8.0
+"""Seconds for a call of the core system, which is this process: far more than it takes, since one that was given up goes
+on here, and its place is another's by then."""
 HOLD = 1.0
 """Seconds that a call of the core system takes."""
+SILENT = 1.0
+"""Seconds after which two dozen callers, who each ask again within half a second, would have heard something."""
 PATIENCE = 120.0
 """Seconds within which a machine that is busy with other things gets anything done."""
 
@@ -80,11 +86,22 @@ class Straight:
         return port
 
 
+class Refused:
+    """Callers who ask again sooner than was said; when they were told to."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    async def pause(self, seconds: float) -> None:
+        self.times.append(time.time())
+        await asyncio.sleep(min(seconds, 0.5))
+
+
 class Cluster:
     """The nodes, a client for each gateway, and the store's database."""
 
     def __init__(self, core: Core, server: Server) -> None:
-        self.core, self._server = core, server
+        self.core, self._server, self.refused = core, server, Refused()
         self.gateways: list[RunningNode] = []
         self.workers: list[RunningNode] = []
         self.clients: list[Client] = []
@@ -141,7 +158,9 @@ async def cluster(root: Path) -> AsyncIterator[Cluster]:
         await asyncio.gather(*(node.start() for node in [*made.gateways[1:], *made.workers]))
         for gateway in made.gateways:
             names = await stack.enter_async_context(session([gateway.deployment], seed=1))
-            made.clients.append(await stack.enter_async_context(Reachable(whole).client(pause=briefly, session=names)))
+            made.clients.append(
+                await stack.enter_async_context(Reachable(whole).client(pause=made.refused.pause, session=names))
+            )
         yield made
 
 
@@ -149,11 +168,6 @@ async def _kill(nodes: list[RunningNode]) -> None:
     for node in nodes:
         if node.log:
             await node.kill()
-
-
-async def briefly(seconds: float) -> None:
-    """A caller who asks again sooner than was said."""
-    await asyncio.sleep(min(seconds, 0.5))
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
@@ -202,7 +216,16 @@ async def test_budgets_hold_across_gateways(nodes: Cluster) -> None:
     for purpose in ("even", "one"):
         times = [at for (at,) in await nodes.rows(accepted.format(purpose))]
         allowed = burst + rate * (times[-1] - times[0])
-        assert 0.9 * allowed <= len(times) <= 1.1 * allowed, purpose
+        assert len(times) <= 1.1 * allowed, purpose
+        heard = [at for at in nodes.refused.times if times[0] < at < times[-1]]
+        assert len(times) >= 0.9 * (allowed - rate * stood_still([*times, *heard])), purpose
+
+
+def stood_still(told: list[float]) -> float:
+    """Seconds in which no caller heard anything, neither yes nor no: the machine was busy with other things, and what
+    nobody asks for a budget does not keep beyond its burst."""
+    gaps = [after - before for before, after in itertools.pairwise(sorted(told))]
+    return sum(gap for gap in gaps if gap > SILENT)
 
 
 async def test_places_hold_across_workers_one_of_which_is_killed_and_one_stopped_for_a_while(nodes: Cluster) -> None:
