@@ -39,8 +39,8 @@ NODES = 3
 RATE = {"per_minute": 300, "burst": 20}
 PLACES = 9
 TIMEOUT = 8.0
-"""Seconds for a call of the core system, which is this process: far more than it takes, since one that was given up goes
-on here, and its place is another's by then."""
+"""Seconds for a call of the core system, which is this process: far more than it takes, since one that was given up
+goes on here, and its place is another's by then."""
 HOLD = 1.0
 """Seconds that a call of the core system takes."""
 SILENT = 1.0
