@@ -52,11 +52,13 @@ class Load:
         self._clients = clients
         self._over = False
         self._more = asyncio.Event()
+        self._signing: dict[int, jwk.PrivateKey] = {}
+        """With what each caller signs now."""
 
-    async def caller(self) -> None:
+    async def caller(self, number: int) -> None:
         """Keeps what it knows of the bus's keys for as long as its own key stays."""
         while not self._over:
-            key = self.key
+            key = self._signing[number] = self.key
             async with self._clients(key) as client:
                 while not self._over and key is self.key:
                     await self._keep(await client.call(READ, PERSON_BODY, purpose="payroll"))
@@ -67,18 +69,18 @@ class Load:
         self._more.set()
 
     async def go_on(self, count: int = ROUND) -> None:
-        """Return when so many more calls have gone well."""
+        """Return when every caller signs with the key, and so many more calls have gone well."""
         enough = len(self.results) + count
         async with asyncio.timeout(WITHIN):
-            while len(self.results) < enough:
+            while len(self.results) < enough or any(key is not self.key for key in self._signing.values()):
                 self._more.clear()
                 await self._more.wait()
 
     @asynccontextmanager
     async def on(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as group:
-            for _ in range(CALLERS):
-                group.create_task(self.caller())
+            for number in range(CALLERS):
+                group.create_task(self.caller(number))
             await self.go_on()
             yield
             await self.go_on()
