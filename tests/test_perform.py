@@ -82,11 +82,14 @@ GARBAGE = answering({"nonsense": True})
     ],
 )
 async def test_what_is_not_an_outcome(
-    hands: Hands, service: str, act: Callable[[Request], Awaitable[Reply]], state: State, reason: str
+    tmp_path: Path, service: str, act: Callable[[Request], Awaitable[Reply]], state: State, reason: str
 ) -> None:
-    exchange = await hands.accept(service, BODIES[service])
-    puppet().acts = act
-    after = await hands.perform(exchange)
+    async with bus_of(puppet_deployment(tmp_path, 0.2 if act is hanging else 20.0)) as hands:
+        puppet().reset()
+        exchange = await hands.accept(service, BODIES[service])
+        puppet().acts = act
+        after = await hands.perform(exchange)
+        puppet().reset()
     assert (after.state, after.reason, after.outcome) == (state, reason, None)
 
 

@@ -154,9 +154,10 @@ BODIES: dict[str, dict[str, Any]] = {READ: PERSON_BODY, REPEATABLE: NOTE, ONCE: 
 REPLIES: dict[str, dict[str, Any]] = {READ: PERSON, REPEATABLE: NOTE, ONCE: NOTE}
 
 
-def puppet_deployment(root: Path) -> Deployment:
+def puppet_deployment(root: Path, timeout: float = 20.0) -> Deployment:
+    """Its core system has so many seconds for each call; few where it is to use them up."""
     deployment = standard(root)
-    deployment.files["systems/registry.toml"] |= {"adapter": "puppet", "timeout": 0.2}
+    deployment.files["systems/registry.toml"] |= {"adapter": "puppet", "timeout": timeout}
     deployment.gsb["adapters"]["allow"] = ["puppet"]
     for service in BODIES:
         deployment.files[f"services/{service}.toml"]["settings"] = {}
