@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kills.campaign import campaign
+from tests.kills.campaign import Campaign, campaign
 from tests.kills.node import CROWD
 from tests.kills.powercut import PowerCut
 
@@ -50,18 +50,23 @@ def deaths(count: int) -> list[str | None]:
     return [named[at // 2] if at % 2 else None for at in range(count)]
 
 
+async def crowded(battle: Campaign, point: str | None, what: str, tell: Callable[[object], None]) -> None:
+    """A death that has met a crowd; each is checked."""
+    for _ in range(TRIES):
+        death = await battle.kill(point)
+        tell(f"{what}  {death}")
+        assert battle.findings == []
+        if min(death.calls, death.exchanges) >= CROWD:
+            return
+    raise AssertionError(death)
+
+
 async def test_nothing_acknowledged_is_lost_and_nothing_acts_twice(
     tmp_path: Path, tell: Callable[[object], None]
 ) -> None:
     async with campaign(tmp_path) as battle:
         for number, point in enumerate(deaths(KILLS), start=1):
-            for _ in range(TRIES):
-                death = await battle.kill(point)
-                tell(f"kill {number:3}/{KILLS}  {death}")
-                assert battle.findings == []
-                if min(death.calls, death.exchanges) >= CROWD:
-                    break
-            assert min(death.calls, death.exchanges) >= CROWD, death
+            await crowded(battle, point, f"kill {number:3}/{KILLS}", tell)
         await battle.end()
         ops = battle.load.ops
         states = Counter(op.ended.state for op in ops if op.ended)
@@ -77,10 +82,14 @@ async def test_nothing_acknowledged_is_lost_and_nothing_acts_twice(
 async def test_the_suite_notices_a_build_without(tmp_path: Path, sabotage: str) -> None:
     async with campaign(tmp_path) as battle:
         battle.sabotage = sabotage
-        await battle.kill(None)
-        await battle.start()
-        await battle.watch("twice", within=20.0)
-        assert "twice" in battle.kinds
+        for _ in range(TRIES):  # again, if nobody was waiting for what had its effect when it died
+            await battle.kill(None)
+            await battle.start()
+            await battle.watch("twice", within=20.0)
+            if "twice" in battle.kinds:
+                return
+            await battle.node.kill()
+        raise AssertionError("nobody noticed")
 
 
 CUTS = (None, "finish.after:2", "accept.after:3", None)
@@ -127,10 +136,7 @@ async def test_a_power_cut_loses_nothing_acknowledged(tmp_path: Path, tell: Call
         battle.power = PowerCut(battle.store_folder, tmp_path / "power")
         await battle.found()
         for point in CUTS:
-            death = await battle.kill(point)
-            tell(f"power cut  {death}")
-            assert death.calls >= CROWD, death
-            assert death.exchanges >= CROWD, death
+            await crowded(battle, point, "power cut", tell)
         await battle.start()
         assert battle.findings == []
 

@@ -35,8 +35,9 @@ from tests.support.deployment import Deployment
 from tests.support.ledger import Ledger
 from tests.support.node import Reachable, RunningNode
 
-DIES_WITHIN = 30.0
-"""Seconds within which the load must be full, and an armed node must come to its crash point."""
+DIES_WITHIN = 120.0
+"""Seconds within which the load must be full, and an armed node must come to its crash point, on a machine that is busy
+with other things."""
 ENDS_WITHIN = 100.0
 """Seconds within which everything must have ended after the last restart; a lease takes 23 of them."""
 LOOK = 0.2
