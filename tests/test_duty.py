@@ -185,9 +185,12 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(tmp_path: Path, dsn: str) -> AsyncIterator[Watched]:
+async def watched(tmp_path: Path, dsn: str, lease: float | None = None) -> AsyncIterator[Watched]:
+    """``lease``: seconds of their duty, if it is not to be short."""
     order = tmp_path / "order"
     serve: list[str | Path] = [sys.executable, "-m", "tests.support.pausing", order]
+    if lease is not None:
+        serve.append(f"--lease={lease}")
     async with cluster(tmp_path, dsn, ["recorder"] * 2, brokers=NO_KAFKA, serve=serve) as nodes:
         catalogue = build(nodes[0].deployment.folder)
         store = store_of(catalogue, Metrics())
@@ -228,7 +231,8 @@ async def test_a_recorder_that_stops_anywhere_and_goes_on_later_harms_nothing(tm
 
 
 async def test_no_log_is_begun_beside_a_recorder_at_work(tmp_path: Path, dsn: str) -> None:
-    async with watched(tmp_path, dsn) as it:
+    # Whoever is silent for longer than its lease is not at work.
+    async with watched(tmp_path, dsn, lease=120.0) as it:
         await it.at_work()
         folder, environment = it.nodes[0].deployment.folder, {**os.environ, "PYTHONPATH": str(SITE)}
         begin = await asyncio.create_subprocess_exec(

@@ -142,9 +142,9 @@ async def test_an_operator_revokes_a_key_for_ever(tmp_path: Path) -> None:
         code, said, _ = await gsb(node, "key", "revoke", KID, "--reason", "its laptop was stolen")
         assert (code, said) == (0, f"{KID} of payroll is revoked\n")
         revoked_at = time.monotonic()
-        refused = await until_refused(node)
+        refused, last = await until_refused(node)
         assert refused.requests == 1
-        assert time.monotonic() - revoked_at < WITHIN
+        assert last - revoked_at < WITHIN
         async with node.client() as client:
             with pytest.raises(BusProblem, match="revoked"):
                 await client.reply(done.exchange or "")
@@ -155,21 +155,25 @@ async def test_an_operator_revokes_a_key_for_ever(tmp_path: Path) -> None:
     assert (first["operator"], first["revoked"], first["owner"]) == ("olive", KID, "payroll")
     assert second["revoked"] == KID
     async with node_in_process(tmp_path, node.deployment) as node:
-        assert (await until_refused(node)).code == "key_revoked"
+        refused, _ = await until_refused(node)
+        assert refused.code == "key_revoked"
 
 
-async def until_refused(node: InProcess) -> BusProblem:
-    """Ask again and again; the first refusal."""
+async def until_refused(node: InProcess) -> tuple[BusProblem, float]:
+    """Ask again and again; the first refusal, and when the last call had begun that was answered: it may have taken as
+    long as the machine was busy with other things."""
+    began = [time.monotonic()]
     async with node.client() as client:
         with pytest.raises(BusProblem) as raised:
-            await endlessly(client)
+            await endlessly(client, began)
     assert raised.value.code == "key_revoked"
-    return raised.value
+    return raised.value, began[-2]
 
 
-async def endlessly(client: Client) -> None:
-    async with asyncio.timeout(30):
+async def endlessly(client: Client, began: list[float]) -> None:
+    async with asyncio.timeout(60):
         while True:
+            began.append(time.monotonic())
             await client.services()
 
 

@@ -1,9 +1,9 @@
 """``gsb serve`` that stops or dies in the middle of recording, when and where a test says so.
 
-    python -m tests.support.pausing FILE DIR [OPTIONS]
+    python -m tests.support.pausing FILE [--lease=SECONDS] DIR [OPTIONS]
 
 As soon as FILE says ``<step> <signal>`` whoever comes to that step deletes it and sends itself that signal. Leases are
-short here, so that nobody waits long for another recorder to take over.
+short here, unless they are to be longer, so that nobody waits long for another recorder to take over.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gsb.store.logs import Unsequenced
 from gsb.store.postgres import PostgresStore
 
 LEASE = 2.0
+LONGER = "--lease="
 STEPS = ("unsigned", "sequenced", "ready", "tile", "checkpoint", "publish", "published")
 """Before ``sequence``; after it; when all files lie ready; after the first of them has its name; right before the
 checkpoint's file has; before ``publish``; after it."""
@@ -85,7 +86,9 @@ def _replace(kind: type[Any], **methods: Any) -> None:
 
 
 if __name__ == "__main__":
-    duty.LEASE, duty.RENEW = LEASE, LEASE / 5
-    obey(Order(Path(sys.argv[1])))
-    sys.argv[1:] = ["serve", *sys.argv[2:]]
+    file, *words = sys.argv[1:]
+    lease = float(words.pop(0).removeprefix(LONGER)) if words[0].startswith(LONGER) else LEASE
+    duty.LEASE, duty.RENEW = lease, lease / 5
+    obey(Order(Path(file)))
+    sys.argv[1:] = ["serve", *words]
     main()
