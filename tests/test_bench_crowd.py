@@ -51,10 +51,10 @@ async def test_every_system_of_the_deployment_answers_as_it_is_meant_to(tmp_path
         quick = await load(Target(ours.place, ours.place.url, place.QUICK), in_flight=1, seconds=0.3)
         assert min(quick.times) > place.TAKES[place.QUICK]
         dead = Target(ours.place, ours.place.url, place.DEAD, whatever=True)
-        assert min((await load(dead, in_flight=1, seconds=0.3)).times, default=place.WAIT) >= place.WAIT
+        assert min((await load(dead, in_flight=1, seconds=0.3)).times) >= place.WAIT
         async with flood.flooding(ours.place, READ, 4, 0.3, same=False) as running:
             assert running.rate == 0
-        assert running.rate > 1
+        assert running.rate > 0
 
 
 async def test_a_flood_that_cannot_begin_is_said_to(tmp_path: Path) -> None:

@@ -133,6 +133,8 @@ class _Connection(asyncio.Protocol):
         run, now = self._run, time.perf_counter()
         if not (self._checked or run.target.whatever):
             self._check(head, body)
+        if not run.answered:
+            run.until = max(run.until, now)
         if now <= run.until and run.answered < run.most:
             run.answered += 1
             run.times.append(now - self._sent_at)
@@ -184,8 +186,8 @@ class Counted:
 
 
 async def load(target: Target, *, in_flight: int, seconds: float, most: float = math.inf) -> Counted:
-    """Keep ``in_flight`` calls on their way for so long, or until ``most`` were answered. Raises AnswerWrong,
-    TimeoutError, OSError."""
+    """Keep ``in_flight`` calls on their way for so long, but until one was answered at least, or until ``most`` were.
+    Raises AnswerWrong, TimeoutError, OSError."""
     loop = asyncio.get_running_loop()
     host, _, port = urlsplit(target.url).netloc.partition(":")
     began = time.perf_counter()
