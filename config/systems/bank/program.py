@@ -109,10 +109,14 @@ class Bank:
 
     def work(self) -> None:
         """Take what is there now."""
-        conduct, inbox = self.conduct(), self.account / "inbox"
-        if conduct.shut or not inbox.is_dir():
+        inbox = self.account / "inbox"
+        if not inbox.is_dir():
             return
-        for path in sorted(inbox.iterdir()):
+        # In this order: how it is to behave was said before the files came for which that counts.
+        there, conduct = sorted(inbox.iterdir()), self.conduct()
+        if conduct.shut:
+            return
+        for path in there:
             if path.is_file() and not path.name.startswith("."):
                 self.take(path, conduct)
                 path.rename(self.account / "archive" / path.name)
