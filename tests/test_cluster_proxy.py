@@ -13,6 +13,8 @@ from tests.cluster.proxy import Network, Wire, network
 from tests.support.sockets import Listener, listening
 
 DELAY = 0.2
+WITHIN = 60.0
+"""Seconds for whatever must happen, on a machine that is busy with other things."""
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,7 +51,7 @@ class Caller:
         self.writer.write(line)
 
     async def hear(self) -> bytes:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN):
             return await self.reader.readline()
 
     async def says(self, line: bytes) -> bytes:
@@ -123,7 +125,7 @@ async def test_a_deaf_wire_lets_questions_pass_and_no_answers(net: Network) -> N
         assert await caller.says(b"one\n") == b"one\n"
         wire.deafen()
         caller.send(b"two\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WITHIN):
             await heard.wait()
         answer = asyncio.create_task(caller.hear())
         done, _ = await asyncio.wait([answer], timeout=DELAY)
@@ -175,7 +177,7 @@ async def test_whoever_comes_in_the_moment_of_a_cut_is_let_go(wire: Wire) -> Non
             if isinstance(came, BaseException):
                 continue
             reader, writer = came
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WITHIN):
                 with suppress(OSError):
                     assert await reader.read() == b""
             writer.close()

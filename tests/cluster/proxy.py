@@ -27,7 +27,7 @@ Address = tuple[str, int]
 HOST = "127.0.0.1"
 PIECE = 65_536
 """Bytes that are carried at once."""
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds within which the thread of a network does what it is told."""
 _RESET = struct.pack("ii", 1, 0)
 """Lingering for no time: a socket closed like this resets its connection."""

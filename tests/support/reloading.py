@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-HEARD_WITHIN = 30.0
+HEARD_WITHIN = 60.0
 
 
 class Ear:
