@@ -171,7 +171,9 @@ class Deployment:
 
     def _publish(self, owner: str, algorithm: str) -> Table:
         name = f"keys/{owner}-{algorithm.lower()}.pub.jwk.json"
-        (self.folder / name).write_bytes(jwk.public_of(_private(owner, algorithm)))
+        path, key = self.folder / name, jwk.public_of(_private(owner, algorithm))
+        if not path.exists() or path.read_bytes() != key:  # a node that watches its files would take it for a change
+            path.write_bytes(key)
         return {"file": name}
 
     # --- tables
