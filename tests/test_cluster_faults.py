@@ -57,7 +57,8 @@ async def test_a_cluster_keeps_every_promise(tmp_path: Path, tell: Callable[[obj
         assert judged.verified, judged.said
         if KINDS == [""]:  # then faults must have met what they were meant to meet
             assert it.operator.acts["resolve"] > 0
-            assert sum(member.duties for member in it.of("recorder")) > TIMES
+            # Each time one at work was killed another took over: it may have told nobody, and it stands in the store.
+            assert await it.terms() > TIMES
         states = Counter(op.ended.state for op in it.load.ops if op.ended)
         tell(f"{len(it.load.ops)} calls: {dict(states)}; the operator: {dict(it.operator.acts)}")
 

@@ -20,10 +20,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import asyncpg
+
 from config.systems.running import running
 from gsb.backends import KafkaTable
 from gsb.broker.kafka.admin import Topics
 from gsb.broker.topics import topics
+from gsb.duty import NAME
 from gsb.store.postgres import PostgresStore
 from gsb.store.seal import read_key
 from tests.cluster.members import ALL, PARTITIONS, Member, Ways, deployment_of, one_name, only_folder, session
@@ -103,6 +106,15 @@ class Battle:
                     return each
             assert time.monotonic() < end, self._told("nobody is the recorder")
             await asyncio.sleep(LOOK)
+
+    async def terms(self) -> int:
+        """How many nodes have had the recorder's duty, one after the other; one that was started again is another."""
+        async with self.stored() as store:
+
+            async def told(db: asyncpg.Connection) -> int:
+                return int(await db.fetchval("SELECT fence FROM share_lease WHERE name = $1", NAME))
+
+            return await store.sessions.read(told)
 
     def go_on(self, member: Member, seconds: float) -> None:
         """Let a halted member go on after so many seconds, whatever happens meanwhile."""

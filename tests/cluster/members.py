@@ -83,11 +83,6 @@ class Member(RunningNode):
             return False
 
     @property
-    def duties(self) -> int:
-        """How often it has become the recorder."""
-        return sum(DUTY in line for line in self.log)
-
-    @property
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 

@@ -16,9 +16,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import asyncpg
-
-from gsb.duty import NAME
 from tests.cluster.battle import ENDS_WITHIN, Battle, battle
 from tests.cluster.members import Member, Names
 from tests.histories.desk import Operator
@@ -89,13 +86,8 @@ class Roll:
             await self._before.takes(member.name)
 
     async def terms(self) -> int:
-        """How many nodes have had the recorder's duty, one after the other; one that was started again is another."""
-        async with self._it.stored() as store:
-
-            async def told(db: asyncpg.Connection) -> int:
-                return int(await db.fetchval("SELECT fence FROM share_lease WHERE name = $1", NAME))
-
-            return await store.sessions.read(told)
+        """How many nodes have had the recorder's duty, one after the other."""
+        return await self._it.terms()
 
     async def conclude(self) -> list[str]:
         """Let everything end, and hold it to every promise; what is wrong."""
