@@ -303,9 +303,10 @@ async def test_a_node_has_its_log_stamped(tmp_path: Path) -> None:
     async with authority(tmp_path / "tsa") as by:
         deployment = standard(tmp_path)
         deployment.gsb["log"]["timestamp"] = {"url": by.url, "certificates": str(by.root)}
-        async with node_in_process(tmp_path, deployment), asyncio.timeout(30):
+        async with node_in_process(tmp_path, deployment), asyncio.timeout(90):
             while True:
-                if stamped(deployment.log_folder / "timestamps/2026"):
+                # Whatever year it is.
+                if any(map(stamped, (deployment.log_folder / "timestamps").glob("*"))):
                     return
                 await asyncio.sleep(0.05)
 
