@@ -174,11 +174,11 @@ async def test_with_less_time_than_the_bus_would_wait_the_exchange_is_known_all_
     async def waiting(seen: Seen) -> web.StreamResponse:
         if "Prefer" not in seen.http.headers:
             await asyncio.Event().wait()
-        return seen.pending(after=1)
+        return seen.pending(after=60)
 
     async with talking(waiting) as (_, client, _pauses):
         with pytest.raises(OutcomePending) as caught:
-            await client.call(SERVICE, {}, purpose="payroll", timeout=0.9)
+            await client.call(SERVICE, {}, purpose="payroll", timeout=50)
     assert caught.value.exchange == EXCHANGE
 
 
