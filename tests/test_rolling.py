@@ -19,10 +19,12 @@ from tests.upgrade.roll import rolling
 pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("GSB_ROLLING_ROUNDS", "1"))
+NOTICE = 5
+"""Seconds: far more than the balancer needs to see that a gateway is not ready, on a machine that is busy too."""
 
 
 async def test_every_node_in_turn_is_restarted_and_no_call_fails(tmp_path: Path) -> None:
-    async with rolling(tmp_path, {"notice": 2}) as it:
+    async with rolling(tmp_path, {"notice": NOTICE}) as it:
         await it.start()
         for _ in range(ROUNDS):
             for member in sorted(it.members, key=lambda each: each.name.partition("-")[2]):
