@@ -205,11 +205,16 @@ async def timed(what: Awaitable[Answer]) -> tuple[Answer, float]:
     return await what, time.perf_counter() - began
 
 
-async def test_what_is_not_published_yet_is_202_at_once(tmp_path: Path) -> None:
+async def test_what_is_not_published_yet_is_202_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(seconds: float) -> None:
+        raise AssertionError("it waits")
+
     async with asking(tmp_path) as desk:
         exchange = await desk.accepted()
-        answer, seconds = await timed(desk.ask(exchange))
-        assert (answer.status, answer.headers["Retry-After"], seconds < 1) == (202, "1", True)
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "sleep", never)
+            answer = await desk.ask(exchange)
+        assert (answer.status, answer.headers["Retry-After"]) == (202, "1")
         body = orjson.loads(answer.body)
         (entry,) = (await desk.hands.state(exchange)).entries
         assert (body["exchange"], body["state"]) == (exchange, "accepted")
@@ -221,13 +226,13 @@ async def test_what_is_not_published_yet_is_202_at_once(tmp_path: Path) -> None:
 async def test_a_call_that_waits_is_answered_when_the_checkpoint_is_published(tmp_path: Path) -> None:
     async with asking(tmp_path) as desk:
         exchange = await desk.accepted()
-        waiting = asyncio.create_task(desk.ask(exchange, 30))
+        waiting = asyncio.create_task(desk.ask(exchange, 60))
         done, _ = await asyncio.wait({waiting}, timeout=0.3)
         assert not done
         await desk.recorder.look()
         answer, seconds = await timed(waiting)
-        assert (answer.status, seconds < 10) == (200, True)
-        assert answer.headers["Preference-Applied"] == "wait=30"
+        assert (answer.status, seconds < 50) == (200, True)
+        assert answer.headers["Preference-Applied"] == "wait=60"
 
 
 async def test_waiting_ends_when_it_was_said_to(tmp_path: Path) -> None:
@@ -235,7 +240,7 @@ async def test_waiting_ends_when_it_was_said_to(tmp_path: Path) -> None:
         exchange = await desk.accepted()
         answer, seconds = await timed(desk.ask(exchange, 0.3))
         assert (answer.status, answer.headers["Preference-Applied"]) == (202, "wait=0.3")
-        assert 0.3 <= seconds < 5
+        assert 0.3 <= seconds < 50
 
 
 async def test_a_node_that_leaves_keeps_nobody_waiting(tmp_path: Path) -> None:
@@ -245,7 +250,7 @@ async def test_a_node_that_leaves_keeps_nobody_waiting(tmp_path: Path) -> None:
         await asyncio.wait({waiting}, timeout=0.2)
         desk.hands.bus.leave()
         answer, seconds = await timed(waiting)
-        assert (answer.status, seconds < 10) == (202, True)
+        assert (answer.status, seconds < 50) == (202, True)
 
 
 async def test_what_has_its_place_in_a_log_that_ended_before_it_was_published_is_pending(tmp_path: Path) -> None:
@@ -265,15 +270,27 @@ async def test_what_has_its_place_in_a_log_that_ended_before_it_was_published_is
         assert (await desk.ask(exchange)).status == 202
 
 
-async def test_the_client_waits_for_the_checkpoint_and_no_longer(tmp_path: Path) -> None:
+async def test_the_client_waits_for_the_checkpoint_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     deployment = standard(tmp_path)
-    deployment.gsb["log"]["every"] = 10.0
     async with node_in_process(tmp_path, deployment) as node, node.client() as client:
-        await published(node)  # from now on there is nothing new for five seconds
+        await published(node)
+        recorder = node.node.recorder
+        look, held, go_on = recorder.look, asyncio.Event(), asyncio.Event()
+
+        async def later() -> None:
+            held.set()
+            await go_on.wait()
+            await look()
+
+        monkeypatch.setattr(recorder, "look", later)
+        await held.wait()  # from now on there is nothing new
         done = await note(client)
         with pytest.raises(ReceiptPending):
-            await client.receipt(done.exchange, timeout=0.2)
-        assert verify_receipt(await client.receipt(done.exchange, timeout=30), await log_key(node)).index > 0
+            await client.receipt(done.exchange, timeout=5)
+        go_on.set()
+        assert verify_receipt(await client.receipt(done.exchange, timeout=60), await log_key(node)).index > 0
 
 
 # --- what cannot be proved
@@ -334,7 +351,7 @@ async def gsb(node: InProcess, *words: str) -> tuple[int, bytes, bytes]:
     process = await asyncio.create_subprocess_exec(
         GSB, *words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         said, wrong = await process.communicate()
     return process.returncode or 0, said, wrong
 
