@@ -29,6 +29,13 @@ from tests.support.signing_bus import (
 )
 from tests.support.sockets import Talk, listening, read_request
 
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call is all there is time for, however long that takes on a busy machine."""
+    monkeypatch.setattr("gsb.client.LEAST", 60.0)
+
+
 # --- replies that must not be believed
 
 
