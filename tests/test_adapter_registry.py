@@ -21,7 +21,7 @@ from tests.support.registry import BUSINESSES, SERVICES, adapter, as_registrar, 
 from tests.support.sockets import answering, http
 from tests.support.survival import until
 
-TOLD_WITHIN = 30.0
+TOLD_WITHIN = 90.0
 module_loop = pytest.mark.asyncio(loop_scope="module")
 
 

@@ -276,7 +276,7 @@ async def test_a_call_is_given_up_wherever_the_server_falls_silent(sshd: Copy, a
             await asyncio.wait({running, silent}, return_when=asyncio.FIRST_COMPLETED)
             silent.cancel()
             running.cancel()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(90):
                 await asyncio.gather(running, silent, return_exceptions=True)
         ended += not running.cancelled()
         if ended == 3:

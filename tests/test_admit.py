@@ -76,7 +76,7 @@ async def test_an_accepted_exchange_is_in_the_store_before_its_answer(hands: Han
 async def test_a_caller_who_waits_gets_the_outcome(hands: Hands) -> None:
     puppet().acts = answering(PERSON)
     asked = asyncio.create_task(hands.send(READ, PERSON_BODY, wait=20))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         delivery = await anext(aiter(hands.bus.broker.deliveries(["registry"])))
     await hands.perform(delivery.exchange)
     answer = await asked

@@ -34,7 +34,7 @@ def composed(root: Path) -> Deployment:
     deployment.files["systems/registry.toml"]["adapter"] = "puppet"
     deployment.files[f"services/{READ}.toml"]["settings"] = {}
     key = deployment.key_file(AGENCY)
-    deployment.system("run", agency=AGENCY, adapter="stage", calls={"key": str(key)}, timeout=5.0)
+    deployment.system("run", agency=AGENCY, adapter="stage", calls={"key": str(key)}, timeout=60.0)
     deployment.gsb["adapters"]["allow"] = ["puppet", "stage"]
     anything = {"type": "object"}
     deployment.service(RUN, effect="repeatable", request=closed({}, {}), reply=anything | {"examples": [{}]})
@@ -68,7 +68,7 @@ async def played(root: Path, stage: Any, play: Callable[[Any, Request], Awaitabl
 
 async def asked(node: InProcess, **more: Any) -> Any:
     async with node.client() as client:
-        return await client.call(RUN, {}, purpose="payroll", timeout=20.0, **more)
+        return await client.call(RUN, {}, purpose="payroll", timeout=60.0, **more)
 
 
 async def test_a_step_is_an_exchange_of_the_providing_agency_under_its_own_agreement(
@@ -154,7 +154,7 @@ async def test_a_step_without_an_outcome_may_have_been_sent(tmp_path: Path, stag
         raise AssertionError
 
     async def play(call: Any, request: Request) -> Reply:
-        soon = dataclasses.replace(request, deadline=asyncio.get_running_loop().time() + 1.6)
+        soon = dataclasses.replace(request, deadline=asyncio.get_running_loop().time() + 4.0)
         with pytest.raises(Unavailable) as raised:
             await call(soon, ONCE, NOTE, step="note", purpose="payroll")
         seen.append(raised.value)
@@ -177,7 +177,7 @@ async def test_that_nothing_took_effect_is_not_said_after_a_step_that_did(
         node.node.bus.runtime._lines["run"].codes = {"closed": "Closed"}
         exchange = (await asked(node, respond_async=True)).exchange
         states = []
-        for _ in range(1_500):
+        for _ in range(4_500):
             standing = await node.node.bus.store.exchange(exchange)
             states.append(standing and standing.state)
             if states[-1] == "held":

@@ -43,7 +43,7 @@ def run(deployment: Deployment, *words: str) -> Run:
 
 def until(deployment: Deployment, command: str, right: Callable[[Run], bool]) -> Run:
     """Brokers learn of what a controller has done a moment later."""
-    bound = time.monotonic() + 30
+    bound = time.monotonic() + 90
     while not right(said := run(deployment, command)):
         assert time.monotonic() < bound, said
     return said

@@ -55,7 +55,7 @@ async def raw(node: InProcess, data: bytes) -> tuple[int, dict[str, str], bytes]
     reader, writer = await asyncio.open_connection("127.0.0.1", node.deployment.port)
     writer.write(data)
     await writer.drain()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()

@@ -270,7 +270,7 @@ async def test_the_act_is_proved_also_when_there_was_nothing_to_erase(node: InPr
 
 async def contents_of_log(node: InProcess, awaited: Any) -> list[dict[str, Any]]:
     store = node.node.bus.store
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(90):
         while True:
             (state,) = await store.logs()
             said = [orjson.loads(each) for each in await store.entries(state.origin, 0, 10_000)]

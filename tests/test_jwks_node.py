@@ -25,7 +25,7 @@ from tests.support.keyserver import KeyServer, jwk_set, key_server
 from tests.support.node import InProcess, node_in_process
 from tests.support.reloading import acts
 
-WITHIN = 30.0
+WITHIN = 90.0
 TABLE = KeySetTable(url="https://keys.test/jwks.json")
 
 

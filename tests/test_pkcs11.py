@@ -29,7 +29,7 @@ from tests.support.deployment import Deployment, standard
 from tests.support.node import GSB, Reachable, node_in_process, running_node
 from tests.support.softhsm import LABEL, MODULE, PIN, TOKEN, SoftHsm
 
-BACK_WITHIN = 30.0
+BACK_WITHIN = 90.0
 
 
 @pytest.fixture

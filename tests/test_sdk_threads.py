@@ -73,7 +73,7 @@ async def test_a_call_that_is_given_up_keeps_its_thread_until_that_ends() -> Non
     with pytest.raises(Unavailable):
         await threads.run(lambda: None)
     go.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         await ended.wait()
         await asyncio.gather(*(asyncio.to_thread(each.join) for each in threading.enumerate() if each.name == NAME))
     await asyncio.sleep(0)

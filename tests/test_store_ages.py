@@ -143,7 +143,7 @@ async def test_what_has_piled_up_is_deleted_in_pieces_with_pauses(
     store = await place.open()
     monkeypatch.setattr(sqlite_rows, "purge", watched)
     await store.spend("(test)", "first", 1)
-    assert await asyncio.to_thread(over.wait, 20)
+    assert await asyncio.to_thread(over.wait, 120)
     left = [counts for _, _, counts in pieces]
     assert left[-1] == (0, 0, 0)
     assert len(left) > 10

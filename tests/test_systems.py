@@ -64,7 +64,7 @@ async def test_one_that_does_not_heed_sigterm_is_killed_with_its_workers(tmp_pat
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    for _ in range(1_500):
+    for _ in range(4_500):
         if holds():
             return
         await asyncio.sleep(0.02)
@@ -180,7 +180,7 @@ def test_a_program_that_refuses_root_gets_another_user_who_may_read_what_root_ma
 def called(folder: Path, port: int, *words: str) -> tuple[int, str]:
     """Exit code and what was said."""
     with started(folder, port, *words) as process:
-        said, _ = process.communicate(timeout=120)
+        said, _ = process.communicate(timeout=300)
     return process.returncode, said
 
 

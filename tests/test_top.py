@@ -190,7 +190,7 @@ async def started(url: str, *words: str, output: int = asyncio.subprocess.PIPE) 
 
 
 async def ended(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         said, wrong = await process.communicate()
     return process.returncode or 0, (said or b"").decode(), wrong.decode()
 
@@ -235,7 +235,7 @@ async def test_once_for_people(node: InProcess) -> None:
 async def test_without_a_terminal_it_goes_on_until_it_is_interrupted(node: InProcess) -> None:
     process = await started(node.operations_url, "--json", "--interval", "0.1")
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         lines = [orjson.loads(await process.stdout.readline()) for _ in range(2)]
     process.send_signal(signal.SIGINT)
     code, _, wrong = await ended(process)
@@ -252,7 +252,7 @@ async def test_on_a_terminal_it_is_live_until_it_is_interrupted(node: InProcess)
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb", 0))
     seen = b""
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while seen.count(READ.encode()) < 3:
                 seen += await reader.read(4096)
         process.send_signal(signal.SIGINT)
@@ -274,7 +274,7 @@ async def test_a_node_that_goes_away_ends_it(tmp_path: Path) -> None:
     async with node_in_process(tmp_path) as node:
         process = await started(node.operations_url, "--interval", "0.1", "--json")
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             await process.stdout.readline()
     code, _, wrong = await ended(process)
     assert (code, len(wrong.splitlines())) == (6, 1)

@@ -117,6 +117,6 @@ def test_it_ends_with_its_loop() -> None:
     watchdog = asyncio.run(begin())
     thread = watchdog._thread
     assert thread is not None
-    thread.join(30)
+    thread.join(90)
     assert not thread.is_alive()
     watchdog.stop()

@@ -35,7 +35,7 @@ async def answered(node: InProcess, data: bytes) -> tuple[int, bytes]:
     """Status and body of the answer to these bytes; 0 if there is none before the connection is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", node.deployment.port)
     writer.write(data)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -45,7 +45,7 @@ async def answered(node: InProcess, data: bytes) -> tuple[int, bytes]:
 
 async def holds(condition: Callable[[], bool]) -> None:
     """Let the event loop run until the condition holds."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(90):
         while not condition():  # noqa: ASYNC110 - the bus has no reason to tell a test of it
             await asyncio.sleep(0)
 
@@ -72,7 +72,7 @@ async def test_a_head_that_does_not_come_is_answered_and_closed(tmp_path: Path, 
         writer.write(b"GET /services HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await reader.readuntil(b"\r\n")).split()[1] == b"200"
         dripping = asyncio.create_task(drip(writer, b"GET /services HTTP/1.1\r\n"))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             assert b"HTTP/1.1 408 " in await reader.read()
         dripping.cancel()
         await asyncio.gather(dripping, return_exceptions=True)
@@ -93,7 +93,7 @@ async def test_a_connection_without_requests_is_closed(tmp_path: Path) -> None:
     async with node_in_process(tmp_path, deployment) as node:
         reader, writer = await asyncio.open_connection("127.0.0.1", node.deployment.port)
         writer.write(b"GET /services HTTP/1.1\r\nHost: x\r\n\r\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             assert (await reader.read()).count(b"HTTP/1.1") == 1
         writer.close()
 
@@ -111,7 +111,7 @@ async def test_connections_beyond_the_limit_are_told_so_and_closed(tmp_path: Pat
         assert (status, orjson.loads(body)["code"]) == (503, "busy")
         opened[0][1].close()
         await opened[0][1].wait_closed()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             while (await answered(node, listing))[0] != 200:  # noqa: ASYNC110 - its end is noticed a moment later
                 await asyncio.sleep(0)
         opened[1][1].close()
@@ -150,7 +150,7 @@ async def test_a_connection_is_not_reset_while_the_caller_reads_the_last_answer(
     async with node_in_process(tmp_path, deployment) as node, connected(node) as first, connected(node) as second:
         reader, writer = second if "connections" in limits else first
         writer.write(data)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(90):
             assert answer in await reader.read()
         for _ in range(3):  # a write after a reset fails
             writer.write(b"x")
@@ -167,7 +167,7 @@ async def sent_for_ever(writer: asyncio.StreamWriter, piece: bytes) -> None:
 
 @pytest.mark.parametrize("piece", [b"x", b"x" * 1_000_000])
 async def test_a_caller_that_sends_on_after_the_last_answer_is_left_in_the_end(tmp_path: Path, piece: bytes) -> None:
-    async with node_in_process(tmp_path) as node, connected(node) as (reader, writer), asyncio.timeout(30):
+    async with node_in_process(tmp_path) as node, connected(node) as (reader, writer), asyncio.timeout(90):
         writer.write(b"nonsense\r\n\r\n")
         assert b" 400 " in await reader.read()
         with pytest.raises(ConnectionError):
@@ -180,7 +180,7 @@ async def test_over_tls_the_last_answer_is_read_too(tmp_path: Path) -> None:
     deployment.gsb["listen"]["tls"] = {"certificate": pem, "key": pem}
     deployment.gsb["limits"]["header_within"] = 0.2
     trusting = ssl.create_default_context(cafile=pem)
-    async with node_in_process(tmp_path, deployment) as node, asyncio.timeout(10):
+    async with node_in_process(tmp_path, deployment) as node, asyncio.timeout(90):
         port = node.deployment.port
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting, server_hostname="localhost")
         dripping = asyncio.create_task(drip(writer, TRICKLE))

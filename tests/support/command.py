@@ -25,6 +25,6 @@ async def gsb(node: Reachable, *words: str, operator: str = "olive", said: bytes
     }
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(GSB, *words, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         out, wrong = await process.communicate(said)
     return process.returncode or 0, out.decode(), wrong.decode()

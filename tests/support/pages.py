@@ -35,12 +35,12 @@ class Pages(System):
     not end it; in the mood ``lies`` its check fails, and in the mood ``muses`` it has no end."""
 
     name, title = "pages", "Pages, of the tests"
-    stop_within = 0.5
 
     def __init__(self, port: int = 1, mood: str = "well", name: str = "pages") -> None:
         self.port, self.mood, self.name = port, mood, name
         self.title = f"{name.title()}, of the tests"
         self.seeded = 0
+        self.stop_within = 0.5 if mood == "stays" else 60.0
 
     def lay(self, place: Place) -> None:
         (place.folder / "page").write_text("laid", "ascii")

@@ -27,7 +27,7 @@ def played(cassettes: Sequence[Cassette]) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(90)
         yield urls[0]
     finally:
         over.set()

@@ -35,7 +35,7 @@ async def read(
 
 async def published(node: Reachable, *, holding: Callable[[bytes], bool] = lambda note: True) -> bytes:
     """The newest log's checkpoint, as soon as there is one that is fit. A node publishes each second."""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(90):
         while True:
             async with session.get(f"{node.operations_url}/log/checkpoint") as answer:
                 note = await answer.read()
