@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sqlite3
@@ -25,13 +24,15 @@ from gsb.doctor import Found, Grade, examine, keys, machine, write_bundle
 from gsb.doctor.node import _recorder
 from gsb.doctor.standing import kafka as examine_kafka
 from gsb.evidence.checkpoint import Cosigner
+from gsb.evidence.entry import make_entry
 from gsb.store.sqlite.opened import mark_moved
 from gsb.store.sqlite.rows import VERSION
 from tests.support.canaries import Planted
 from tests.support.certificates import certificate
 from tests.support.deployment import Deployment, free_ports, standard
 from tests.support.node import node_in_process
-from tests.support.stores import PostgresMaker, entry
+from tests.support.reading import published, size_of
+from tests.support.stores import PostgresMaker
 
 app = typer.Typer()
 app.command()(command)
@@ -292,14 +293,13 @@ async def test_a_recorder_that_cannot_write(tmp_path: Path, deployment: Deployme
     deployment.gsb["log"] |= {"every": 0.1, "cosign_wait": 0.0, "behind_seconds": 0.5}
     async with node_in_process(tmp_path, deployment) as it, it.client() as client:
         await client.call("registry/person/v1", {"id": "P-0001"}, purpose="payroll")
-        end = time.monotonic() + 90
-        while not (years := list(deployment.log_folder.iterdir())):
-            assert time.monotonic() < end
-            await asyncio.sleep(0.05)
-        year = years[0]
+        # The log's beginning, the call and its outcome: until something else is noted there is nothing to be written.
+        await published(it, holding=lambda note: size_of(note) >= 3)
+        (year,) = deployment.log_folder.iterdir()
         away = year.rename(tmp_path / "away")
         year.write_text("no folder")
-        await it.node.bus.store.note(entry())  # a call might be refused, since it may be noticed before
+        late = make_entry("test", time.time(), {}, {})
+        await it.node.bus.store.note(late)  # a call might be refused, since it may be noticed before
         end = time.monotonic() + 90
         while not {"node", "recorder"} <= set(troubles := await ill(deployment)):
             assert time.monotonic() < end, troubles
