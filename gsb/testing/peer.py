@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 from gsb.testing.cassette import Played, Tape
 
+SLICES = 10
+"""In which a barrier lingers: a machine that stands still takes one of them, and whoever was on the way still comes."""
 WISH = 7
 """Seconds for which a throttled adapter is asked to wait."""
 HUNG_UP = (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError, ValueError)
@@ -74,7 +76,8 @@ class Barrier:
         with suppress(TimeoutError):
             async with asyncio.timeout(self.patience):
                 await self._full.wait()
-                await asyncio.sleep(self.lingering)
+                for _ in range(SLICES):
+                    await asyncio.sleep(self.lingering / SLICES)
         self.there -= 1
 
 
