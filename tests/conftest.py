@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.kafka import some_cluster
 from tests.support.postgres import some_server
 from tests.support.stores import PostgresMaker
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+"""How long an example takes is the machine's affair; what the continuous run says beyond that, it says still."""
 
 
 @pytest.fixture(scope="session")
