@@ -127,7 +127,7 @@ async def test_a_backup_under_load_goes_on_elsewhere_with_all_that_was_acknowled
         with on(kind, deployment), own_server() if kind == "postgres" else nullcontext() as elsewhere:
             async with running_node(tmp_path, deployment) as node, node.client() as client:
                 began = await client.call(SLOW, {"text": "x"}, purpose="payroll", respond_async=True)
-                await asyncio.wait_for(reached.wait(), 30)
+                await asyncio.wait_for(reached.wait(), 60)
                 async with Load(client).running() as load:
                     before = await load.more(ENOUGH)
                     for each in before:

@@ -29,6 +29,12 @@ def told(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka may take its time: where that is not what is tested, it is not said to take nothing meanwhile."""
+    monkeypatch.setattr(outbox, "STALLED", SOON)
+
+
 async def back(cluster: Cluster) -> None:
     cluster.nodes[0].start()
     await asyncio.to_thread(cluster.wait)
@@ -141,6 +147,7 @@ async def test_a_node_starts_before_kafka_does(cluster: Cluster) -> None:
         await worker.until_given("early")
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_missing_topic_is_told_once_and_used_once_it_is_there(
     cluster: Cluster, told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +172,7 @@ async def test_a_missing_topic_is_told_once_and_used_once_it_is_there(
     assert not [each for each in told.messages if each.startswith("Kafka")]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_broker_of_three_dies_and_nothing_that_was_said_is_lost(told: pytest.LogCaptureFixture) -> None:
     with own_cluster(3) as three:
         table = await made(three.brokers, 3, replication=3)

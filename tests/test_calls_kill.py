@@ -55,7 +55,7 @@ async def test_a_node_killed_between_two_steps_repeats_neither(tmp_path: Path) -
         await node.start()
         try:
             # Whoever was performing it is dead for the bus only when its lease has run out.
-            result = await client.follow(str(accepted.exchange), timeout=90.0)
+            result = await client.follow(str(accepted.exchange), timeout=180.0)
         finally:
             await node.stop()
     assert result.body == {"steps": [{"text": "first"}, {"text": "second"}]}

@@ -86,8 +86,18 @@ async def test_one_trace_from_the_caller_through_kafka_to_the_core_system_and_ba
     assert by_name["perform"].facts["gsb.exchange"] == by_name[DOOR].facts["gsb.exchange"]
     assert by_name["perform"].facts["gsb.exchange"] == result.exchange
     assert by_name["request"].facts == {"http.response.status_code": 200}
-    *_, line = [json.loads(each) for each in worker.log if "exchange ended" in each]
+    line = (await ended(worker, 3))[-1]
     assert line["trace"] == f"00-{TRACE}-{by_name['perform'].id}-01"
+
+
+async def ended(worker: Member, count: int) -> list[dict[str, object]]:
+    """The lines of so many exchanges: they come another way than the spans."""
+    async with asyncio.timeout(WITHIN):
+        while True:
+            lines = [json.loads(each) for each in worker.log if "exchange ended" in each]
+            if len(lines) >= count:
+                return lines
+            await asyncio.sleep(0.05)
 
 
 def above(span: Sent, spans: Sequence[Sent]) -> str:
