@@ -123,11 +123,14 @@ class SharesContract:
             assert sum(each[f"budget-{number}"].exchanges for each in drawn) == number + 1
 
     async def test_all_nodes_together_use_a_budget_whole_and_no_more(self, nodes: Sequence[Shares]) -> None:
-        """As many as the clock allows, to the last one: each draws until, after two seconds, there is nothing left."""
-        per_second, burst = 50, 100
+        """As many as the clock allows, to the last one: each draws until, after two seconds, there is nothing left.
+
+        The burst is a minute's, so that what a machine that stands still does not draw is there when it goes on.
+        """
+        per_second, burst = 50, 3_000
         asked = a_minute(3, per_second * 60, burst)
         before = await nodes[0].clock()
-        first = (await nodes[0].draw(asked))["budget"].exchanges
+        first = (await nodes[0].draw(a_minute(burst, per_second * 60, burst)))["budget"].exchanges
         after = await nodes[0].clock()
 
         async def use(node: Shares) -> tuple[int, float, float]:
