@@ -184,7 +184,7 @@ async def test_an_index_that_was_not_finished_is_made_again(maker: PostgresMaker
     async with writer.transaction():
         await writer.execute("LOCK TABLE exchange IN ROW EXCLUSIVE MODE")
         process = await asyncio.create_subprocess_exec(*words, cwd=ROOT)
-        for _ in range(1_000):
+        for _ in range(3_000):
             if invalid := await maker.rows("SELECT FROM pg_index WHERE NOT indisvalid"):
                 break
             await asyncio.sleep(0.02)
