@@ -9,6 +9,8 @@ import { chromium } from 'playwright-core'
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 const TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22a', 'wcag22aa']
+// Milliseconds for what a browser does in a few, on a machine that is busy with other things.
+const PATIENCE = 60_000
 const LOOKS = [1280, 320].flatMap((width) => ['light', 'dark'].map((scheme) => ({ width, scheme })))
 const FLAGS = [
   '--no-sandbox',
@@ -58,6 +60,7 @@ async function look(browser, { width, scheme }) {
 
 async function open(browser, { width, scheme, javaScriptEnabled }) {
   const context = await browser.newContext({ javaScriptEnabled, viewport: { width, height: 900 }, colorScheme: scheme })
+  context.setDefaultTimeout(PATIENCE)
   const asked = []
   const said = []
   await context.route('**/*', (route) => {
@@ -83,10 +86,11 @@ async function keyboard(page) {
     await page.keyboard.press('Tab')
     let place = await page.evaluate(focused)
     // The page scrolls to what has the focus only when it is painted next, so it is asked again for a while.
-    for (let tries = 0; place && !place.seen && tries < 200; tries++) place = await page.evaluate(focused)
+    const until = Date.now() + PATIENCE
+    while (place && !place.inside && Date.now() < until) place = await page.evaluate(focused)
     if (place === null) break
     tabbed.push(place.href)
-    if (!place.seen) unseen.push(place.href)
+    if (!place.inside || !place.outlined) unseen.push(place.href)
   }
   return { links, tabbed, unseen }
 }
@@ -96,7 +100,7 @@ function focused() {
   if (!here || here === document.body) return null
   const box = here.getBoundingClientRect()
   const inside = box.width > 0 && box.left >= 0 && box.top >= 0 && box.bottom <= innerHeight && box.right <= innerWidth
-  return { href: here.getAttribute('href'), seen: inside && getComputedStyle(here).outlineStyle !== 'none' }
+  return { href: here.getAttribute('href'), inside, outlined: getComputedStyle(here).outlineStyle !== 'none' }
 }
 
 async function axe(page) {
@@ -107,7 +111,7 @@ async function axe(page) {
   return { violations: rows(found.violations), incomplete: rows(found.incomplete), passed: found.passes.map(({ id }) => id) }
 }
 
-const browser = await chromium.launch({ executablePath: job.chromium, args: FLAGS, headless: true })
+const browser = await chromium.launch({ executablePath: job.chromium, args: FLAGS, headless: true, timeout: PATIENCE })
 const seen = []
 for (const each of LOOKS) seen.push(await look(browser, each))
 await browser.close()
