@@ -26,7 +26,7 @@ POST = f"POST /services/{READ} HTTP/1.1\r\nHost: x\r\n".encode()
 async def node(tmp_path: Path) -> AsyncIterator[InProcess]:
     """A node that takes one call at a time."""
     deployment = standard(tmp_path)
-    deployment.gsb["limits"] |= {"in_flight": 1, "body_within": 1.5}
+    deployment.gsb["limits"]["in_flight"] = 1
     async with node_in_process(tmp_path, deployment) as node:
         yield node
 
@@ -50,14 +50,26 @@ async def holds(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_body_that_does_not_come_gives_its_place_away(node: InProcess) -> None:
-    waiting = asyncio.create_task(answered(node, POST + b"Content-Length: 100\r\n\r\n{"))
+LISTING = b"GET /services HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+async def test_a_body_that_is_still_to_come_has_its_place(node: InProcess) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", node.deployment.port)
+    writer.write(POST + b"Content-Length: 100\r\n\r\n{")
     await holds(lambda: node.node.api.in_flight == 1)
-    listing = b"GET /services HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-    assert (await answered(node, listing))[0] == 503
-    status, body = await waiting
-    assert (status, orjson.loads(body)["code"]) == (408, "request_too_slow")
-    assert (await answered(node, listing))[0] == 200
+    assert (await answered(node, LISTING))[0] == 503
+    writer.close()
+    await holds(lambda: node.node.api.in_flight == 0)
+    assert (await answered(node, LISTING))[0] == 200
+
+
+async def test_a_body_that_does_not_come_gives_its_place_away(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    deployment.gsb["limits"] |= {"in_flight": 1, "body_within": 0.5}
+    async with node_in_process(tmp_path, deployment) as node:
+        status, body = await answered(node, POST + b"Content-Length: 100\r\n\r\n{")
+        assert (status, orjson.loads(body)["code"]) == (408, "request_too_slow")
+        assert (await answered(node, LISTING))[0] == 200
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /services HTTP/1.1\r\nHost"])
@@ -142,9 +154,10 @@ async def connected(node: InProcess) -> AsyncIterator[tuple[asyncio.StreamReader
     ],
 )
 async def test_a_connection_is_not_reset_while_the_caller_reads_the_last_answer(
-    tmp_path: Path, limits: dict[str, float], data: bytes, answer: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, float], data: bytes, answer: bytes
 ) -> None:
     """A kernel resets a connection that is closed over unread input, and what was answered may be lost with it."""
+    monkeypatch.setattr("gsb.web.server.LINGER", 60.0)
     deployment = standard(tmp_path)
     deployment.gsb["limits"] |= limits
     async with node_in_process(tmp_path, deployment) as node, connected(node) as first, connected(node) as second:
