@@ -68,15 +68,6 @@ async def told(adapter: Any, lodged: Any) -> Any:
     raise AssertionError("there is no acknowledgement")
 
 
-async def taken(place: Border) -> None:
-    """The customs house has nothing more to do: what it acknowledges it moves away a moment later."""
-    for _ in range(600):
-        if place.there("inbox") == []:
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("it is not taken")
-
-
 # --- with the customs house
 
 
@@ -94,7 +85,7 @@ async def test_a_batch_is_lodged_and_acknowledged(place: Border, kind: str) -> N
         again = lodging(declaration("D-1"), declaration("D-4"))
         await adapter.handle(again)
         second = await told(adapter, again)
-        await taken(place)
+        await place.taken()
     number = registered(house)[name]["D-1"]["registration"]
     assert said["state"] == "partly_accepted"
     assert said["declarations"] == [
@@ -155,12 +146,12 @@ async def test_a_file_that_comes_again_after_all_is_known_to_the_customs_house(p
     async with place.house() as house, place.adapter("csv") as adapter:
         await adapter.handle(lodged)
         said = await told(adapter, lodged)
-        await taken(place)
+        await place.taken()
         name = name_of(lodged)
         (place.account / "archive" / f"{name}.csv").rename(place.account / "inbox" / f"{name}.csv")
         await house.kill()
         await house.start()
-        await taken(place)
+        await place.taken()
         assert place.there("archive") == [f"{name}.csv"]
         assert await told(adapter, lodged) == said
         assert list(registered(house)) == [name]

@@ -375,13 +375,6 @@ async def test_one_call_reads_no_more_answers_than_it_may(site: Site) -> None:
     assert left == [(2, 3), (4, 1), (5, 0)]
 
 
-def put(site: Site, name: str, content: bytes) -> None:
-    """A file into the inbox, whole before it has its name: the bank takes it at any time."""
-    draft = site.account / f"inbox/.{name}.xml"
-    draft.write_bytes(content)
-    draft.rename(draft.with_name(f"{name}.xml"))
-
-
 async def test_the_bank_itself_keeps_to_the_schema(site: Site) -> None:
     site.bank_is(shut=True)
     asked = ordering()
@@ -396,11 +389,11 @@ async def test_the_bank_itself_keeps_to_the_schema(site: Site) -> None:
     for number, (reason, changed) in enumerate(wrong.items()):
         assert changed != content
         name = f"{number:032}"
-        put(site, name, changed.replace(message(asked).encode(), name.encode()))
+        site.put(name, changed.replace(message(asked).encode(), name.encode()))
         site.bank_is()
         await site.quiet()
         assert reason.encode() in (site.account / f"outbox/pain002-{name}.xml").read_bytes()
-    put(site, "again", content)
+    site.put("again", content)
     await site.quiet()
     assert b"AM05" in (site.account / f"outbox/pain002-{message(asked)}-again.xml").read_bytes()
     assert site.taken(asked) == [["E-0000", "E-0001"], []]

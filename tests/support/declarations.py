@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -92,6 +93,14 @@ class Border:
         """Whole files in these folders."""
         found = (path for each in folders for path in (self.account / each).iterdir() if path.is_file())
         return sorted(path.name for path in found if not path.name.startswith("."))
+
+    async def taken(self) -> None:
+        """The customs house has nothing more to do: what it acknowledges it moves away a moment later."""
+        for _ in range(600):
+            if self.there("inbox") == []:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError("it is not taken")
 
     def answer(self, kind: str, name: str, content: bytes) -> None:
         """Put an acknowledgement there as a customs system does that writes under final names."""

@@ -47,3 +47,13 @@ async def published(node: Reachable, *, holding: Callable[[bytes], bool] = lambd
 def size_of(note: bytes) -> int:
     """How many entries a checkpoint stands for, whoever signed it."""
     return int(note.split(b"\n")[1])
+
+
+async def missing(http: aiohttp.ClientSession, url: str, names: list[str]) -> None:
+    """Wait until the node says that this is missing."""
+    async with asyncio.timeout(90):
+        while True:
+            async with http.get(f"{url}/readyz") as answer:
+                if (await answer.json()).get("missing", []) == names:
+                    return
+            await asyncio.sleep(0.05)

@@ -93,6 +93,11 @@ class Hands:
         """Kind and number of each."""
         return [(each["kind"], each.get("number")) for each in said(self.contents(name))]
 
+    def wait_for_ever(self) -> None:
+        """Whoever waits for a witness from now on does not come back while the test runs."""
+        asked = self.recorder._witnesses
+        asked._table = asked._table.model_copy(update={"cosign_wait": 3_600.0})
+
     async def enter(self, *numbers: int) -> list[Entry]:
         """Commit an entry for each number."""
         entries = [numbered(number, self.clock.now) for number in numbers]
