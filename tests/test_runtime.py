@@ -225,8 +225,7 @@ async def test_waiting_for_a_place_costs_none_of_the_adapters_time(
         await asyncio.sleep(0.01)
         go.set()
         await asyncio.gather(first, *others)
-    assert len(seen) == 8
-    assert all(deadline >= ended + 60.0 for (_, ended), (deadline, _) in pairwise(seen))
+    assert [deadline >= ended + 60.0 for (_, ended), (deadline, _) in pairwise(seen)] == [True] * 7
 
 
 async def test_no_place_for_long_sent_nothing(tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
