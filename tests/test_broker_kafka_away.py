@@ -122,18 +122,45 @@ async def test_what_a_producer_had_and_kafka_had_not_is_said_by_the_next_one(clu
         await worker.until_given("under-way")
 
 
+async def test_what_waited_for_a_producer_that_was_full_is_said_by_the_next_one(cluster: Cluster) -> None:
+    """And not offered to the one that is gone, message after message, each for as long as that one may take."""
+    async with opened(await made(cluster.brokers, 1)) as broker:
+        worker = await at_work(broker)
+        outbox_, producer = broker._outbox, broker._outbox._producer
+        await eventually(lambda: not outbox_._sent)
+        cluster.nodes[0].kill()
+        for exchange in names(500):
+            await broker.dispatch("tax", exchange, "payroll")
+        line = outbox_._lines[work_topic(broker._table, "tax")]
+        await eventually(lambda: 0 < len(line.waiting) < 500 == len(line.waiting) + len(outbox_._sent) + 1)
+        outbox_._broken.set()  # as an error of the connection does
+        await eventually(lambda: outbox_._producer is not producer)
+        await back(cluster)
+        await worker.until_given(*names(500))
+
+
+@pytest.mark.parametrize("others", [False, True])
 async def test_one_that_has_lost_what_it_was_to_send_is_replaced(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, others: bool
 ) -> None:
+    """Also one that has lost it for one partition alone, while others go on."""
     monkeypatch.setattr(outbox, "LOST", 1.0)
     monkeypatch.setattr(outbox, "PULSE", 0.1)
     async with opened(await made(cluster.brokers, 2)) as broker:
         worker = await at_work(broker)
         await eventually(lambda: not broker._outbox._sent)
         producer, line = broker._outbox._producer, broker._outbox._lines[work_topic(broker._table, "tax")]
-        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        broker._outbox._sent[lost] = outbox._Said(line, b"lost", broker._speaker.dispatch("lost", "payroll"))
-        await eventually(lambda: broker._outbox._producer not in (None, producer))
+        loop = asyncio.get_running_loop()
+        lost: asyncio.Future[None] = loop.create_future()
+        said = outbox._Said(line, b"lost", broker._speaker.dispatch("lost", "payroll"), loop.time())
+        broker._outbox._sent[lost] = said
+
+        def replaced() -> bool:
+            if others:  # a fresh one each time, which this one sends
+                broker._outbox.put(line.topic, f"other-{loop.time()}", said.headers)
+            return broker._outbox._producer not in (None, producer)
+
+        await eventually(replaced)
         await worker.until_given("lost")
 
 

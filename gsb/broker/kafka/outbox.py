@@ -81,6 +81,8 @@ class _Said(NamedTuple):
     line: _Line
     key: bytes
     headers: Headers
+    since: float
+    """When the producer was given it, by the loop's clock."""
 
     def again(self) -> None:
         """Let it wait for the next producer. Whether Kafka has it already nobody knows, and to say it twice does no
@@ -165,8 +167,10 @@ class Outbox:
         """Until the producer is of no more use."""
         while not producer.lost and not self._broken.is_set():
             answers = await producer.answers()
-            waited = asyncio.get_running_loop().time() - self._moved_at
-            if answers and self._sent and waited > LOST:
+            now = asyncio.get_running_loop().time()
+            waited = now - self._moved_at
+            # The oldest stands first. Others may go on meanwhile: what is lost may be that of one partition alone.
+            if answers and self._sent and now - next(iter(self._sent.values())).since > LOST:
                 self._moved()
                 return  # Kafka is there, and this one may have lost what it has to send
             if not answers:
@@ -186,6 +190,8 @@ class Outbox:
             if (producer := self._producer) is None:
                 continue
             for _ in range(min(AT_ONCE, len(line.waiting))):
+                if producer is not self._producer:
+                    break  # it is gone, and would let each of them wait for a place that is never free
                 await self._send(line, producer)
             if not line.waiting:
                 line.filled.clear()
@@ -203,11 +209,12 @@ class Outbox:
             self._look_whether_empty()
             raise
         except GONE:
-            self._broken.set()
+            if producer is self._producer:
+                self._broken.set()
             line.waiting[key] = headers
             raise
         else:
-            self._sent[acknowledged] = _Said(line, key, headers)
+            self._sent[acknowledged] = _Said(line, key, headers, asyncio.get_running_loop().time())
             acknowledged.add_done_callback(self._acknowledged)
 
     def _acknowledged(self, future: asyncio.Future[Any]) -> None:
