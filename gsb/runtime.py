@@ -305,7 +305,9 @@ class Line:
                 raise
             self._answered(passage)
             raise self._allowed(error) from error.__cause__
-        self._answered(passage)
+        # A find that finds nothing may have asked nothing, so it is no sign that the system is well; a probe's check is.
+        if result is not None or passage.probe:
+            self._answered(passage)
         return result
 
     def _allowed(self, error: Exception) -> Exception:

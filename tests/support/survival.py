@@ -216,6 +216,8 @@ async def through_it_all(stream: Stream, operator: Operator, system: Copy, wire:
         stream.begin(BATCH)
         await until(partial(_more, wire, carried), "nothing is asked of the system")
         await _done(away)
+        # An answer that is still on its way would come between failures, which then are no longer in a row.
+        await until(breaker.is_idle, "calls of a system that is away do not end")
         stream.begin(BATCH)
         await until(breaker.is_open, "the breaker does not open")
         await _done(back)
@@ -309,11 +311,19 @@ class Breaker:
         return not await self.is_closed()
 
     async def is_closed(self) -> bool:
+        return await self._shown(f'gsb_breaker_state{{state="closed",system="{self.core}"}}') == [1.0]
+
+    async def is_idle(self) -> bool:
+        """Whether the node performs nothing now: the core is its only system."""
+        return not any(await self._shown("gsb_exchanges_performing{"))
+
+    async def _shown(self, name: str) -> list[float]:
+        """The values of the metrics whose names and labels begin so."""
         async with aiohttp.ClientSession() as session, session.get(f"{self.node.operations_url}/metrics") as answer:
             text = await answer.text()
-        state = f'gsb_breaker_state{{state="closed",system="{self.core}"}} '
-        (value,) = (line.removeprefix(state) for line in text.splitlines() if line.startswith(state))
-        return float(value) == 1
+        found = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name)]
+        assert found, f"the node shows no {name}"
+        return found
 
 
 async def _more(wire: Wire, carried: int) -> bool:
