@@ -305,7 +305,7 @@ class Line:
                 raise
             self._answered(passage)
             raise self._allowed(error) from error.__cause__
-        # A find that finds nothing may have asked nothing: no sign that the system is well. The check of a probe is one.
+        # A find that finds nothing may have asked nothing: no sign that the system is well. A probe's check is one.
         if result is not None or passage.probe:
             self._answered(passage)
         return result
