@@ -44,6 +44,13 @@ def open_consumers() -> list[clients.Consumer]:
     return [each for each in gc.get_objects() if isinstance(each, clients.Consumer) and not each._closed]
 
 
+async def given_up(broker: KafkaBroker) -> None:
+    """Returns when another producer has taken the place of its own, as after an error of the connection."""
+    producer = broker._outbox._producer
+    broker._outbox._broken.set()
+    await eventually(lambda: broker._outbox._producer is not producer)
+
+
 async def at_work(broker: KafkaBroker) -> Worker:
     """A worker that was given its first exchange."""
     worker = Worker(broker)
@@ -111,13 +118,12 @@ async def test_one_that_waits_for_ever_to_commit_is_replaced(cluster: Cluster, m
 async def test_what_a_producer_had_and_kafka_had_not_is_said_by_the_next_one(cluster: Cluster) -> None:
     async with opened(await made(cluster.brokers, 2)) as broker:
         worker = await at_work(broker)
-        outbox_, producer = broker._outbox, broker._outbox._producer
-        await eventually(lambda: not outbox_._sent)
+        sent = broker._outbox._sent
+        await eventually(lambda: not sent)
         cluster.nodes[0].kill()
         await broker.dispatch("tax", "under-way", "payroll")
-        await eventually(lambda: len(outbox_._sent) == 1)
-        outbox_._broken.set()  # as an error of the connection does
-        await eventually(lambda: outbox_._producer is not producer)
+        await eventually(lambda: len(sent) == 1)
+        await given_up(broker)
         await back(cluster)
         await worker.until_given("under-way")
 
@@ -126,15 +132,13 @@ async def test_what_waited_for_a_producer_that_was_full_is_said_by_the_next_one(
     """And not offered to the one that is gone, message after message, each for as long as that one may take."""
     async with opened(await made(cluster.brokers, 1)) as broker:
         worker = await at_work(broker)
-        outbox_, producer = broker._outbox, broker._outbox._producer
-        await eventually(lambda: not outbox_._sent)
+        sent, line = broker._outbox._sent, broker._outbox._lines[work_topic(broker._table, "tax")]
+        await eventually(lambda: not sent)
         cluster.nodes[0].kill()
         for exchange in names(500):
             await broker.dispatch("tax", exchange, "payroll")
-        line = outbox_._lines[work_topic(broker._table, "tax")]
-        await eventually(lambda: 0 < len(line.waiting) < 500 == len(line.waiting) + len(outbox_._sent) + 1)
-        outbox_._broken.set()  # as an error of the connection does
-        await eventually(lambda: outbox_._producer is not producer)
+        await eventually(lambda: 0 < len(line.waiting) < 500 == len(line.waiting) + len(sent) + 1)
+        await given_up(broker)
         await back(cluster)
         await worker.until_given(*names(500))
 
