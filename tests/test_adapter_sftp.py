@@ -36,7 +36,8 @@ def account(sshd: Copy) -> Path:
 
 
 def settings(sshd: Copy, **more: Any) -> FolderSettings:
-    given = {"host": sshd.host, "port": sshd.port, "host_key": "host_key.pub", "client_key": "bank_key"} | more
+    where = {"host": sshd.host, "port": sshd.port, "patience": 60}  # a busy machine may stand still
+    given = where | {"host_key": "host_key.pub", "client_key": "bank_key"} | more
     return FolderSettings.model_validate(given, context={"folder": sshd.place.folder})
 
 

@@ -22,10 +22,11 @@ async def opened(
     services: Mapping[str, Mapping[str, Any]],
     *,
     folder: Path = Path(),
-    timeout: float = 10.0,
+    timeout: float = 120.0,
     clock: Clock | None = None,
 ) -> AsyncIterator[A]:
-    """The adapter after ``open``; ``folder`` is the deployment's. Raises pydantic.ValidationError for bad settings."""
+    """The adapter after ``open``; ``folder`` is the deployment's. A call has more time than a busy machine may stand
+    still. Raises pydantic.ValidationError for bad settings."""
     context = {"folder": folder}
     async with Http(timeout) as http:
         adapter = kind(

@@ -77,7 +77,7 @@ class Site:
 
     def settings(self, **more: Any) -> dict[str, Any]:
         keys = {"host_key": "sshd/host_key.pub", "client_key": "sshd/bank_key"}
-        where = {"host": self.sshd.host, "port": self.sshd.port}
+        where = {"host": self.sshd.host, "port": self.sshd.port, "patience": 60}  # a busy machine may stand still
         return where | keys | {"debtor": "Treasury", "accounts": {ACCOUNT: ["payroll"]}} | more
 
     @asynccontextmanager

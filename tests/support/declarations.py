@@ -82,7 +82,8 @@ class Border:
 
     def adapter(self, kind: str, **more: Any) -> AbstractAsyncContextManager[Customs]:
         keys = {"host_key": "host_key.pub", "client_key": "customs_key"}
-        settings = {"host": self.sshd.host, "port": self.sshd.port, "format": kind} | keys | more
+        where = {"host": self.sshd.host, "port": self.sshd.port, "patience": 60}  # a busy machine may stand still
+        settings = where | {"format": kind} | keys | more
         services: dict[str, dict[str, Any]] = {LODGE: {}, ACKNOWLEDGED: {}}
         return opened(Customs, settings, services, folder=self.sshd.place.folder)
 
