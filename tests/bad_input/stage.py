@@ -6,6 +6,7 @@ would read, since what must not be echoed must not stand there either.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import secrets
@@ -28,7 +29,7 @@ from gsb.store.seal import read_key
 from gsb.store.sqlite import SqliteStore
 from gsb.telemetry import JsonLines
 from tests.bad_input.draft import Draft, Spoil, text_of
-from tests.bad_input.wire import Heard, say
+from tests.bad_input.wire import WITHIN, Heard, say
 from tests.support.bus import Clock, puppet, puppet_deployment
 from tests.support.deployment import Deployment, _private, agency_key, closed
 from tests.support.node import InProcess, node_in_process
@@ -91,7 +92,8 @@ KEY_LIVES: dict[str, dict[str, Any]] = {
 
 
 def deployment_of(root: Path) -> Deployment:
-    deployment = puppet_deployment(root)
+    deployment = puppet_deployment(root, 60)
+    deployment.gsb["limits"]["wait"] = 60  # whoever waits here is to hear the outcome, however slow the machine is
     money = deployment.schemas["registry/person/v1/reply.json"]["properties"]["salary"]
     identifier = deployment.schemas["registry/note/v1/request.json"]["properties"]["id"]
     items = {"type": "array", "items": closed({"code": {"type": "string", "maxLength": 20}}), "maxItems": 5}
@@ -244,14 +246,15 @@ class Stage:
     async def standing(self, exchange: str, *states: State) -> Exchange:
         """The exchange, once it stands in one of these states."""
         bus = self.node.node.bus
-        with bus.waiters.waiting(exchange) as woken:
-            while True:
-                known = await bus.store.exchange(exchange)
-                assert known is not None
-                if known.state in states:
-                    return known
-                await woken.wait()
-                woken.clear()
+        async with asyncio.timeout(WITHIN):
+            with bus.waiters.waiting(exchange) as woken:
+                while True:
+                    known = await bus.store.exchange(exchange)
+                    assert known is not None
+                    if known.state in states:
+                        return known
+                    await woken.wait()
+                    woken.clear()
 
     async def begin_again(self, exchange: str) -> None:
         """Have it performed now, whatever it waits for: dispatching early is harmless."""

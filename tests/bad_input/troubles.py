@@ -38,7 +38,7 @@ from tests.bad_input.stage import (
     furnish,
     stage_in,
 )
-from tests.bad_input.wire import say
+from tests.bad_input.wire import WITHIN, say
 from tests.support.bus import puppet
 from tests.support.damage import damage
 from tests.support.deployment import BUS, CONSUMER
@@ -75,11 +75,10 @@ class Slow:
 async def _one_call_in_flight(root: Path, **limits: Any) -> AsyncIterator[tuple[Stage, Slow, asyncio.Task[Any]]]:
     deployment = deployment_of(root)
     deployment.gsb["limits"] |= limits
-    deployment.files["systems/registry.toml"]["timeout"] = 20
     async with stage_in(root, deployment) as stage:
         puppet().acts = slow = Slow(asyncio.Event(), asyncio.Event())
         asked = asyncio.create_task(stage.send(stage.draft(WRITE)))
-        await slow.entered.wait()
+        await asyncio.wait_for(slow.entered.wait(), WITHIN)
         try:
             yield stage, slow, asked
         finally:
@@ -231,7 +230,7 @@ async def a_full_disk(root: Path) -> set[str]:
 
 async def _recorded(node: RunningNode) -> None:
     """Wait until nothing is left to be recorded: the log is on the same disk, and another trouble."""
-    async with asyncio.timeout(10), aiohttp.ClientSession() as session:
+    async with asyncio.timeout(WITHIN), aiohttp.ClientSession() as session:
         while True:
             async with session.get(f"{node.operations_url}/metrics") as answer:
                 if "\ngsb_log_backlog_entries 0.0\n" in await answer.text():
