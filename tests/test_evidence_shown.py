@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -38,14 +39,15 @@ async def standing(node: InProcess, service: str, body: Any, state: State) -> st
         taken = await client.call(service, body, purpose="payroll", respond_async=True)
     assert taken.exchange is not None
     bus = node.node.bus
-    with bus.waiters.waiting(taken.exchange) as woken:
-        while True:
-            known = await bus.store.exchange(taken.exchange)
-            assert known is not None
-            if known.state is state:
-                return taken.exchange
-            await woken.wait()
-            woken.clear()
+    async with asyncio.timeout(90):
+        with bus.waiters.waiting(taken.exchange) as woken:
+            while True:
+                known = await bus.store.exchange(taken.exchange)
+                assert known is not None
+                if known.state is state:
+                    return taken.exchange
+                await woken.wait()
+                woken.clear()
 
 
 async def shown(node: InProcess, exchange: str, operator: str = "ines") -> Any:
@@ -115,7 +117,7 @@ async def test_what_was_erased_is_said_to_be_so(node: InProcess) -> None:
 async def test_damaged_evidence_is_told_from_a_store_in_trouble(node: InProcess) -> None:
     puppet().acts = answering(PERSON)
     exchange = await standing(node, READ, PERSON_BODY, State.DONE)
-    with closing(sqlite3.connect(node.deployment.folder / "store.db", timeout=10)) as database, database:
+    with closing(sqlite3.connect(node.deployment.folder / "store.db", timeout=90)) as database, database:
         database.execute("UPDATE secret SET bytes = substr(bytes, 1, 40)")
     with pytest.raises(BusProblem) as refused:
         await shown(node, exchange)
