@@ -320,11 +320,11 @@ async def test_a_death_in_the_middle_leaves_the_source_untouched_and_the_target_
     os.set_blocking(write, True)
     process = await asyncio.create_subprocess_exec(GSB, *move.words, stderr=write, cwd=ROOT, env=ENVIRONMENT)
     try:
-        for _ in range(3_000):
-            if copying := await move.maker.rows(_COPYING):
-                break
-            await asyncio.sleep(0.01)
-        assert copying
+        async with asyncio.timeout(120):
+            while True:
+                if await move.maker.rows(_COPYING):
+                    break
+                await asyncio.sleep(0.01)
         assert process.returncode is None
     finally:
         process.kill()
