@@ -8,19 +8,15 @@ import ssl
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 from gsb import otel
 from gsb.backends import TracingTable
-from gsb.catalogue import build
 from gsb.client import BusProblem
-from gsb.load import ConfigInvalid
 from gsb.metrics import Metrics
-from gsb.otel import LAST, LIMIT, WITHIN, OtelTracer
-from gsb.reload import needs_restart
+from gsb.otel import LAST, LIMIT, OtelTracer
 from gsb.sdk import Refused
 from gsb.telemetry import TRACEPARENT, trace
 from gsb.tracing import FACTS, NOTHING, Fact, arriving, leaving, says, span, working
@@ -32,6 +28,14 @@ from tests.support.node import InProcess, node_in_process
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, PASSED = f"00-{TRACE}-{SPAN}-01", f"00-{TRACE}-{SPAN}-00"
+PATIENCE = 60.0
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits at the end is sent however long that takes on a busy machine, but where nobody takes it."""
+    monkeypatch.setattr(otel, "LAST", PATIENCE)
+    monkeypatch.setattr(otel, "WITHIN", PATIENCE)
 
 
 def tracer_to(url: str, ratio: float = 1.0, metrics: Metrics | None = None) -> OtelTracer:
@@ -198,7 +202,10 @@ async def test_one_in_a_hundred_is_sampled_unless_said_otherwise() -> None:
 # --- nobody takes them
 
 
-async def test_what_nobody_takes_is_dropped_and_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_nobody_takes_is_dropped_and_counted_and_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otel, "LAST", LAST)
     (port,) = free_ports(1)
     metrics = Metrics()
     tracer = tracer_to(f"http://127.0.0.1:{port}", metrics=metrics)
@@ -207,7 +214,7 @@ async def test_what_nobody_takes_is_dropped_and_counted_and_told_once(caplog: py
     assert counted(metrics) == {"sent": 0, "failed": 0, "dropped": 10}
     began = asyncio.get_running_loop().time()
     await tracer.close()
-    assert asyncio.get_running_loop().time() - began < LAST + WITHIN  # it does not wait for the collector
+    assert asyncio.get_running_loop().time() - began < PATIENCE  # it does not wait for the collector
     told = [each for each in caplog.records if each.name == "gsb.otel"]
     assert len(told) <= 1
     assert [each for each in caplog.records if each.name.startswith(("opentelemetry", "urllib3"))] == []
@@ -256,7 +263,9 @@ async def test_a_library_that_is_switched_off_keeps_the_trace_going(monkeypatch:
     assert told[:36] == SAMPLED[:36]
 
 
-async def test_the_way_is_protected_by_the_authority_that_is_named(tmp_path: Path) -> None:
+async def test_the_way_is_protected_by_the_authority_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pem = certificate(tmp_path, "localhost")
     other = certificate(tmp_path, "other")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -265,6 +274,7 @@ async def test_the_way_is_protected_by_the_authority_that_is_named(tmp_path: Pat
     async with collecting(tls) as collector:
         for ca in (other, None, pem):
             metrics = Metrics()
+            monkeypatch.setattr(otel, "LAST", PATIENCE if ca is pem else LAST)
             table = TracingTable(endpoint=collector.url, ratio=1.0, ca=ca)
             tracer = OtelTracer(table, "bus.test", "node-1", metrics)
             tracer.begin(str(ca), "server", None).end()
@@ -272,50 +282,6 @@ async def test_the_way_is_protected_by_the_authority_that_is_named(tmp_path: Pat
             found.append(counted(metrics)["sent"])
     assert found == [0, 0, 1]
     assert [each.name for each in collector.spans] == [str(pem)]
-
-
-# --- the configuration
-
-
-@pytest.mark.parametrize(
-    ("table", "said"),
-    [
-        ({"endpoint": "http://collector:4318"}, 'endpoint must be https, or tls = "upstream" where the way is safe'),
-        ({"endpoint": "https://collector:4318/"}, "a base URL has no user, query, fragment or slash at its end"),
-        ({"endpoint": "https://collector", "ca": "none.pem"}, "there is no file none.pem"),
-        ({"endpoint": "https://collector", "ratio": 2}, "less than or equal to 1"),
-        ({"endpoint": "https://collector", "header": "x"}, "tracing.header"),
-    ],
-)
-def test_what_is_wrong_is_said(tmp_path: Path, table: dict[str, Any], said: str) -> None:
-    deployment = standard(tmp_path)
-    deployment.gsb["tracing"] = table
-    with pytest.raises(ConfigInvalid) as raised:
-        build(deployment.write())
-    assert said in "\n".join(map(str, raised.value.findings))
-
-
-def test_what_is_right_is_taken(tmp_path: Path) -> None:
-    deployment = standard(tmp_path)
-    for table in ({"endpoint": "http://collector:4318", "tls": "upstream"}, {"endpoint": "https://collector/otlp"}):
-        deployment.gsb["tracing"] = table
-        assert build(deployment.write()).gsb.tracing is not None
-
-
-def test_a_running_node_keeps_its_collector(tmp_path: Path) -> None:
-    without = build(standard(tmp_path).write()).gsb
-    tables = [None, TracingTable(endpoint="https://a"), TracingTable(endpoint="https://b")]
-    first, second, third = (without.model_copy(update={"tracing": each}) for each in tables)
-    assert list(needs_restart(second, second)) == list(needs_restart(first, first)) == []
-    assert {each.where for each in needs_restart(first, second)} >= {"tracing.endpoint"}
-    assert [each.where for each in needs_restart(second, third)] == ["tracing.endpoint"]
-
-
-def test_the_authority_is_the_configured_one_or_the_machine_s(tmp_path: Path) -> None:
-    ca = tmp_path / "ca.pem"
-    assert otel._authorities(TracingTable(endpoint="https://x", ca=ca)) == str(ca)
-    machine = otel._authorities(TracingTable(endpoint="https://x"))
-    assert machine is None or Path(machine).exists()
 
 
 # --- one node
@@ -385,7 +351,10 @@ async def stranger(node: InProcess) -> None:
                 assert answer.status == 200
 
 
-async def test_calls_do_not_suffer_when_nobody_takes_their_spans(tmp_path: Path) -> None:
+async def test_calls_do_not_suffer_when_nobody_takes_their_spans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(otel, "LAST", LAST)
     puppet().acts = answering(PERSON)
     async with collecting() as collector:
         deployment = traced(tmp_path, collector)
