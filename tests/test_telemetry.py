@@ -72,6 +72,7 @@ async def test_what_a_library_quotes_is_not_told() -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
     loggers = [logging.getLogger(name) for name in ("asyncio", "sqlalchemy.pool", "gsbx")]
+    gc.collect()  # what other tests have left is told of before anybody hears
     for each in loggers:
         each.addHandler(handler)
     try:
