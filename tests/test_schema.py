@@ -177,8 +177,8 @@ def test_patterns_take_linear_time() -> None:
     schema = Schema.compile({"type": "string", "pattern": "^(a+)+$"}, "test")
     began = time.perf_counter()
     assert len(schema.faults("a" * 50_000 + "b")) == 1
-    # A backtracking engine would need longer than the universe has; a second is generous for a busy machine.
-    assert time.perf_counter() - began < 1.0
+    # A backtracking engine would need longer than the universe has; a busy machine may stand still for half a minute.
+    assert time.perf_counter() - began < 60.0
 
 
 MARKED = {
