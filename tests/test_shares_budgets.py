@@ -238,6 +238,20 @@ def test_a_piece_that_is_not_used_is_given_back() -> None:
     in_a_moment(run())
 
 
+def test_no_call_is_refused_because_a_piece_was_given_back() -> None:
+    async def run() -> None:
+        here, one = gateway(Far()), grant(600, 100)
+        for _ in range(12):
+            await asyncio.gather(*(used(here, one) for _ in range(4)))
+        (budget,) = here._budgets.values()
+        assert budget.piece > 0
+        while budget.piece > 0 or here._drawing is not None:
+            await asyncio.sleep(ROUND_TRIP)
+        assert await used(here, one)
+
+    in_a_moment(run())
+
+
 def test_a_gateway_that_dies_takes_a_piece_with_it_and_no_more() -> None:
     async def run() -> None:
         shares = Far()

@@ -134,7 +134,7 @@ class SharedBudgets(Budgets):
         now = self._clock()
         self.learn(budget.grant, budget.rate, drawn.ahead, now)
         budget.piece += piece + drawn.exchanges
-        if drawn.exchanges < len(waiting):
+        if budget.piece < len(waiting):  # what was given back is no refusal
             budget.rests_until = self._steady() + min(budget.rate.burst // PART * budget.interval, REST)
         for each in waiting:
             if each.done():
