@@ -70,7 +70,7 @@ def beside(root: Path, core: Core, **settings: Any) -> Deployment:
     """The standard deployment with this registry; ``settings`` are further ones of its adapter. Not yet written."""
     deployment = standard(root)
     deployment.system(
-        "registry", adapter="http_json", settings={"url": core.url, "check": "/health", **settings}, timeout=5
+        "registry", adapter="http_json", settings={"url": core.url, "check": "/health", **settings}, timeout=60
     )
     deployment.gsb["adapters"]["allow"] = ["http_json"]
     refused = {"404": "not_found"}

@@ -30,7 +30,7 @@ from gsb.store.contract import Store
 from tests.support.deployment import SITE, Deployment, standard
 
 GSB = Path(sys.executable).parent / "gsb"
-READY_WITHIN = 30.0
+READY_WITHIN = 90.0
 STOPPED_WITHIN = 90.0
 STARTED = '"started"'
 """Stands in the line of the log by which a node says that it is up."""
@@ -127,8 +127,13 @@ class RunningNode(Reachable):
             raise
 
     async def _ready(self) -> None:
-        async with aiohttp.ClientSession() as session, session.get(f"{self.operations_url}/readyz") as answer:
-            answer.raise_for_status()
+        """Whoever stood still since it said that it was up may have to catch up with its log first."""
+        async with aiohttp.ClientSession() as session:
+            while True:
+                async with session.get(f"{self.operations_url}/readyz") as answer:
+                    if answer.status == 200:
+                        return
+                await asyncio.sleep(0.05)
 
     async def _read(self, started: asyncio.Event) -> None:
         assert self.process.stderr is not None
