@@ -60,11 +60,17 @@ ENOUGH = 2 * BATCH + 3 * 3 * BATCH
 """Requests that ``survives`` takes from ``asks``."""
 DELAY = 0.1
 """Seconds by which a slow way delays each piece of a stream."""
-WITHIN = 180.0
+WITHIN = 300.0
 """Seconds in which everything that is waited for must come, on a machine that is busy with other things."""
+PATIENCE = 900.0
+"""Seconds for which a call is followed: what an operator ends, he ends after everything has happened."""
 LOOK = 0.1
-FOUND_WITHIN = 40.0
-"""Seconds that ``find`` has: it is asked by growing gaps of 2, 4, 8 ... seconds."""
+LOOKS = 30
+"""Looks into the system until it is sure that nothing happened there: of a call that was given up on a slow machine the
+effect may still come."""
+FOUND_WITHIN = 200.0
+"""Seconds that ``find`` has: it is asked by gaps of 2, 4, 8 ... seconds, of which one can become as long as everything
+that the system was away before."""
 PURPOSE = "survival"
 OF_THE_BUS = {"agencies", "agreements", "keys", "operators", "services", "systems"}
 
@@ -118,11 +124,11 @@ class Stream:
         accepted = await self.call(each, respond_async=True)
         assert accepted.exchange is not None
         each.exchange = accepted.exchange
-        each.result = accepted if accepted.final else await _ending(self.client.follow(each.exchange, timeout=WITHIN))
+        each.result = accepted if accepted.final else await _ending(self.client.follow(each.exchange, timeout=PATIENCE))
 
     async def call(self, each: Begun, **how: Any) -> Result:
         """Begin it, or get what became of it."""
-        said: dict[str, Any] = {"purpose": PURPOSE, "idempotency_key": each.key, "timeout": WITHIN, **how}
+        said: dict[str, Any] = {"purpose": PURPOSE, "idempotency_key": each.key, "timeout": PATIENCE, **how}
         return await _ending(self.client.call(each.ask.service, each.ask.body, **said))
 
     async def stop(self) -> None:
@@ -255,6 +261,8 @@ class Operator:
     count_effects: CountEffects | None
     finds: bool
     unknown: set[str] = field(default_factory=set)
+    looks: Counter[str] = field(default_factory=Counter)
+    """By exchange, how often the system was looked into."""
     resolved: int = 0
 
     @property
@@ -279,19 +287,22 @@ class Operator:
 
     async def _standing(self, client: Client, state: str) -> set[str]:
         query = urlencode({"reason": "what stands still", "state": state, "limit": 500})
-        found = (await client.admin("GET", f"/admin/exchanges?{query}")).body["exchanges"]
+        found = (await client.admin("GET", f"/admin/exchanges?{query}", timeout=WITHIN)).body["exchanges"]
         return {each["exchange"] for each in found}
 
     async def _end(self, client: Client, each: Begun, waited: float) -> None:
         self.unknown.add(each.exchange)
+        self.looks[each.exchange] += 1
         happened = await self.count(each) > 0
         if happened and self.finds:
             assert waited < FOUND_WITHIN, f"find does not find {each}, which took effect"
             return
+        if not happened and self.looks[each.exchange] < LOOKS:
+            return
         end = {"state": "done", "effect": "done"} if happened else {"state": "failed", "effect": "none"}
         path = f"/admin/exchanges/{each.exchange}/resolve"
         try:
-            await client.admin("POST", path, {"reason": "looked into the system", **end})
+            await client.admin("POST", path, {"reason": "looked into the system", **end}, timeout=WITHIN)
         except BusProblem as problem:
             if problem.code != "state_conflict":  # the bus was faster
                 raise
