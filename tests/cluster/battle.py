@@ -53,7 +53,7 @@ RESUMES_WITHIN = 90.0
 """Seconds within which the load must be full, and work flow again, on a machine that is busy with other things."""
 ENDS_WITHIN = 150.0
 """Seconds within which everything must have ended after the last fault; a lease takes 28 of them."""
-RECORDED_WITHIN = 20.0
+RECORDED_WITHIN = 60.0
 """Seconds after the last end within which every entry must be published."""
 LOOK = 0.2
 """Seconds between two looks at what another process writes."""
@@ -71,15 +71,22 @@ class Battle:
     """``findings`` is everything that was wrong so far."""
 
     def __init__(
-        self, deployment: Deployment, effects: Path, postgres: Server, brokers: kafka.Cluster | None, seed: int
+        self,
+        deployment: Deployment,
+        effects: Path,
+        core: str,
+        postgres: Server,
+        brokers: kafka.Cluster | None,
+        seed: int,
     ) -> None:
+        """``core``: the URL of the ledger, which writes the file ``effects``."""
         self.findings: list[checker.Finding] = []
         self.deployment, self.postgres, self.kafka = deployment, postgres, brokers
         self.members: list[Member] = []
         self.random = random.Random(seed)
         self.load: Load
         self.operator: Operator
-        self.effects = effects
+        self.effects, self.core = effects, core
         self._published: list[bytes] = []
         self._halted: dict[str, asyncio.Task[None]] = {}
         """Members that go on later."""
@@ -275,7 +282,7 @@ async def battle(
         whole = one_name(ledger(root, core.url))
         whole.gsb["log"]["every"] = EVERY
         whole.write()
-        it = Battle(whole, effects, postgres, brokers, seed)
+        it = Battle(whole, effects, core.url, postgres, brokers, seed)
         for name, way in ways.items():
             through = brokers.through(_door(name)) if brokers is not None else None
             its = deployment_of(whole, name, way, postgres_port, through)
@@ -313,5 +320,5 @@ async def _callers(it: Battle, stack: AsyncExitStack, seed: int) -> None:
     at = Reachable(it.deployment)
     client = await stack.enter_async_context(at.client(pause=briefly, session=names))
     desk = await stack.enter_async_context(at.operator(session=names))
-    it.load, it.operator = Load(client, seed, WIDTH), Operator(desk, it.effects)
+    it.load, it.operator = Load(client, seed, WIDTH), Operator(desk, it.effects, it.core)
     stack.push_async_callback(it.close)

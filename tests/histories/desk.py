@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import aiohttp
+
 from gsb.client import BusProblem, Client, ClientError, Result
 from tests.histories.checker import read_effects
 
@@ -20,8 +22,8 @@ EVERY = 0.5
 """Seconds between two looks at what stands still."""
 LOOKS = 4
 """Looks at an exchange that is unknown until its end is decided, which take longer than the slowest answer of the
-ledger: a machine that stood still may have given up a call that the ledger had not even read, and reads then."""
-
+ledger: a machine that stood still may have given up a call that the ledger had not even read, and reads then. A look
+counts once the ledger has answered: it stands still too while its disk does."""
 
 HARMLESS = ("state_conflict", "replayed", "store_unavailable", "token_expired", "token_not_yet_valid")
 """Answers after which the operator looks again: somebody was faster, or the bus is in trouble, or its clock is set."""
@@ -30,10 +32,11 @@ HARMLESS = ("state_conflict", "replayed", "store_unavailable", "token_expired", 
 class Operator:
     """``acts`` counts what it did, by name."""
 
-    def __init__(self, client: Client, effects: Path) -> None:
+    def __init__(self, client: Client, effects: Path, core: str) -> None:
+        """``core``: the ledger's URL; ``effects``: its file."""
         self.acts: Counter[str] = Counter()
         self._client = client
-        self._effects = effects
+        self._effects, self._core = effects, core
         self._looks: Counter[str] = Counter()
         """By exchange, how often it was found to be unknown."""
         self._task: asyncio.Task[None] | None = None
@@ -69,10 +72,13 @@ class Operator:
             await asyncio.sleep(EVERY)
 
     async def _round(self) -> None:
-        standing = await self.look()
+        if not (standing := await self.look()):
+            return
+        async with aiohttp.ClientSession() as session, session.get(self._core) as answer:
+            answer.raise_for_status()
         self._looks.update(each["exchange"] for each in standing if each["state"] == "unknown")
         # Whoever stands still was answered by the ledger or given up long ago, so that no effect comes any more.
-        happened = {line.exchange for line in read_effects(self._effects)} if standing else set()
+        happened = {line.exchange for line in read_effects(self._effects)}
         for each in standing:
             if each["state"] == "unknown" and self._looks[each["exchange"]] < LOOKS:
                 continue

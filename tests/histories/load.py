@@ -137,10 +137,12 @@ class Load:
         await self.until(worth_it)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until this holds of the calls; it is looked at whenever one was acknowledged or has ended."""
-        while not holds():
-            self._moved.clear()
-            await self._moved.wait()
+        """Wait until this holds of the calls; it is looked at whenever one was acknowledged or has ended. Raises
+        TimeoutError."""
+        async with asyncio.timeout(PATIENCE):
+            while not holds():
+                self._moved.clear()
+                await self._moved.wait()
 
     async def settled(self) -> None:
         """Wait for the end of every call."""

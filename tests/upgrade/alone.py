@@ -89,7 +89,7 @@ async def alone(root: Path) -> AsyncIterator[Alone]:
         deployment = ledger(root, core.url)
         deployment.write()
         async with session(Sent()) as there, Reachable(deployment).operator() as desk:
-            operator = Operator(desk, effects)
+            operator = Operator(desk, effects, core.url)
             operator.start()
             it = Alone(deployment, effects, strict(deployment, "payroll", there), operator)
             try:

@@ -122,6 +122,6 @@ async def rolling(
         there = await stack.enter_async_context(session(sent, Names([before], 1), kept=kept))
         clients = [strict(it.deployment, owner, there) for owner in ("payroll", "olive")]
         it.load = Load(clients[0], 1, WIDTH)
-        it.operator = Operator(clients[1], it.effects)
+        it.operator = Operator(clients[1], it.effects, it.core)
         stack.push_async_callback(it.close)
         yield Roll(it, before, clients, sent)
