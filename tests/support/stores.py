@@ -62,8 +62,10 @@ class PostgresMaker:
         return self.clock()
 
     def make(self, **more: Any) -> PostgresStore:
+        """A statement has a minute: a server gives those up in which the machine stood still for too long."""
+        given = {"statement": 60.0, **more}
         store = PostgresStore(
-            self.dsn, self.key, schema=self.schema, ages=AGES, clock=self.time, steady=self.clock.steady, **more
+            self.dsn, self.key, schema=self.schema, ages=AGES, clock=self.time, steady=self.clock.steady, **given
         )
         self._opened.append(store)
         return store
