@@ -60,7 +60,7 @@ async def test_a_log_that_ends_while_it_is_read_gets_nothing_of_the_next(
         if not moved.is_set():
             moved.set()
             beginning = store.begin_log(SECOND, entry(), after=FIRST, ended=entry())
-            asyncio.run_coroutine_threadsafe(beginning, loop).result(20)
+            asyncio.run_coroutine_threadsafe(beginning, loop).result(90)
         return found
 
     monkeypatch.setattr(sqlite_log, "logs", logs_before_the_end)
