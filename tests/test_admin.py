@@ -61,7 +61,7 @@ async def standing(node: InProcess, exchange: str, state: State) -> str:
     """The exchange, once it stands still in this state."""
     with node.node.bus.waiters.waiting(exchange) as woken:
         woken.set()
-        known = await settled(node.node.bus, exchange, woken, 10)
+        known = await settled(node.node.bus, exchange, woken, 90)
     assert known.state is state
     return exchange
 

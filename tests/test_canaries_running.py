@@ -61,6 +61,7 @@ async def nodes(
     tmp_path: Path, dsn: str, kafka: str, core: Core, collector: Collector, planted: Planted
 ) -> AsyncIterator[list[Member]]:
     deployment = beside(tmp_path, core, auth={"kind": "bearer", "token": "token"})
+    deployment.gsb["limits"]["wait"] = 60  # a machine that stands still is no reason for a 202
     (deployment.folder / "token").write_text(planted.text("token") + "\n", "utf-8")
     deployment.gsb["tracing"] = {"endpoint": collector.url, "ratio": 1.0}
     secrets(deployment, planted)
@@ -183,7 +184,7 @@ class Run:
         return list(said["exchanges"])
 
     async def until_all_ended(self) -> list[dict[str, Any]]:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while True:
                 found = await self.exchanges()
                 if all(each["state"] in FINAL for each in found):
