@@ -22,8 +22,8 @@ from gsb.evidence.merkle import leaf_hash
 from gsb.evidence.tiles import bundle_path, tile_path
 from gsb.evidence.verify import LogWrong
 from tests.support.auditor import contents_of, root_after, said
+from tests.test_bench_store import benches, on_disk
 from tests.test_bench_store import content as left_in
-from tests.test_bench_store import on_disk
 
 SMALL = Plan(entries=300, pairs=2, verified=700, largest=1_000, receipts=3)
 EASY = Bars(recorded=0, share=0, verified=0, receipt=1e9)
@@ -67,10 +67,10 @@ def test_the_bars_are_those_promised() -> None:
 
 async def test_a_file_system_in_memory_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     memory = Path("/dev/shm")
-    before = left_in(memory)
+    before = benches(memory)
     assert await measure.main(memory, SMALL) == 2
     told = capsys.readouterr()
-    assert (told.out, "tmpfs" in told.err, left_in(memory)) == ("", True, before)
+    assert (told.out, "tmpfs" in told.err, benches(memory)) == ("", True, before)
 
 
 async def test_recorder_and_raw_write_the_same_entries(tmp_path: Path) -> None:
