@@ -117,7 +117,7 @@ async def test_a_case(stage: Stage, case: Case) -> None:
 @on_the_stage
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_trouble(trouble: str, tmp_path: Path) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         TROUBLE_SEEN[trouble] = await TROUBLES[trouble](tmp_path)
     assert len(TROUBLE_SEEN[trouble]) == 1
 

@@ -42,7 +42,7 @@ async def ended(*words: str, environment: dict[str, str] | None = None) -> tuple
     process = await asyncio.create_subprocess_exec(
         *words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         said, wrong = await process.communicate()
     return process.returncode or 0, said.decode(), wrong.decode()
 
