@@ -161,7 +161,9 @@ async def test_what_is_not_read(
         server.answers = answers
         with pytest.raises(Unread) as unread:
             await read(server)
-        assert (str(unread.value), len(server.asked)) == (expected, 1)
+        assert str(unread.value) == expected
+        # Half a second may be over before the question has come.
+        assert len(server.asked) == 1 or answers is never
 
 
 async def test_the_largest_document_is_read(tmp_path: Path) -> None:
