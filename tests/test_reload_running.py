@@ -240,10 +240,11 @@ SCHEMA = closed({"id": {"type": "string"}}, {"id": "x"})
 
 
 async def keep_calling(node: RunningNode, over: asyncio.Event, results: list[Result]) -> None:
+    """Each call may wait long for its answer, so that one is enough although the machine stood still."""
     async with node.client() as client:
         while not over.is_set():
-            results.append(await client.call(READ, PERSON_BODY, purpose="payroll"))
-            results.append(await client.call(ONCE, NOTE, purpose="payroll"))
+            results.append(await client.call(READ, PERSON_BODY, purpose="payroll", wait=50))
+            results.append(await client.call(ONCE, NOTE, purpose="payroll", wait=50))
 
 
 def prepare(node: RunningNode, number: int) -> None:
