@@ -234,7 +234,7 @@ async def test_a_store_in_trouble_is_asked_again(tmp_path: Path, verb: str) -> N
 
 
 async def test_a_look_ends_although_entries_keep_coming(tmp_path: Path) -> None:
-    async with recording(tmp_path) as hands, asyncio.timeout(30):
+    async with recording(tmp_path) as hands, asyncio.timeout(90):
         await hands.enter(1)
         look, last = asyncio.create_task(hands.recorder.look()), 1
         while not look.done():

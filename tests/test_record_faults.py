@@ -48,7 +48,7 @@ KINDS = {"EIO": "error=EIO", "KILL": "signal=KILL"}
 ALL = os.environ.get("GSB_FAULTS") == "all"
 COUNTS = ("3", "2", "70")
 """Entries before each look. The log has 250 before, so a bundle and a tile become full."""
-WITHIN = 60.0
+WITHIN = 180.0
 
 
 @dataclass(frozen=True)

@@ -218,10 +218,10 @@ async def test_once_for_machines(node: InProcess) -> None:
     assert (code, wrong) == (0, "")
     found = orjson.loads(said)
     service = next(each for each in found["services"] if each["service"] == READ)
-    assert service["ended_rate"] > 1
+    assert service["ended_rate"] > 0
     assert 0 < service["p50"] <= service["p99"]
     assert found["systems"][0]["breaker"] == "closed"
-    assert found["node"]["calls_rate"]["2xx"] > 1
+    assert found["node"]["calls_rate"]["2xx"] > 0
     assert found["node"]["held"] == 0
 
 

@@ -159,7 +159,7 @@ async def test_the_whole_log_can_be_verified_over_the_operations_port(served: Se
 
     loop = asyncio.get_running_loop()
     found = await asyncio.to_thread(
-        verify_log, lambda path: asyncio.run_coroutine_threadsafe(fetch(path), loop).result(20), served.verifier
+        verify_log, lambda path: asyncio.run_coroutine_threadsafe(fetch(path), loop).result(90), served.verifier
     )
     assert found.checkpoint.size == served.size
     # What lies below the log's own name is there for ever; what lies below the newest log's is another's next year.
@@ -307,7 +307,7 @@ async def verify_command(served: Served, *words: str) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         said, _ = await process.communicate()
     return process.returncode or 0, said.decode().partition(", root ")[0]
 
