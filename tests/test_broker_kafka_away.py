@@ -168,6 +168,39 @@ async def test_one_that_has_lost_what_it_was_to_send_is_replaced(
         await worker.until_given("lost")
 
 
+async def test_while_kafka_takes_nothing_no_other_producer_says_that_it_is_back(
+    cluster: Cluster, told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers, and acknowledges nothing."""
+    for name, seconds in (("STALLED", 2.0), ("LOST", 3.0), ("PULSE", 0.1)):
+        monkeypatch.setattr(outbox, name, seconds)
+    async with opened(await made(cluster.brokers, 1)) as broker:
+        worker = await at_work(broker)
+        with monkeypatch.context() as patched:
+            patched.setattr(clients.Producer, "send", unheard)
+            await broker.dispatch("tax", "kept", "payroll")
+            await eventually(lambda: not broker.reached())
+            producers: list[object] = []
+            reached: list[bool] = []
+
+            def replaced_twice() -> bool:
+                reached.append(broker.reached())
+                if (now := broker._outbox._producer) is not None and now not in producers:
+                    producers.append(now)
+                return len(producers) == 3
+
+            await eventually(replaced_twice)
+        assert not any(reached)
+        await worker.until_given("kept")
+        await eventually(broker.reached)
+    assert told.messages.count("Kafka is back") == 1
+
+
+async def unheard(*message: object, **parts: object) -> asyncio.Future[None]:
+    """As a producer sends what is never acknowledged."""
+    return asyncio.get_running_loop().create_future()
+
+
 async def test_a_node_starts_before_kafka_does(cluster: Cluster) -> None:
     table = await made(cluster.brokers, 2)
     cluster.nodes[0].kill()

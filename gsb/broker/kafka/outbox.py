@@ -171,7 +171,6 @@ class Outbox:
             waited = now - self._moved_at
             # The oldest stands first. Others may go on meanwhile: what is lost may be that of one partition alone.
             if answers and self._sent and now - next(iter(self._sent.values())).since > LOST:
-                self._moved()
                 return  # Kafka is there, and this one may have lost what it has to send
             if not answers:
                 self._away.is_there(AWAY.format("cannot be reached"))
