@@ -76,6 +76,6 @@ async def test_a_system_that_acts_at_every_call_is_asked_once(tmp_path: Path, mo
 
 
 async def test_a_double_effect_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its deployment says that a repeat does no harm, which is not so."""
-    with pytest.raises(AssertionError, match="took effect 2 times"):
+    """Its deployment says that a repeat does no harm, which is not so; what two faults meet acts three times."""
+    with pytest.raises(AssertionError, match=r"took effect [2-9] times"):
         await ledger_survives(tmp_path, monkeypatch, "repeatable")

@@ -20,7 +20,7 @@ async def test_no_order_is_lost_or_sent_twice(tmp_path: Path) -> None:
 
         async def paid(exchange: str, body: Any) -> int:
             """How often the bank has taken the order's file and made its payments."""
-            for _ in range(1_000):
+            for _ in range(3_000):
                 if not any((account(bank.place) / "inbox").glob("[!.]*")):
                     break
                 await asyncio.sleep(0.05)
