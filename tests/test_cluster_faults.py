@@ -82,7 +82,7 @@ async def repeated(it: Battle) -> None:
 
 async def watched(it: Battle) -> None:
     """Nothing needs to go wrong."""
-    await it.watch("twice", within=60.0)
+    await it.watch("twice", within=180.0)
 
 
 async def forgotten(it: Battle) -> None:
@@ -106,7 +106,7 @@ async def passed_over(it: Battle) -> None:
 
 async def forked(it: Battle) -> None:
     """Both recorders record."""
-    await it.watch("forged", within=60.0)
+    await it.watch("forged", within=180.0)
 
 
 @pytest.mark.parametrize(
