@@ -13,7 +13,7 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,14 @@ def log_lines() -> Iterator[io.StringIO]:
     finally:
         ours.setLevel(before)
         root.removeHandler(handler)
+
+
+def files_of(deployment: Deployment) -> dict[str, bytes]:
+    """Every file of log and store. Looked at again if the recorder gave one its name in between."""
+    while True:
+        files = [*deployment.log_folder.rglob("*"), *deployment.folder.glob("store.db*")]
+        with suppress(FileNotFoundError):
+            return {path.name + str(number): path.read_bytes() for number, path in enumerate(files) if path.is_file()}
 
 
 class Run:
@@ -212,10 +220,7 @@ class Run:
             session.get(f"{self.node.operations_url}/metrics") as answer,
         ):
             metrics = await answer.read()
-        deployment = self.node.deployment
-        files = [*deployment.log_folder.rglob("*"), *deployment.folder.glob("store.db*")]
-        found = {path.name + str(number): path.read_bytes() for number, path in enumerate(files) if path.is_file()}
-        return found | {
+        return files_of(self.node.deployment) | {
             "lines": lines.getvalue().encode(),
             "metrics": metrics,
             "problems": b"\n".join(self.caller.refusals),
