@@ -73,15 +73,25 @@ imagePullSecrets:
 {{ toJson $groups }}
 {{- end }}
 
+{{/* The core systems of config.files, as JSON. */}}
+{{- define "gsb.systemFiles" -}}
+{{- $found := list -}}
+{{- range keys .Values.config.files -}}
+{{- if regexMatch `^systems/[^/]+\.toml$` . }}{{ $found = append $found (trimPrefix "systems/" . | trimSuffix ".toml") }}{{ end -}}
+{{- end -}}
+{{ sortAlpha $found | toJson }}
+{{- end }}
+
 {{/* The core systems that are known here, as JSON. */}}
 {{- define "gsb.systems" -}}
-{{- $found := .Values.kafka.systems -}}
-{{- if not $found -}}
-{{- range $path := keys .Values.config.files | sortAlpha -}}
-{{- if hasPrefix "systems/" $path }}{{ $found = append $found (trimPrefix "systems/" $path | trimSuffix ".toml") }}{{ end -}}
-{{- end -}}
-{{- end -}}
-{{ sortAlpha $found | uniq | toJson }}
+{{- if .Values.kafka.systems }}{{ sortAlpha .Values.kafka.systems | uniq | toJson }}{{ else }}{{ include "gsb.systemFiles" . }}{{ end -}}
+{{- end }}
+
+{{/* What stands behind a key of a table of gsb.toml, on a line of its own, as it is written; or nothing. (toml, table, key) */}}
+{{- define "gsb.said" -}}
+{{- $table := regexFind (printf `(?ms)^\[%s\].*?(^\[|\z)` .table) .toml -}}
+{{- $line := regexFind (printf `(?m)^\s*%s\s*=\s*("[^"\n]*"|'[^'\n]*'|[^\s#]+)` .key) $table -}}
+{{- regexReplaceAll (printf `^\s*%s\s*=\s*` .key) $line "" -}}
 {{- end }}
 
 {{/* A node that watches its folder takes changes up itself, and only what stands in gsb.toml may need a restart. */}}
