@@ -191,6 +191,7 @@ class Line:
         self._timeout = plan.system.timeout
         self._deadlines = Deadlines(plan.system.timeout)
         self.codes = plan.loaded.manifest.errors
+        self._checks = type(adapter).check is not Adapter.check
         self.places = places
         self._breaker = Breaker(clock)
 
@@ -305,8 +306,9 @@ class Line:
                 raise
             self._answered(passage)
             raise self._allowed(error) from error.__cause__
-        # A find that finds nothing may have asked nothing: no sign that the system is well. A probe's check is one.
-        if result is not None or passage.probe:
+        if result is None:
+            self._found_nothing(passage)
+        else:
             self._answered(passage)
         return result
 
@@ -322,6 +324,13 @@ class Line:
         # caller can bring it about again and again, and errors are for what the bus itself cannot do.
         log.warning("adapter broke its contract", exc_info=error, extra={"facts": {"system": self.name}})
         return wrong
+
+    def _found_nothing(self, passage: Passage) -> None:
+        """It may have asked nothing, so it is no sign that the system is well; the check of a probe is one."""
+        if passage.probe and self._checks:
+            self._answered(passage)
+        else:
+            self._breaker.cancelled(passage)
 
     def _answered(self, passage: Passage) -> None:
         if self._breaker.succeeded(passage):

@@ -86,6 +86,20 @@ async def test_a_find_that_finds_nothing_says_nothing_of_the_system(hand: Hand) 
     assert hand.health is None, "it was the probe, whose check was answered"
 
 
+async def test_a_find_that_finds_nothing_is_no_sign_after_a_check_that_asks_nobody(
+    tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(stage, "check")
+    async with played(theatre(tmp_path, timeout=5.0), stage) as hand:
+        await hand.fail(FAILURES)
+        hand.clock.now += 1.0
+        assert await hand.find() is None
+        assert hand.health is not None
+        hand.plays.clear()
+        await hand.call()
+        assert hand.health is None, "the next probe was let through, and told something"
+
+
 async def test_a_find_that_finds_something_was_answered(hand: Hand) -> None:
     hand.plays["find"] = answering(Reply({"found": True}))
     for _ in range(FAILURES):
