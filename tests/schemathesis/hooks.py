@@ -129,7 +129,7 @@ def refuses_the_unsigned(ctx: Any, response: Any, case: Any) -> None:
     for headers in ({}, {"GSB-Signature": signature(request, FORGED)}):
         others = {name: value for name, value in request.headers.items() if name != "GSB-Signature"}
         answer = requests.request(
-            request.method, request.url, data=request.body, headers={**others, **headers}, timeout=30
+            request.method, request.url, data=request.body, headers={**others, **headers}, timeout=90
         )
         assert answer.status_code == 401, f"{answer.status_code} without a good signature"
 

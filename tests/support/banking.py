@@ -92,7 +92,7 @@ class Site:
 
     async def until(self, asked: Request, **wanted: Any) -> dict[str, Any]:
         """Ask until the order's status has these members."""
-        for _ in range(1_000):
+        for _ in range(2_000):
             status = await self.status(asked)
             if all(status[name] == value for name, value in wanted.items()):
                 return status
@@ -101,7 +101,7 @@ class Site:
 
     async def quiet(self) -> None:
         """The bank has taken and answered everything. What a broken connection left is not there for anybody."""
-        for _ in range(1_000):
+        for _ in range(2_000):
             if all(path.name.startswith(".") for path in self.files("inbox")):
                 return
             await asyncio.sleep(0.05)

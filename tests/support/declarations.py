@@ -97,7 +97,7 @@ class Border:
 
     async def taken(self) -> None:
         """The customs house has nothing more to do: what it acknowledges it moves away a moment later."""
-        for _ in range(600):
+        for _ in range(1_500):
             if self.there("inbox") == []:
                 return
             await asyncio.sleep(0.1)
