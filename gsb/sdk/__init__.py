@@ -13,7 +13,7 @@ from gsb.sdk.adapter import (
     Settings,
 )
 from gsb.sdk.clock import Clock
-from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable
+from gsb.sdk.errors import AdapterError, Broken, Refused, Unavailable, acted
 from gsb.sdk.http import Http, HttpReply, basic
 from gsb.sdk.mapping import Shape, decimal_string, scope
 from gsb.sdk.money import Currency
@@ -40,6 +40,7 @@ __all__ = [
     "Settings",
     "Shape",
     "Unavailable",
+    "acted",
     "basic",
     "decimal_string",
     "scope",

@@ -9,6 +9,9 @@ Which one it is decides what happens next, so choose by consequence:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AdapterError(Exception):
     """Base of the three. ``detail`` goes to the evidence, never to the caller or a log."""
@@ -41,3 +44,19 @@ class Refused(AdapterError):
 
 class Broken(AdapterError):
     """The core system answered something that its interface does not allow."""
+
+
+@contextmanager
+def acted() -> Iterator[None]:
+    """Around whatever follows a step that took effect, such as reading what came of it.
+
+    What fails there says nothing of that step: ``Unavailable`` says ``sent=True``, even if its own call was never sent,
+    and a refusal becomes ``Broken``, since by ``Refused`` nothing would have taken effect.
+    """
+    try:
+        yield
+    except Unavailable as error:
+        error.sent = True
+        raise
+    except Refused as error:
+        raise Broken(f"refused after a step that took effect: {error.detail}") from error

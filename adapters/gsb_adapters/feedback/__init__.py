@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import Field
 
-from gsb.sdk import Adapter, Broken, HttpReply, NoSettings, Refused, Reply, Request, Unavailable
+from gsb.sdk import Adapter, Broken, HttpReply, NoSettings, Refused, Reply, Request, Unavailable, acted
 from gsb_adapters.rest import BasicSettings, items, member, said_at, text
 
 State = Literal["RECEIVED", "IN_PROGRESS", "RESOLVED"]
@@ -89,10 +89,8 @@ class Feedback(Adapter[FeedbackSettings, NoSettings]):
         if answer.status == 409:
             raise Unavailable("another try of this exchange has begun", sent=True, after=self._given_up_after)
         claim = Claim(text(_data(answer), "id"), now)
-        try:
+        with acted():  # the claim arrived
             return await self._file(request.body, claim, token)
-        except Unavailable as error:  # whatever happened to this call, the claim before it arrived
-            raise Unavailable(error.detail, sent=True, after=error.after) from error
 
     async def _file(self, body: Any, claim: Claim, token: str) -> Reply:
         settings = self.context.settings

@@ -12,7 +12,7 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from gsb.sdk import Adapter, AdapterError, Broken, Context, NoSettings, Refused, Reply, Request, Unavailable
+from gsb.sdk import Adapter, AdapterError, Broken, Context, NoSettings, Refused, Reply, Request, Unavailable, acted
 from gsb_adapters.tryton import Client, Record, Session, TrytonSettings, Warned
 
 INVOICE_STATES = {"posted": "open", "paid": "paid", "cancelled": "cancelled"}
@@ -148,15 +148,23 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
         found = await self._made(session, kind, request.exchange)
         if not found:
             await self._tryton.call(f"model.{kind.model}.create", [await self._values(session, name, request)])
-            found = await self._made(session, kind, request.exchange)
+        with acted():
+            ended = await self._finished(session, kind, request.exchange)
+        if isinstance(ended, Refused):
+            raise ended
+        return ended
+
+    async def _finished(self, session: Session, kind: Kind, exchange: str) -> Record | Refused:
+        """What came of the drafts of an exchange; Tryton's refusal, if that left nothing."""
+        found = await self._made(session, kind, exchange)
         one = _first(kind, found)
         # A try that was given up may have gone on in Tryton meanwhile.
         for each in found:
             if each is not one and each["state"] in kind.steps:
                 await self._delete(kind, each)
-        return one if one["state"] in kind.done else await self._finished(session, kind, one, request.exchange)
+        return one if one["state"] in kind.done else await self._advanced(session, kind, one, exchange)
 
-    async def _finished(self, session: Session, kind: Kind, draft: Record, exchange: str) -> Record:
+    async def _advanced(self, session: Session, kind: Kind, draft: Record, exchange: str) -> Record | Refused:
         refused = None
         try:
             for step in kind.steps[draft["state"]]:
@@ -171,8 +179,8 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
             raise Unavailable("another try is at work on it", sent=True)
         await self._delete(kind, one)  # Tryton keeps the draft of what it does not accept
         if isinstance(refused, Warned) and refused.name == "invoice_similar":
-            raise Refused("duplicate", refused.detail) from refused
-        raise refused
+            return Refused("duplicate", refused.detail)
+        return refused
 
     async def _delete(self, kind: Kind, draft: Record) -> None:
         try:
@@ -313,7 +321,8 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
             "payment_method": methods[0]["id"],
         }
         await self._wizard({"start": payment, "ask": {"type": "partial"}}, invoice["id"])
-        return await self._invoice(session, body["invoice"])
+        with acted():
+            return await self._invoice(session, body["invoice"])
 
     async def _wizard(self, data: Mapping[str, Any], invoice: int) -> None:
         """Tryton's own dialogue for a payment, from its last step."""

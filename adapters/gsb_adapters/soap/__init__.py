@@ -14,7 +14,7 @@ from typing import Any
 
 from zeep.wsse.username import UsernameToken as Token
 
-from gsb.sdk import Adapter, Broken, Context, HttpReply, Refused, Reply, Request, Unavailable, scope
+from gsb.sdk import Adapter, Broken, Context, HttpReply, Refused, Reply, Request, Unavailable, acted, scope
 from gsb_adapters.soap.settings import Lookup, Operation, SoapSettings
 from gsb_adapters.soap.wsdl import Fault, Message, Port, Unfit
 
@@ -79,11 +79,10 @@ class Soap(Adapter[SoapSettings, Operation]):
         answer = await self.context.http.request("POST", self.context.settings.url, data=content, headers=headers)
         _judge(answer)
         try:
-            held = await self.context.in_thread(port.read, lookup.operation, answer.body)
+            with acted():  # if no thread is free, that nothing was begun is true of the reading alone
+                held = await self.context.in_thread(port.read, lookup.operation, answer.body)
         except Unfit as error:
             raise Broken(f"status {answer.status}: {error}") from error
-        except Unavailable as error:  # no thread was free: that nothing was begun is true of the reading alone
-            raise Unavailable(error.detail, sent=True, after=error.after) from error
         if answer.status not in (200, 202):
             raise Broken(f"status {answer.status} without a fault")
         return held
