@@ -20,6 +20,9 @@ from tests.histories.checker import read_effects
 
 EVERY = 0.5
 """Seconds between two looks at what stands still."""
+PATIENCE = 60.0
+"""Seconds for an act. Who dies ends the connection; who only stands still answers later, and where nodes are replaced
+no act may be without its answer."""
 LOOKS = 4
 """Looks at an exchange that is unknown until its end is decided, which take longer than the slowest answer of the
 ledger: a machine that stood still may have given up a call that the ledger had not even read, and reads then. A look
@@ -58,7 +61,7 @@ class Operator:
         return found
 
     async def _act(self, method: str, path: str, body: Any = None) -> Result:
-        return await self._client.admin(method, path, body, timeout=5.0)
+        return await self._client.admin(method, path, body, timeout=PATIENCE)
 
     async def _work(self) -> None:
         while True:
