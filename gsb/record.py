@@ -39,6 +39,8 @@ from gsb.store.logs import LogMoved, LogState
 
 log = logging.getLogger("gsb.record")
 
+UNSEEN = "nothing of the store's log can be read at log.path, so this node cannot tell whether the store is an old one"
+
 
 class Relieved(Exception):
     """It is not this recorder's duty any more: another may be at work, and knows better what is there."""
@@ -103,7 +105,9 @@ class Recorder:
 
     async def examine(self) -> None:
         """Raises StoreUnfit when the store is behind what was published, as far as this node can read it, OSError."""
-        await examine(self._ground)
+        if not await examine(self._ground):
+            facts = {"folder": str(self._ground.folder)}
+            log.warning(UNSEEN, extra={"facts": facts})
 
     async def _take_up(self) -> None:
         """Begin with nothing that is remembered: another recorder may have been at work."""

@@ -83,12 +83,15 @@ async def resume(ground: Ground, now: float) -> None:
         await ground.store.begin_log(origin, _begun(origin, now))
 
 
-async def examine(ground: Ground) -> None:
-    """Make sure that the store knows what was published. Raises StoreUnfit, OSError."""
+async def examine(ground: Ground) -> bool:
+    """Make sure that the store knows what was published; whether that could be told: not where the store has a log and
+    nothing of any can be read. Raises StoreUnfit, OSError."""
     # The files first: a recorder at work publishes more meanwhile, of which the store then knows.
     found = await asyncio.to_thread(published, ground.folder)
-    async for fault in _faults(ground, await ground.store.logs(), found):
+    logs = await ground.store.logs()
+    async for fault in _faults(ground, logs, found):
         raise StoreUnfit(fault)
+    return bool(found) or not logs
 
 
 async def is_behind(ground: Ground) -> bool:

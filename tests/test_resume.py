@@ -19,6 +19,7 @@ from gsb.evidence.checkpoint import Checkpoint, Cosigner, Signer
 from gsb.evidence.log import CHECKPOINT, Folder
 from gsb.resume import checkpoint_of, published, told
 from gsb.store.contract import StoreUnfit
+from gsb.telemetry import JsonLines
 from tests.support.auditor import checkpoint_of as checkpoint_in_folder
 from tests.support.auditor import said
 from tests.support.deployment import SITE, Deployment, free_ports, standard
@@ -53,6 +54,21 @@ def restore(deployment: Deployment, of: Path) -> None:
         path.unlink()
     for path in of.iterdir():
         shutil.copy(path, deployment.folder)
+
+
+async def test_whoever_cannot_see_what_was_published_says_that_it_cannot_judge_the_store(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a worker on whose machine the folder of the log is not mounted."""
+    async with recording(tmp_path) as hands:
+        await hands.record(1)
+        await hands.recorder.examine()
+        assert caplog.messages == []
+        hands.deployment.log_folder.rename(tmp_path / "elsewhere")
+        await hands.recorder.examine()
+    (warning,) = caplog.records
+    assert "can be read at log.path" in warning.message
+    assert str(hands.deployment.log_folder) in JsonLines().format(warning)
 
 
 async def behind(deployment: Deployment, root: Path) -> str:
