@@ -84,6 +84,25 @@ MISTAKES: dict[str, Sequence[Edit]] = {
 BOTH = """path = f"/parcels/{request.body['parcel']}"
                 answer, _ = await asyncio.gather(self._ask("GET", path), self._ask("GET", path))"""
 THREAD = 'threading = __import__("threading"); threading.Thread(target=threading.Event().wait, args=(8,)).start()\n'
+PUT = 'answer = await self._ask("PUT", f"/transfers/{request.exchange}", request.body)\n'
+LOOK = 'await self._ask("GET", f"/parcels/{request.body[\'parcel\']}")\n'
+ANSWERED = """"answer": {
+        "reference": "T-2026-17",
+        "filed_on": "2026-09-21"
+      }
+    }"""
+LOOKED = """,
+    {"method": "GET", "path": "/api/parcels/L-000042", "answer": {"parcel": "L-000042", "owner": "P-1002"}}"""
+LATER: list[Edit] = [
+    (CODE, PUT, f"{PUT}                {LOOK}"),
+    ("contract/transfer.json", ANSWERED, f"{ANSWERED}{LOOKED}"),
+]
+"""It looks once more after it acted, and if nothing listens any more it says that nothing was sent."""
+MARKED: Edit = ("contract/transfer.json", '"status": 201,', '"status": 201, "acts": true,')
+HEEDED: list[Edit] = [
+    (CODE, f"                {LOOK}", f"                with acted():\n                    {LOOK}"),
+    (CODE, "    Unavailable,\n)", "    Unavailable,\n    acted,\n)"),
+]
 SHOWN = """    def __repr__(self) -> str:
         return f"LandRegistry({self.context.settings.token.read()})"
 
@@ -152,8 +171,11 @@ def test_a_mistake_breaks_its_rule_and_no_other(root: Path, rule: str) -> None:
         ("private", [(CODE, "    async def check", SHOWN)]),
         ("close", [(CODE, HANDLE, f"{HANDLE}        {THREAD}")]),
         ("sent", [(CODE, "sent=True, after", "sent=False, after")]),
+        ("sent", LATER),
+        ("sent", [*LATER, MARKED]),
+        ("sent", [*LATER, MARKED, *HEEDED]),
     ],
-    ids=["more-calls", "printed", "repr", "thread", "nobody-says"],
+    ids=["more-calls", "printed", "repr", "thread", "nobody-says", "later", "later-marked", "nobody-says-later"],
 )
 def test_there_are_more_ways_to_break_a_rule(
     root: Path, rule: str, mistakes: Sequence[Edit], request: pytest.FixtureRequest

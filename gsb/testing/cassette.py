@@ -34,6 +34,8 @@ class Played(BaseModel):
     headers: dict[str, str] = {}
     answer: Any = None
     answer_text: str | None = None
+    acts: bool = False
+    """Whether something takes effect by it. If no call of an example is marked so, each of them counts as one."""
 
     @property
     def body(self) -> bytes:

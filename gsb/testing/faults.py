@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from itertools import product
 from typing import Any, NamedTuple
 
+from gsb.model import Effect
 from gsb.sdk.adapter import Adapter
 from gsb.sdk.errors import Broken, Unavailable
 from gsb.sdk.http import Http
@@ -146,15 +148,54 @@ async def throttled(subject: Subject) -> AsyncIterator[str]:
 
 
 async def sent(subject: Subject) -> AsyncIterator[str]:
-    """``sent=False`` lets the bus repeat what must not act twice, so it is said only if nothing reached the system."""
+    """``sent=False`` lets the bus repeat what must not act twice, so it is said only if nothing that acts reached the
+    system, whatever becomes of the calls after that."""
     for mood in (Mood.CUT, Mood.SILENT, Mood.HALF):
         async with scene(subject, timeout=subject.contract.timeout if mood is Mood.SILENT else GRACE) as at:
             at.peer.mood = mood
             for example in subject.examples():
-                at.peer.bytes = 0
-                came = await at.call(example)
-                if isinstance(came.error, Unavailable) and not came.error.sent and at.peer.bytes:
-                    yield f"{example.service}: the system got {at.peer.bytes} bytes and answered {mood.value}: {came}"
+                if await _denied(at, example):
+                    got = f"the system got {at.peer.bytes} bytes and answered {mood.value}"
+                    yield f"{example.service}: {got}, and it says sent=False"
+    async for fault in _sent_before(subject):
+        yield fault
+
+
+async def _sent_before(subject: Subject) -> AsyncIterator[str]:
+    """The same where the system fails in the middle of an exchange of several calls."""
+    several = [each for each in subject.examples() if subject.effect(each) is not Effect.NONE and len(each.calls) > 1]
+    for example in several:
+        async with scene(subject) as at:
+            for number, mood in product(range(1, len(example.calls)), (None, Mood.CUT)):
+                at.peer.mood, at.peer.then, at.peer.plays = Mood.PLAY, mood, number
+                denied = await _denied(at, example)
+                if mood is None:
+                    await at.peer.down()
+                    await at.peer.up()
+                if denied:
+                    how = "is gone" if mood is None else f"answers {mood.value}"
+                    acting = (
+                        "" if any(call.acts for call in example.calls) else " (its example marks no call with acts)"
+                    )
+                    yield f"{example.service}: after {number} calls the system {how}, and it says sent=False{acting}"
+
+
+async def _denied(at: Scene, example: Cassette) -> bool:
+    """Whether it says that nothing was sent, although the system got what acts."""
+    at.peer.bytes = 0
+    at.peer.seen.clear()
+    came = await at.call(example)
+    return isinstance(came.error, Unavailable) and not came.error.sent and _acting(at, example)
+
+
+def _acting(at: Scene, example: Cassette) -> bool:
+    """Whether anything came in that acts: what the example marks, and whatever it does not know."""
+    if not any(call.acts for call in example.calls):
+        return at.peer.bytes > 0
+    return any(
+        all(call.acts for call in example.calls if (call.method, call.path) == seen[:2] and call.same(seen.content))
+        for seen in at.peer.seen
+    )
 
 
 def _cancelled(came: Came) -> bool:

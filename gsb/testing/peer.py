@@ -102,6 +102,9 @@ class Peer:
         self.asked = asyncio.Event()
         """Set by each request; clear it before waiting for one."""
         self.barrier: Barrier | None = None
+        self.plays = 0
+        """After how many more requests that it plays it is in the mood ``then``, or gone if that is None; 0: never."""
+        self.then: Mood | None = None
         self.port = 0
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()
@@ -204,9 +207,21 @@ class Peer:
             case Mood.PLAY:
                 call = self.tape.play(seen.method, seen.path, seen.content)
                 absent = Played(method="GET", path="/", status=404, answer_text="no cassette holds this call")
+                self._turn()
                 writer.write(_written(call or absent))
-                return True
+                return self._server is not None
         return False
+
+    def _turn(self) -> None:
+        """One of the requests that it plays before it turns."""
+        if self.plays == 0:
+            return
+        self.plays -= 1
+        if self.plays == 0 and self.then is not None:
+            self.mood = self.then
+        elif self.plays == 0 and self._server is not None:
+            self._server.close()
+            self._server = None
 
     async def _read(self, reader: asyncio.StreamReader) -> Seen:
         if self._raw:
