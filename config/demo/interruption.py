@@ -18,11 +18,11 @@ import orjson
 
 from config.demo import personnel
 from config.demo.deployment import PERIOD, STAFF, Site
-from config.demo.payroll import OFFICER, PATIENCE, RECORD, Desk, Payslip, key_of
+from config.demo.payroll import OFFICER, RECORD, Desk, Payslip, key_of
 from config.demo.prepare import DATA, PERSONNEL
 from config.demo.proof import client
 from config.demo.report import Report, Step
-from gsb.client import BusProblem, Client, ClientError, OutcomePending, Result
+from gsb.client import BusProblem, Client, ClientError, OutcomePending, Result, Unreachable
 from gsb.evidence.log import CHECKPOINT
 from gsb.evidence.tiles import WIDTH, bundle_path, unpack
 from gsb.model import FINAL
@@ -31,7 +31,9 @@ AFTER = STAFF // 2
 """Payslips that are recorded before the worker is killed."""
 LOOK = 0.5
 """Seconds between two looks at an exchange that is not final."""
-ENDS_WITHIN = 120.0
+SOON = 15.0
+"""Seconds until the agency asks how an exchange stands whose outcome does not come."""
+ENDS_WITHIN = 240.0
 """Seconds; the lease of a payslip takes 25, and a group of Kafka's waits 10 for a member."""
 REASON = "its worker was killed; the personnel database has no such payslip"
 
@@ -93,9 +95,11 @@ class InterruptedDesk(Desk):
         """Until the payslip is recorded, under another key if an operator has said that it was not."""
         bus = next(self._clients)
         try:
-            return await bus.call(RECORD, slip, purpose="payroll", timeout=PATIENCE, sub=OFFICER, idempotency_key=key)
+            return await bus.call(RECORD, slip, purpose="payroll", timeout=SOON, sub=OFFICER, idempotency_key=key)
         except OutcomePending as pending:
             exchange = pending.exchange
+        except Unreachable:
+            return await self._pursue(slip, key)
         while (result := await bus.reply(exchange)).status == 202:
             if result.state == "unknown":
                 self._interruption.unknown.add(exchange)
