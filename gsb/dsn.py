@@ -15,6 +15,9 @@ PROTECTED = ("verify-full", "disable")
 """Ways to say how the way to another machine is protected: by TLS with a name that was checked, or by something else.
 Whatever lies between them can be talked out of it by who sits on the way."""
 
+FOLDER = ("/", "%2F", "%2f")
+"""How a host begins that is a folder with a socket in it."""
+
 
 class DsnUnfit(Exception):
     """A file that holds no connection URI that may be used; the text says why, and nothing of what is in it."""
@@ -40,6 +43,11 @@ def read_dsn(path: Path) -> str:
     return dsn
 
 
+def hosts(dsn: str) -> list[str]:
+    """The machines that a URI names, by name or address; a socket in a folder is none."""
+    return [host for host in _hosts(urlsplit(dsn)) if not host.startswith(FOLDER)]
+
+
 def _hosts(parts: SplitResult) -> list[str]:
     """Every host that is named, without its port; those in the query count instead of those before the path."""
     named = ",".join(parse_qs(parts.query).get("host", [])) or parts.netloc.rpartition("@")[2]
@@ -53,4 +61,4 @@ def _without_port(host: str) -> str:
 
 
 def _on_this_machine(host: str) -> bool:
-    return host.startswith(("/", "%2F", "%2f")) or is_loopback(host)
+    return host.startswith(FOLDER) or is_loopback(host)

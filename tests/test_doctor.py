@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import tarfile
 import time
-import uuid
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import asyncpg
 import pytest
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,17 +18,15 @@ from gsb.catalogue import build
 from gsb.cli.operate.doctor import doctor as command
 from gsb.doctor import Found, Grade, examine, keys, machine, write_bundle
 from gsb.doctor.node import _recorder
-from gsb.doctor.standing import kafka as examine_kafka
 from gsb.evidence.checkpoint import Cosigner
 from gsb.evidence.entry import make_entry
-from gsb.store.sqlite.opened import mark_moved
-from gsb.store.sqlite.rows import VERSION
+from gsb.sdk import Unavailable
 from tests.support.canaries import Planted
 from tests.support.certificates import certificate
 from tests.support.deployment import Deployment, free_ports, standard
 from tests.support.node import node_in_process
 from tests.support.reading import published, size_of
-from tests.support.stores import PostgresMaker
+from tests.support.theatre import empty_stage, raising
 
 app = typer.Typer()
 app.command()(command)
@@ -190,92 +184,27 @@ async def test_a_certificate_with_another_s_key(deployment: Deployment) -> None:
     assert "cannot be used" in told.said
 
 
-# --- the store
+def _chain(deployment: Deployment, *upper: str) -> list[Found]:
+    """What is said of a certificate that ``authority`` has issued, with these behind it."""
+    folder = deployment.secrets
+    pem = (folder / "bus.pem").read_text()
+    for name in upper:
+        text = (folder / f"{name}.pem").read_text()
+        pem += text[text.index("-----BEGIN CERTIFICATE") :]
+    (folder / "chain.pem").write_text(pem)
+    _tls(deployment, folder / "chain.pem")
+    return [each for each in keys.certificate(build(deployment.write())) if each.grade is Grade.TROUBLE]
 
 
-async def test_a_store_that_is_damaged_newer_or_elsewhere(tmp_path: Path, deployment: Deployment) -> None:
-    async with node_in_process(tmp_path, deployment):
-        assert (await found(deployment))["store"].said.endswith(f"is whole, layout {VERSION}")
-    store = deployment.folder / "store.db"
-    with closing(sqlite3.connect(store)) as db:
-        db.execute(f"PRAGMA user_version = {VERSION + 1}")
-    assert (await ill(deployment))["store"].do == "start the newer program"
-    store.write_bytes(b"SQLite format 3\0" + bytes(5_000))
-    assert (await ill(deployment))["store"].do == "restore the newest backup, then gsb restore"
-    mark_moved(store, "postgresql, schema gsb")
-    assert (await ill(deployment))["store"].said.endswith("was carried to postgresql, schema gsb")
-
-
-def _on_postgres(deployment: Deployment, dsn: str, schema: str = "gsb") -> None:
-    (deployment.folder / "dsn").write_text(f"{dsn}\n")
-    (deployment.folder / "dsn").chmod(0o600)
-    deployment.gsb["store"] = {"kind": "postgres", "dsn": "dsn", "key": "store.key", "schema_name": schema}
-
-
-async def test_a_postgresql_that_is_not_there(deployment: Deployment) -> None:
-    (port,) = free_ports(1)
-    _on_postgres(deployment, f"postgresql://bus:canary-password@127.0.0.1:{port}/gov")
-    told = (await ill(deployment))["store"]
-    assert told.said.startswith("PostgreSQL cannot be reached: ")
-    assert "canary" not in told.said
-
-
-async def test_a_store_on_postgresql(deployment: Deployment, maker: PostgresMaker) -> None:
-    _on_postgres(deployment, maker.dsn, maker.schema)
-    told = await found(deployment)
-    assert told["store: layout"].said == f"schema {maker.schema} is empty: the first start makes the tables"
-    await maker.open()
-    told = await found(deployment)
-    kinds = {"store", "clock: store", "store: durable", "store: layout", "store: connections"}
-    assert {told[kind].grade for kind in kinds} == {Grade.WELL}
-    await maker.rows("UPDATE layout SET version = version + 1, oldest = version + 1")
-    assert (await ill(deployment))["store: layout"].do.startswith("start the newer program")
-    await maker.rows("UPDATE layout SET version = 1, oldest = 1")
-    assert (await found(deployment))["store: layout"].grade is Grade.WARNING
-
-
-async def test_a_server_that_forgets(deployment: Deployment, maker: PostgresMaker) -> None:
-    _on_postgres(deployment, maker.dsn, maker.schema)
-    db = await asyncpg.connect(maker.dsn)
-    try:
-        await db.execute("ALTER SYSTEM SET full_page_writes = off")
-        await db.execute("SELECT pg_reload_conf()")
-        end = time.monotonic() + 90
-        while "store: durable" not in (troubles := await ill(deployment)):
-            assert time.monotonic() < end, troubles
-    finally:
-        await db.execute("ALTER SYSTEM RESET full_page_writes")
-        await db.execute("SELECT pg_reload_conf()")
-        await db.close()
-    assert "full_page_writes = off" in troubles["store: durable"].said
-
-
-# --- Kafka
-
-
-def _on_kafka(deployment: Deployment, brokers: str) -> None:
-    prefix = f"t{uuid.uuid4().hex[:12]}"
-    deployment.gsb["broker"] = {
-        "kind": "kafka",
-        "brokers": brokers.split(","),
-        "topic_prefix": prefix,
-        "replication": 1,
-    }
-
-
-async def test_a_kafka_that_is_not_there(deployment: Deployment) -> None:
-    (port,) = free_ports(1)
-    _on_kafka(deployment, f"127.0.0.1:{port}")
-    assert (await ill(deployment))["kafka"].said.startswith("it cannot be asked: ")
-
-
-async def test_topics_that_are_not_there(deployment: Deployment, kafka: str) -> None:
-    _on_kafka(deployment, kafka)
-    catalogue = build(deployment.write())
-    first, *topics = [each async for each in examine_kafka(catalogue)]
-    assert first == Found("kafka", Grade.WELL, "its brokers answer")
-    assert {(each.grade, each.do) for each in topics} == {(Grade.TROUBLE, "gsb topics apply")}
-    assert len(topics) == 2  # of the system, and of wakes
+async def test_a_chain_out_of_order_and_one_whose_names_alone_fit(deployment: Deployment) -> None:
+    deployment.gsb["bus"]["base_urls"] = [f"https://localhost:{deployment.port}"]
+    for name, issuer in (("authority", None), ("bus", "authority"), ("other", None)):
+        certificate(deployment.secrets, name, issuer)
+    assert _chain(deployment, "authority") == []
+    assert [each.said for each in _chain(deployment, "other", "authority")] == ["its chain is out of order"] * 2
+    certificate(deployment.secrets, "authority")  # of the same name, with another key
+    (told,) = _chain(deployment, "authority")
+    assert told.said == "its chain breaks: another key than that of CN=authority has signed"
 
 
 # --- core systems and the node
@@ -287,6 +216,15 @@ async def test_a_core_system_that_is_down(deployment: Deployment) -> None:
     told = (await ill(deployment))["system: tax"]
     assert told.said == "it cannot be reached, or takes nothing now"
     assert told.do == "ask tax-agency, look at the way there and at systems/tax.toml"
+
+
+async def test_a_system_that_the_node_counts_as_down(tmp_path: Path, deployment: Deployment) -> None:
+    stage = empty_stage()
+    stage.plays["open"] = raising(Unavailable("away", sent=False))
+    deployment.system("theatre", adapter="stage")
+    async with node_in_process(tmp_path, deployment):
+        told = (await found(deployment))["node: system theatre"]
+    assert (told.grade, told.said) == (Grade.WARNING, "it counts as down: it could not be reached at the start")
 
 
 async def test_a_recorder_that_cannot_write(tmp_path: Path, deployment: Deployment) -> None:

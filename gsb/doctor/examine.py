@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 
 from gsb.catalogue import Catalogue
 from gsb.doctor import keys, machine
@@ -16,6 +17,7 @@ from gsb.doctor.node import node
 from gsb.doctor.standing import kafka, store
 from gsb.doctor.systems import systems
 from gsb.plans import plans
+from gsb.roles import ALL, Roles
 
 WITHIN = 60.0
 """Seconds for one examination."""
@@ -25,33 +27,38 @@ def _secrets(catalogue: Catalogue) -> Iterable[Found]:
     return keys.secrets(catalogue, [path for plan in plans(catalogue) for path in plan.essence.secrets])
 
 
-LOOKS: tuple[tuple[str, Callable[[Catalogue], Iterable[Found] | AsyncIterator[Found]]], ...] = (
-    ("clock", machine.clock),
-    ("disk", machine.disks),
-    ("open files", machine.files),
-    ("names", names),
-    ("keys", keys.lives),
-    ("hsm", keys.hsm),
-    ("key sets", keys.published),
-    ("secrets", _secrets),
-    ("certificate", keys.certificate),
-    ("store", store),
-    ("kafka", kafka),
-    ("systems", systems),
-    ("node", node),
-)
-"""In the order in which one thing explains the next."""
+Look = Callable[[Catalogue], Iterable[Found] | AsyncIterator[Found]]
 
 
-async def examine(catalogue: Catalogue) -> AsyncIterator[Found]:
-    """All that is found, as soon as it is."""
-    for what, look in LOOKS:
+def _looks(roles: Roles) -> Iterable[tuple[str, Look]]:
+    """In the order in which one thing explains the next."""
+    return (
+        ("clock", machine.clock),
+        ("disk", partial(machine.disks, roles=roles)),
+        ("open files", machine.files),
+        ("names", partial(names, roles=roles)),
+        ("keys", keys.lives),
+        ("hsm", keys.hsm),
+        ("key sets", keys.published),
+        ("secrets", _secrets),
+        ("certificate", keys.certificate),
+        ("store", store),
+        ("kafka", kafka),
+        ("systems", partial(systems, roles=roles)),
+        ("node", partial(node, roles=roles)),
+    )
+
+
+async def examine(catalogue: Catalogue, roles: Roles = ALL) -> AsyncIterator[Found]:
+    """All that is found, as soon as it is; ``roles`` are those of the node that runs here."""
+    for what, look in _looks(roles):
         found: list[Found] = []
         try:
             async with asyncio.timeout(WITHIN):
                 looked = look(catalogue)
                 if isinstance(looked, AsyncIterator):
-                    found = [each async for each in looked]
+                    async for each in looked:
+                        found += (each,)  # one by one: what was found before the time is over counts
                 else:
                     found = await asyncio.to_thread(list, looked)
         except TimeoutError:

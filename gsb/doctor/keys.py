@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from gsb.backends import PostgresTable
 from gsb.catalogue import Catalogue
@@ -129,6 +130,9 @@ def _chain(chain: list[x509.Certificate], now: float) -> Iterator[Found]:
     for lower, upper in pairwise(chain):
         if lower.issuer != upper.subject:
             yield trouble("certificate", "its chain is out of order", "put each certificate before that of its issuer")
+        elif not _issued(lower, upper):
+            said = f"its chain breaks: another key than that of {upper.subject.rfc4514_string()} has signed"
+            yield trouble("certificate", said, "put the certificate there with which its issuer signs now")
     begin = max(each.not_valid_before_utc for each in chain)
     end = min(each.not_valid_after_utc for each in chain)
     if now < begin.timestamp():
@@ -139,6 +143,14 @@ def _chain(chain: list[x509.Certificate], now: float) -> Iterator[Found]:
         yield warning("certificate", f"it counts until {end.date()}", do)
     else:
         yield well("certificate", f"it counts until {end.date()}")
+
+
+def _issued(lower: x509.Certificate, upper: x509.Certificate) -> bool:
+    try:
+        lower.verify_directly_issued_by(upper)
+    except (InvalidSignature, TypeError, ValueError):  # of another key; of a kind of key that signs no certificates
+        return False
+    return True
 
 
 def _names(certificate: x509.Certificate) -> list[str]:

@@ -5,6 +5,7 @@ A crash means nothing.
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from gsb.backends import SqliteTable
 from gsb.bus import CLOCK_OFF
 from gsb.catalogue import Catalogue
 from gsb.doctor.found import Found, trouble, warning, well
+from gsb.roles import ALL, Role, Roles
 
 LEAST, LOW = 256 * 1024**2, 2 * 1024**3
 """Bytes free on a disk below which nothing may be left tomorrow, and below which it is time to look."""
@@ -40,14 +42,24 @@ def clock(catalogue: Catalogue) -> Iterator[Found]:
         yield well("clock", "it stands after all that was written here")
 
 
-def disks(catalogue: Catalogue) -> Iterator[Found]:
-    """Room, and the right to write, where this node writes."""
-    store = catalogue.gsb.store
-    places = {"log": catalogue.gsb.log.path}
+def disks(catalogue: Catalogue, roles: Roles = ALL) -> Iterator[Found]:
+    """Room, and the right to write, where this node writes; the right to read the log, where it does not."""
+    store, log = catalogue.gsb.store, catalogue.gsb.log.path
+    yield _disk("disk: log", _existing(log)) if Role.RECORDER in roles else _read(log)
     if isinstance(store, SqliteTable):
-        places["store"] = store.path.parent
-    for name, path in places.items():
-        yield _disk(f"disk: {name}", _existing(path))
+        yield _disk("disk: store", _existing(store.path.parent))
+
+
+def _read(log: Path) -> Found:
+    try:
+        with os.scandir(log) as entries:
+            next(entries, None)
+    except FileNotFoundError:
+        return well("disk: log", f"{log} is not there yet: a recorder makes it")
+    except OSError as error:
+        do = "let the user that runs gsb serve read it: beside it alone a node sees that its store is an old one"
+        return trouble("disk: log", f"{log} cannot be read: {error.strerror}", do)
+    return well("disk: log", f"{log} can be read; recorders alone write it")
 
 
 def _disk(what: str, folder: Path) -> Found:

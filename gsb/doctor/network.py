@@ -8,35 +8,42 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from gsb.backends import KafkaTable
+from gsb.backends import KafkaTable, PostgresTable
 from gsb.catalogue import Catalogue
 from gsb.doctor.found import Found, trouble, well
+from gsb.dsn import hosts, read_dsn
+from gsb.roles import ALL, Roles
 
 
-async def names(catalogue: Catalogue) -> AsyncIterator[Found]:
-    """Each host that is named, looked up once."""
-    lost, hosts = [], sorted(set(_hosts(catalogue)))
+async def names(catalogue: Catalogue, roles: Roles = ALL) -> AsyncIterator[Found]:
+    """Each host that is named, looked up once; of core systems those for which this node works."""
+    lost, named = [], sorted(set(_named(catalogue, roles)))
     loop = asyncio.get_running_loop()
-    answers = await asyncio.gather(*(loop.getaddrinfo(host, None) for host in hosts), return_exceptions=True)
-    for host, answer in zip(hosts, answers, strict=True):
+    answers = await asyncio.gather(*(loop.getaddrinfo(host, None) for host in named), return_exceptions=True)
+    for host, answer in zip(named, answers, strict=True):
         if isinstance(answer, BaseException):
             why = answer.strerror if isinstance(answer, socket.gaierror) else type(answer).__name__
             lost.append(host)
             yield trouble(f"name: {host}", f"it stands for no address: {why}", "mend the name, /etc/resolv.conf or DNS")
     if not lost:
-        yield well("names", f"{len(hosts)} hosts are named, and each stands for an address")
+        yield well("names", f"{len(named)} hosts are named, and each stands for an address")
 
 
-def _hosts(catalogue: Catalogue) -> Iterator[str]:
+def _named(catalogue: Catalogue, roles: Roles) -> Iterator[str]:
     table = catalogue.gsb
     urls = [*table.bus.base_urls, table.bus.operations_url, *(each.url for each in table.log.witnesses)]
     urls += [agency.jwks.url for agency in catalogue.agencies.values() if agency.jwks is not None]
     if table.log.timestamp is not None:
         urls.append(table.log.timestamp.url)
-    urls += [url for system in catalogue.systems.values() for url in _urls(system.settings.values())]
+    if table.tracing is not None:
+        urls.append(table.tracing.endpoint)
+    mine = [system for system in catalogue.systems.values() if roles.works_for(system.id)]
+    urls += [url for system in mine for url in _urls(system.settings.values())]
     yield from (host for url in urls if (host := urlsplit(url).hostname))
     if isinstance(table.broker, KafkaTable):
         yield from (broker.rpartition(":")[0].strip("[]") for broker in table.broker.brokers)
+    if isinstance(table.store, PostgresTable):
+        yield from hosts(read_dsn(table.store.dsn))
 
 
 def _urls(values: Iterable[Any]) -> Iterator[str]:

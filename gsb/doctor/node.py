@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gsb.catalogue import Catalogue
 from gsb.config import LogTable
 from gsb.doctor.found import Found, trouble, warning, well
+from gsb.roles import ALL, Role, Roles
 
 PATIENCE = 10.0
 """Seconds for each answer."""
@@ -31,8 +32,8 @@ LACKS = {
 """What to do, by the names of ``/readyz``."""
 
 
-async def node(catalogue: Catalogue) -> AsyncIterator[Found]:
-    """Whichever answers at ``bus.operations_url``."""
+async def node(catalogue: Catalogue, roles: Roles = ALL) -> AsyncIterator[Found]:
+    """Whichever answers at ``bus.operations_url``. Of witnesses only a recorder knows."""
     url = catalogue.gsb.bus.operations_url
     try:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(PATIENCE), trust_env=False) as http:
@@ -59,8 +60,11 @@ async def node(catalogue: Catalogue) -> AsyncIterator[Found]:
     for name, why in systems.items():
         if why is not None:
             yield warning(f"node: system {name}", f"it counts as down: {why}", "see what is said of the system")
-    for found in (*_recorder(catalogue.gsb.log, numbers), *_witnesses(catalogue.gsb.log, numbers)):
+    for found in _recorder(catalogue.gsb.log, numbers):
         yield found
+    if Role.RECORDER in roles:
+        for found in _witnesses(catalogue.gsb.log, numbers):
+            yield found
 
 
 def _numbers(text: str) -> Mapping[str, float]:

@@ -10,26 +10,45 @@ from collections.abc import AsyncIterator
 
 from gsb.catalogue import Catalogue
 from gsb.doctor.found import Found, trouble, well
-from gsb.load import ConfigInvalid
+from gsb.load import ConfigInvalid, Finding
+from gsb.roles import ALL, Roles
 from gsb.runtime import Runtime
 from gsb.sdk.errors import Unavailable
 
 
-async def systems(catalogue: Catalogue) -> AsyncIterator[Found]:
-    """Each once, all at the same time."""
-    runtime = Runtime()
+async def systems(catalogue: Catalogue, roles: Roles = ALL) -> AsyncIterator[Found]:
+    """Each for which this node works, once, all at the same time."""
+    runtime, shut = await _opened(catalogue, roles)
     try:
-        await runtime.open(catalogue)
-    except ConfigInvalid as error:
-        for finding in error.findings:
-            yield trouble("systems", str(finding), "gsb check says more")
-        return
-    try:
-        names = list(catalogue.systems)
+        for finding in shut:
+            yield _shut(finding)
+        names = list(runtime.health())
         for found in await asyncio.gather(*(_one(runtime, catalogue, name) for name in names)):
             yield found
     finally:
         await runtime.close()
+
+
+async def _opened(catalogue: Catalogue, roles: Roles) -> tuple[Runtime, list[Finding]]:
+    """As many as open, and why the others do not: one must not keep the others from being asked."""
+    wanted = {f"systems/{name}.toml": name for name in catalogue.systems if roles.works_for(name)}
+    shut: list[Finding] = []
+    while True:
+        runtime = Runtime(works_for=frozenset(wanted.values()).__contains__)
+        try:
+            await runtime.open(catalogue)
+            return runtime, shut
+        except ConfigInvalid as error:
+            shut += error.findings
+            if not [wanted.pop(each.file) for each in error.findings if each.file in wanted]:
+                return runtime, shut  # what has changed since the catalogue was built, of whatever file
+
+
+def _shut(finding: Finding) -> Found:
+    # What follows the type of an adapter's error is the adapter's own text.
+    said = ": ".join(finding.message.split(": ")[:2])
+    do = f"gsb serve does not start with it, and says the whole: mend what {finding.file} names"
+    return trouble(f"system: {finding.file.removeprefix('systems/').removesuffix('.toml')}", said, do)
 
 
 async def _one(runtime: Runtime, catalogue: Catalogue, name: str) -> Found:

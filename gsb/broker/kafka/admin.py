@@ -6,9 +6,10 @@ twice, or being killed in between, does no harm: the next look finds what is lef
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -51,6 +52,12 @@ class _Found:
     settings: Mapping[str, str]
     own: Mapping[str, str]
 
+    @classmethod
+    def of(cls, told: Any, settings: Mapping[str, str], own: Mapping[str, str]) -> _Found:
+        """``told``: the topic as Kafka describes it."""
+        partitions = told["partitions"]
+        return cls(len(partitions), min(len(each["replicas"]) for each in partitions), settings, own)
+
 
 class Topics:
     """A connection to Kafka for the time of an ``async with``. Raises KafkaError, OSError or TimeoutError."""
@@ -75,6 +82,15 @@ class Topics:
         found = await self._found([each.name for each in wanted])
         return [each for topic in wanted for each in _compare(topic, found.get(topic.name))]
 
+    async def outline(self, wanted: Sequence[Topic]) -> list[Difference]:
+        """What differs of topics, partitions and copies: all that a user sees who may only Describe."""
+        found = {
+            name: _Found.of(told, {}, {}) for name, told in (await self._told(each.name for each in wanted)).items()
+        }
+        differences = [each for topic in wanted for each in _compare(topic, found.get(topic.name))]
+        settings = {name for topic in wanted for name in topic.settings}
+        return [each for each in differences if each.what not in settings]
+
     async def apply(self, wanted: Sequence[Topic]) -> list[Difference]:
         """Do all that can be done; what was different."""
         found = await self._found([each.name for each in wanted])
@@ -91,17 +107,15 @@ class Topics:
         return differences
 
     async def _found(self, names: Sequence[str]) -> dict[str, _Found]:
+        told = await self._told(names)
+        settings = await self._settings(list(told))
+        return {name: _Found.of(each, *settings[name]) for name, each in told.items()}
+
+    async def _told(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of the names that are there, each as Kafka describes it."""
         # All are asked for: where brokers make topics by themselves, to ask for one that is missing would make it.
-        told = [each for each in await self._client.describe_topics() if each["topic"] in names]
-        settings = await self._settings([each["topic"] for each in told])
-        return {
-            each["topic"]: _Found(
-                len(each["partitions"]),
-                min(len(partition["replicas"]) for partition in each["partitions"]),
-                *settings[each["topic"]],
-            )
-            for each in told
-        }
+        told = {each["topic"]: each for each in await self._client.describe_topics()}
+        return {name: told[name] for name in names if name in told}
 
     async def _settings(self, names: Sequence[str]) -> dict[str, tuple[dict[str, str], dict[str, str]]]:
         """Of each topic all settings, and those of its own."""

@@ -15,27 +15,40 @@ import typer
 from gsb.catalogue import Catalogue, ConfigInvalid, build
 from gsb.cli.shared import fail, print_json, shown
 from gsb.doctor import Found, Grade, examine, write_bundle
+from gsb.roles import Role, Roles, RolesUnfit
 
 MARKS = {Grade.WELL: "well   ", Grade.WARNING: "WARNING", Grade.TROUBLE: "TROUBLE"}
+Played = Annotated[
+    list[Role] | None,
+    typer.Option("--role", help="What the node here does; may be given several times. Without it: all."),
+]
+WorkedFor = Annotated[
+    list[str] | None,
+    typer.Option("--system", help="For which core system the worker here works; several times for several."),
+]
+Bundle = Annotated[
+    Path | None,
+    typer.Option("--bundle", metavar="FILE", help="Write findings, versions and numbers to a new .tar.gz, no secrets."),
+]
 
 
 def doctor(
     config: Annotated[Path, typer.Option("--config", metavar="DIR", help="The deployment's folder.")],
+    role: Played = None,
+    system: WorkedFor = None,
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, at the end.")] = False,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            "--bundle", metavar="FILE", help="Write findings, versions and numbers to a new .tar.gz, no secrets."
-        ),
-    ] = None,
+    bundle: Bundle = None,
 ) -> None:
     """Examine a deployment: clock, disk, names, keys, certificate, store, Kafka, topics, core systems, and its node.
 
-    Run it where a node runs, as the user that a node runs as. Exits 0 when nothing is in trouble (warnings are told),
-    1 when something is, 2 when it cannot be examined.
+    Run it where a node runs, as the user that a node runs as, with the --role and --system that its gsb serve has: who
+    is no recorder only reads the log, and who does not work for a system may lack its secrets. Exits 0 when nothing is
+    in trouble (warnings are told), 1 when something is, 2 when it cannot be examined.
     """
+    roles = Roles.of(role or (), system or ())
     try:
         catalogue = build(config)
+        roles.check(catalogue)
     except ConfigInvalid as error:
         found = [Found("deployment", Grade.TROUBLE, str(each), f"gsb check {config}") for each in error.findings]
         _show_all(found, json)
@@ -44,9 +57,11 @@ def doctor(
         raise typer.Exit(1) from error
     except OSError as error:
         raise fail(f"cannot read the deployment: {error}") from error
+    except RolesUnfit as error:
+        raise fail(f"no node can be so: {error}") from error
     if bundle is not None and bundle.exists():
         raise fail(f"{bundle} is there already")
-    found = asyncio.run(_examined(catalogue, tell=not json))
+    found = asyncio.run(_examined(catalogue, roles, tell=not json))
     if json:
         _show_all(found, json)
     if bundle is not None:
@@ -54,11 +69,11 @@ def doctor(
     raise typer.Exit(1 if any(each.grade is Grade.TROUBLE for each in found) else 0)
 
 
-async def _examined(catalogue: Catalogue, *, tell: bool) -> list[Found]:
+async def _examined(catalogue: Catalogue, roles: Roles, *, tell: bool) -> list[Found]:
     """All that is found; each told as soon as it is."""
     found = []
     with _quiet():
-        async for each in examine(catalogue):
+        async for each in examine(catalogue, roles):
             found.append(each)
             if tell:
                 _show(each)
