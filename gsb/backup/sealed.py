@@ -20,6 +20,9 @@ from pyrage.x25519 import Identity, Recipient
 
 from gsb.backup.envelope import CHUNK, BackupUnfit, Part, Sink
 
+IDENTITY = "AGE-SECRET-KEY-"
+"""How a secret of age's begins."""
+
 
 class KeyUnfit(ValueError):
     """Something that is no key of age's; the text never shows it."""
@@ -34,10 +37,14 @@ def new_identity() -> tuple[str, str]:
 
 def recipients(given: str) -> list[Recipient]:
     """A recipient (``age1...``), or those in a file, one a line. Raises KeyUnfit and OSError."""
-    lines = [given] if given.startswith("age1") else _lines(Path(given))
+    if given.startswith(IDENTITY):
+        raise KeyUnfit(
+            f"what begins with {IDENTITY} opens backups: keep it to yourself, and give its public key, age1..."
+        )
     try:
+        lines = [given] if given.startswith("age1") else _lines(Path(given))
         found = [Recipient.from_str(line) for line in lines]
-    except pyrage.RecipientError:
+    except (FileNotFoundError, pyrage.RecipientError):
         raise KeyUnfit(f"{given}: is no recipient, which begins with age1, nor a file of such") from None
     if not found:
         raise KeyUnfit(f"{given}: holds no recipient")
@@ -51,7 +58,7 @@ def identities(path: Path) -> list[Identity]:
     except pyrage.IdentityError:
         found = []
     if not found:
-        raise KeyUnfit(f"{path}: holds no identity, a line that begins with AGE-SECRET-KEY-")
+        raise KeyUnfit(f"{path}: holds no identity, a line that begins with {IDENTITY}")
     return found
 
 
