@@ -23,6 +23,9 @@ from gsb.model import JSON_TYPE, new_id
 
 BODY = orjson.dumps(MESSAGE)
 NOT_WAITED_FOR = 202
+HELD = 50
+"""Seconds for which the bus is asked to hold a call that is measured: on a machine that stands still for a moment it
+would else say 202, and the run would end."""
 PATIENCE = 60.0
 """Seconds after the end of a run for which answers are waited for."""
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
@@ -52,6 +55,7 @@ class Target:
         """A new signed call: its token, and all of it as it goes over the wire."""
         path = f"/services/{self.service}"
         key = new_id() if self.service == WRITE else None
+        prefers = "respond-async" if self.status == NOT_WAITED_FOR else None if self.whatever else f"wait={HELD}"
         token = jws.sign_request(
             self.place.key,
             issuer=self.agency,
@@ -71,7 +75,7 @@ class Target:
             f"Content-Length: {len(BODY)}",
             f"GSB-Signature: {token}",
             *([] if key is None else [f'Idempotency-Key: "{key}"']),
-            *([] if self.status != NOT_WAITED_FOR else ["Prefer: respond-async"]),
+            *([] if prefers is None else [f"Prefer: {prefers}"]),
             "\r\n",
         ]
         return token, "\r\n".join(lines).encode("ascii") + BODY

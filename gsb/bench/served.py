@@ -21,7 +21,7 @@ from gsb.bench.place import Place, lay_out
 from gsb.bench.store import filesystem
 
 IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
-UP_WITHIN = 30.0
+UP_WITHIN = 90.0
 STOPPED_WITHIN = 40.0
 LOOK = 0.05
 """Seconds between two looks whether a server takes connections."""

@@ -49,11 +49,13 @@ def add_neighbours(place: Place) -> None:
     }
     for service, seconds in TAKES.items():
         system = service.partition("/")[0]
+        timeout, expires = (60, 300) if service == QUICK else (TIMEOUT, 5)  # a quick one fails nobody
         files[f"systems/{system}.toml"] = (
-            f'title = "A {system} one"\nagency = "provider"\nadapter = "late"\ntimeout = {TIMEOUT}\n'
+            f'title = "A {system} one"\nagency = "provider"\nadapter = "late"\ntimeout = {timeout}\n'
         )
         files[f"services/{service}.toml"] = (
-            f'title = "Answers after {seconds:g} s"\neffect = "none"\nexpires = 5\n[settings]\nseconds = {seconds}\n'
+            f'title = "Answers after {seconds:g} s"\neffect = "none"\nexpires = {expires}\n'
+            f"[settings]\nseconds = {seconds}\n"
         )
         for side in ("request", "reply"):
             files[f"schemas/{service}/{side}.json"] = json.dumps(SCHEMA)
