@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from gsb.broker.contract import Broker
 from gsb.catalogue import Catalogue
 from gsb.deadlines import Deadlines
+from gsb.ends import certificate_end
 from gsb.errors import KeyUnknown, Problem, Replayed, SigningUnavailable, StoreUnavailable
 from gsb.evidence.entry import Fact, make_entry
 from gsb.fair import Gate
@@ -241,6 +242,8 @@ class Bus:
     """The keys that agencies publish elsewhere."""
     tracer: Tracer | None = None
     """Begins the spans of this node; none: it does not trace."""
+    _certificate_end: float | None = field(init=False, default=None)
+    """Of the certificate that new connections are shown, as unix time."""
     refusals: Refusals = field(init=False)
     revocations: Revocations = field(init=False)
     metrics: Metrics = field(init=False)
@@ -251,6 +254,7 @@ class Bus:
         self.metrics = self.runtime.metrics
         self.metrics.plays(self.roles.played)
         self.metrics.publish(self.published.ages)
+        self.metrics.end(self._key_ends)
         self.take_up(self.catalogue)
         self.refusals = Refusals(self.store, self.clock)
         self.revocations = Revocations(self.store)
@@ -264,6 +268,13 @@ class Bus:
         self.metrics.known(
             catalogue.digest, services=catalogue.services, systems=catalogue.systems, agencies=catalogue.agencies
         )
+        if Role.GATEWAY in self.roles and (end := certificate_end(catalogue)) is not None:
+            self._certificate_end = end
+
+    def _key_ends(self) -> dict[str, float]:
+        """When what the bus proves itself by ends, as far as it has any."""
+        ends = {"bus": self.catalogue.bus_keys.signs_until(self.clock()), "certificate": self._certificate_end}
+        return {key: end for key, end in ends.items() if end is not None}
 
     def find_key(self, owner: str, kid: str, now: float) -> PublicKey:
         """The key, if signatures with it count now. Raises KeyUnknown, KeyRevoked, KeyNotActive, KeySetUnavailable.

@@ -120,6 +120,15 @@ class BusKeys:
         """Those in an HSM that sign, or will."""
         return [key for key, life in self._keys if isinstance(key, HsmKey) and life.published(now)]
 
+    def signs_until(self, now: float) -> float | None:
+        """Until when one key or the other signs without a break: ``now`` if none does, infinite if one has no end; None
+        when the bus has no keys."""
+        until = now
+        for _, life in sorted(self._keys, key=lambda each: each[1].since or 0.0):
+            if life.state == "active" and (life.since or 0.0) <= until:
+                until = max(until, math.inf if life.until is None else life.until)
+        return until if self._keys else None
+
     def _choose(self, now: float) -> None:
         active = [(key, life) for key, life in self._keys if life.state == "active" and life.accepted(now)]
         self._chosen = min(active, key=lambda each: each[1].since or 0.0)[0] if active else None

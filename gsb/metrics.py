@@ -121,6 +121,13 @@ TABLE = (
         "Since the keys that the agency publishes were last known to be these; infinite before the first time.",
         ("agency",),
     ),
+    Metric(
+        "gsb_key_ends_timestamp_seconds",
+        "gauge",
+        "Unix time until which the bus has a key to sign with, or its certificate counts; infinite without an end.",
+        ("key",),
+    ),
+    Metric("gsb_system_info", "gauge", "1 for each core system of the catalogue in force.", ("system",)),
     Metric("gsb_catalogue_info", "gauge", "1 for the digest of the catalogue in force.", ("digest",)),
     Metric("gsb_role", "gauge", "1 for each role that this node plays, 0 for the others.", ("role",)),
     Metric("gsb_recorder_at_work", "gauge", "1 while this node keeps the evidence log; 0 while it stands by."),
@@ -177,6 +184,7 @@ class Metrics:
         self._in_flight: list[tuple[Number, Callable[[], int]]] = []
         self._places: Callable[[], Mapping[str, int]] = dict
         self._key_sets: Callable[[], Mapping[str, float]] = dict
+        self._key_ends: Callable[[], Mapping[str, float]] = dict
         self._lock = Lock()
         self._process = ProcessCollector(registry=None)
         self._services: dict[str, ServiceMeter] = {OTHER: self._service(OTHER)}
@@ -229,12 +237,14 @@ class Metrics:
         """What the catalogue in force names. What an earlier one named keeps its series until the node stops."""
         for service in services:
             self._services[service] = self._service(service)
-        for system in systems:
+        own = list(systems)
+        for system in own:
             self._systems[system] = self._system(system)
         for agency in agencies:
             self._agencies[agency] = self._classes("gsb_agency_calls_total", agency)
         with self._lock:
             self._set("gsb_catalogue_info", {(digest,): 1})
+            self._set("gsb_system_info", {(system,): 1 for system in own})
 
     def serve(self, port: str, routes: Iterable[str], in_flight: Callable[[], int]) -> None:
         """A port of this node: the routes that it answers, and how to learn how many calls are in flight there."""
@@ -249,6 +259,10 @@ class Metrics:
     def publish(self, key_sets: Callable[[], Mapping[str, float]]) -> None:
         """How to learn how old the key set of each agency is that publishes one."""
         self._key_sets = key_sets
+
+    def end(self, key_ends: Callable[[], Mapping[str, float]]) -> None:
+        """How to learn when the bus's keys (``bus``) and its ``certificate`` end, as unix time."""
+        self._key_ends = key_ends
 
     # --- counting
 
@@ -327,6 +341,7 @@ class Metrics:
             )
             self._set("gsb_system_places", {(of,): now for of, now in self._places().items()})
             self._set("gsb_key_set_age_seconds", {(of,): age for of, age in self._key_sets().items()})
+            self._set("gsb_key_ends_timestamp_seconds", {(of,): end for of, end in self._key_ends().items()})
             self._set("gsb_exchanges_standing", known)
             for number, now in self._in_flight:
                 number.set(now())

@@ -72,6 +72,7 @@ def small() -> Metrics:
     metrics.serve("api", ["POST /services/{service}"], lambda: 3)
     metrics.call(lambda: {"registry": 8})
     metrics.publish(lambda: {"payroll": 5.0})
+    metrics.end(lambda: {"bus": 2_000_000_000.0})
     return metrics
 
 
@@ -116,8 +117,7 @@ def test_what_is_told_is_what_the_table_says() -> None:
     for metric in TABLE:
         family = ours[metric.name.removesuffix("_total")]
         assert (family.type, family.documentation, bool(family.samples)) == (metric.kind, metric.help, True)
-        for sample in family.samples:
-            assert set(sample.labels) - {"le"} == set(metric.labels)
+        assert all(set(sample.labels) - {"le"} == set(metric.labels) for sample in family.samples)
 
 
 def test_the_memory_of_the_process_is_told() -> None:

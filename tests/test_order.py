@@ -38,7 +38,7 @@ ROWS = """
     stamp fetch
     material lint_backends lint catalogue check
     breaker watchdog calls plans shares.places runtime roles otel foundation
-    revocations bus skew signing lag duty
+    revocations ends bus skew signing lag duty
     testing.cassette testing.peer testing.subject testing.still testing.faults testing.conduct testing.contract
         testing.offline testing.scrub testing
     handout verdict
