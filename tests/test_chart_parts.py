@@ -178,7 +178,14 @@ def test_gateways_scale_by_a_metric_that_is_exported() -> None:
 
 def test_the_rules_are_the_file() -> None:
     (rule,) = of("monitoring", "PrometheusRule")
-    assert rule["spec"] == yaml.safe_load((CHART / "rules/alerts.yaml").read_bytes())
+    spec = json.dumps(yaml.safe_load((CHART / "rules/alerts.yaml").read_bytes()))
+    # What can only be asked of one bus is asked of this release.
+    here = {"absent(gsb_info)": 'absent(gsb_info{namespace=\\"bus\\"})'}
+    here |= {'cronjob=\\"gsb-backup\\"': 'cronjob=\\"gsb-backup\\", namespace=\\"bus\\"'}
+    for general, narrow in here.items():
+        assert spec.count(general) >= 1
+        spec = spec.replace(general, narrow)
+    assert rule["spec"] == json.loads(spec)
     assert "{{ $labels.instance }}" in json.dumps(rule["spec"])
 
 
@@ -306,7 +313,7 @@ async def test_helm_test_makes_a_call_and_verifies_its_receipt(tmp_path: Path) -
 
 def test_every_value_is_explained() -> None:
     text = (CHART / "values.yaml").read_text("utf-8")
-    assert len(text.splitlines()) <= 300
+    assert len(text.splitlines()) <= 350
     found = list(readme.values(text))
     assert [".".join(each.path) for each in found if not each.comment.endswith(".")] == []
     schema = json.loads((CHART / "values.schema.json").read_bytes())
