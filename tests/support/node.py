@@ -131,8 +131,8 @@ class RunningNode(Reachable):
         async with aiohttp.ClientSession() as session:
             while True:
                 async with session.get(f"{self.operations_url}/readyz") as answer:
-                    if answer.status == 200:
-                        return
+                    if answer.status == 200 or self.process.returncode is not None:
+                        return answer.raise_for_status()
                 await asyncio.sleep(0.05)
 
     async def _read(self, started: asyncio.Event) -> None:
