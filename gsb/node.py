@@ -25,9 +25,10 @@ from gsb import signing
 from gsb.backends import KafkaTable
 from gsb.bus import Bus
 from gsb.catalogue import Catalogue, SystemInfo, build
-from gsb.config import Tls
+from gsb.config import Listen, Tls
 from gsb.duty import Duty
 from gsb.errors import StoreUnavailable
+from gsb.forms import is_loopback
 from gsb.foundation import broker_of, shares_of, store_of, tracer_of
 from gsb.jwks import KeySets
 from gsb.record import Recorder
@@ -71,6 +72,17 @@ class Ports(NamedTuple):
 AS_CONFIGURED = Ports()
 
 
+def check_held(held: socket.socket, listen: Listen) -> None:
+    """The rule for ``listen.host``, for an address that somebody else has chosen. Raises ValueError."""
+    if held.family not in (socket.AF_INET, socket.AF_INET6) or held.type != socket.SOCK_STREAM:
+        raise ValueError("the socket that is handed over is not of TCP: ListenStream= takes ADDRESS:PORT")
+    if listen.tls is None and not is_loopback(host := str(held.getsockname()[0])):
+        raise ValueError(
+            f"the socket that is handed over listens on {host}; plain HTTP is only for loopback addresses: set "
+            'listen.tls, or listen.tls = "upstream"'
+        )
+
+
 class Node:
     """One process of the bus, with the roles that it plays."""
 
@@ -84,9 +96,11 @@ class Node:
         reload: asyncio.Event | None = None,
     ) -> None:
         """Set ``reload`` to have ``folder`` read again. Raises ConfigInvalid when the deployment in it is not right,
-        RolesUnfit, StoreUnfit."""
+        RolesUnfit, StoreUnfit, BrokerUnfit; ValueError for a socket from which no call may be taken."""
         catalogue = build(folder)
         roles.check(catalogue)
+        if ports.held is not None:
+            check_held(ports.held, catalogue.gsb.listen)
         runtime = Runtime(works_for=roles.works_for)
         store = make_store(catalogue) if make_store else store_of(catalogue, runtime.metrics)
         broker, shares = broker_of(catalogue, roles), shares_of(store)

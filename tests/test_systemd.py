@@ -19,11 +19,15 @@ EXPOSED = 2.0
 """Of systemd's own measure, from 0 to 10, what the node may be exposed at most; above it begins what is medium."""
 
 
-def service() -> configparser.SectionProxy:
+def section(name: str) -> configparser.SectionProxy:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[method-assign, assignment]
     unit.read_string(UNIT.read_text("utf-8"))
-    return unit["Service"]
+    return unit[name]
+
+
+def service() -> configparser.SectionProxy:
+    return section("Service")
 
 
 def analyze(*words: str) -> str:
@@ -61,3 +65,8 @@ def test_callers_wait_where_the_node_would_listen() -> None:
 
 def test_a_deployment_that_is_not_right_is_not_tried_again() -> None:
     assert (service()["Restart"], service()["RestartPreventExitStatus"]) == ("on-failure", "2")
+
+
+def test_a_node_that_waits_for_something_else_is_tried_again_for_ever() -> None:
+    within, tries = float(section("Unit")["StartLimitIntervalSec"]), int(section("Unit")["StartLimitBurst"])
+    assert float(service()["RestartSec"]) * tries > within

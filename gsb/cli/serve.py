@@ -1,4 +1,8 @@
-"""``gsb serve``: run a node until it is told to stop."""
+"""``gsb serve``: run a node until it is told to stop.
+
+It exits 0 when it was told to stop; 1 when it failed, or cannot start for what may pass by itself, so that whoever
+watches over it starts it again; and 2 when a person must mend something first.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +26,13 @@ from gsb.cli.shared import fail
 from gsb.errors import StoreUnavailable
 from gsb.node import Node, Ports, run
 from gsb.roles import Role, Roles, RolesUnfit
-from gsb.store.contract import StoreUnfit
+from gsb.store.contract import StoreAway, StoreUnfit
 from gsb.telemetry import log_to_stderr
 
 FIRST_HELD = 3
 """SD_LISTEN_FDS_START: the descriptor of the first socket that systemd hands over."""
+PASSES = (OSError, StoreAway, StoreUnavailable)
+"""What may be over at the next start: a port that is taken, a disk that is full, a server that is not yet there."""
 COLLECT_AFTER = 10_000
 """Objects that are more than at the last look before the collector looks again; the default is 700."""
 
@@ -56,7 +62,7 @@ def serve(
 
     Over PostgreSQL and Kafka any number of nodes run from one deployment, each with its own roles: a gateway admits and
     sweeps, a worker performs, and of the recorders one keeps the evidence log while the others stand by. If systemd
-    hands over a socket, the API's callers are taken from it.
+    hands over a socket, the API's callers are taken from it. Exits 1 for what may pass by itself, 2 for what does not.
     """
     log_to_stderr(logging.DEBUG if verbose else logging.INFO)
     take_descriptors()
@@ -69,7 +75,7 @@ def serve(
             typer.echo(str(finding), err=True)
         raise fail(f"{folder} is not a deployment that can run; mend the findings above") from error
     except (BrokerUnfit, OSError, RolesUnfit, StoreUnavailable, StoreUnfit, ValueError) as error:
-        raise fail(f"cannot start: {error}") from error
+        raise fail(f"cannot start: {error}", 1 if isinstance(error, PASSES) else 2) from error
     raise typer.Exit(0 if as_asked else 1)
 
 
@@ -97,7 +103,10 @@ async def _serve(folder: Path, roles: Roles, ports: Ports) -> bool:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     loop.add_signal_handler(signal.SIGHUP, reload.set)
-    node = Node(folder, roles=roles, ports=ports, reload=reload)
+    try:
+        node = Node(folder, roles=roles, ports=ports, reload=reload)
+    except OSError as error:  # nothing but the deployment was read by now
+        raise fail(f"cannot start: {error}") from error
     spare_the_collector()
     # A task, since a node that cannot start never waits, and a coroutine left alone is warned of.
     return await run(node, asyncio.create_task(told.wait()))

@@ -17,7 +17,7 @@ import orjson
 from gsb.errors import StoreUnavailable
 from gsb.shares.contract import ROUNDING, Draw, Drawn, Fence, Need, Slots
 from gsb.shares.division import Held, divide
-from gsb.store.contract import StoreUnfit
+from gsb.store.contract import StoreAway
 from gsb.store.postgres.sessions import Sessions, database_clock
 
 _TABLES = """
@@ -102,7 +102,7 @@ class PostgresShares:
         try:
             await self._sessions.transact(make)
         except StoreUnavailable as error:
-            raise StoreUnfit(f"what nodes share cannot be kept on PostgreSQL: {error.__cause__}") from error
+            raise StoreAway(f"what nodes share cannot be kept on PostgreSQL: {error.__cause__}") from error
 
     async def close(self) -> None:
         """The connections are the store's."""

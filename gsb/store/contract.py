@@ -26,7 +26,11 @@ DAY = 86_400.0
 
 
 class StoreUnfit(Exception):
-    """The store cannot be opened, and why: another process has it, its version is unknown, its key is another."""
+    """The store cannot be opened, and why: its version is unknown, its key is another. No waiting mends it."""
+
+
+class StoreAway(StoreUnfit):
+    """The store cannot be opened now, and why, but later it may be: its server is away, another process has it."""
 
 
 class CursorUnfit(ValueError):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from gsb.errors import StoreUnavailable
-from gsb.store.contract import StoreUnfit
+from gsb.store.contract import StoreAway, StoreUnfit
 from gsb.store.postgres.layout import migrations
 from gsb.store.postgres.schema import NOW
 from gsb.store.seal import Seal
@@ -96,7 +96,7 @@ class Sessions:
                 min_size=1, max_size=self._readers, connection_class=_Session, **self._settings()
             )
         except (*OF_THE_DATABASE, ValueError) as error:
-            raise StoreUnfit(f"the store on PostgreSQL cannot be opened: {error}") from error
+            raise _not_opened(error) from error
 
     async def prepare(self, seal: Seal, tell: migrations.Tell = migrations.untold) -> None:
         """What opening does first, which may take long, and whoever is at work goes on meanwhile. Raises StoreUnfit."""
@@ -119,7 +119,7 @@ class Sessions:
             finally:
                 await db.close(timeout=CONNECT)
         except (*OF_THE_DATABASE, ValueError) as error:
-            raise StoreUnfit(f"the store on PostgreSQL cannot be opened: {error}") from error
+            raise _not_opened(error) from error
 
     async def close(self) -> None:
         pool, self._pool = self._pool, None
@@ -163,6 +163,12 @@ class Sessions:
             except LOST:
                 db.terminate()  # the pool must not hand it out again
                 raise
+
+
+def _not_opened(error: Exception) -> StoreUnfit:
+    """In doubt it may be there later: when a password is refused, the one to be mended may be the server's."""
+    kind = StoreAway if isinstance(error, OF_THE_DATABASE) else StoreUnfit
+    return kind(f"the store on PostgreSQL cannot be opened: {error}")
 
 
 async def refuse_forgetful(db: asyncpg.Connection) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gsb.errors import StoreUnavailable
 from gsb.store import standing
-from gsb.store.contract import Ages, StoreUnfit
+from gsb.store.contract import Ages, StoreAway, StoreUnfit
 from gsb.store.seal import Seal, Unreadable
 from gsb.store.sealing import Sealing
 from gsb.store.sqlite import reads, rows
@@ -50,7 +50,9 @@ class Opened:
             self._open_writer = Writer(self._path, self._leases, self._clock, self._steady, self._ages, self._committed)
         except sqlite3.Error as error:
             self._let_go()
-            raise StoreUnfit(f"{self._path}: the store cannot be opened: {error}") from error
+            # A disk that is full or away may be there later; a file that is no database stays one that is none.
+            kind = StoreAway if isinstance(error, sqlite3.OperationalError) else StoreUnfit
+            raise kind(f"{self._path}: the store cannot be opened: {error}") from error
         except StoreUnfit:
             self._let_go()
             raise
@@ -93,14 +95,14 @@ class Opened:
 
 def own(path: Path) -> int:
     """A lock on a file beside the database, for as long as it stays open: one process owns the store. Raises
-    StoreUnfit."""
+    StoreAway."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
-        raise StoreUnfit(f"{path}: another process has this store open") from None
+        raise StoreAway(f"{path}: another process has this store open") from None
     return lock
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from gsb.store.contract import StoreUnfit
+from gsb.store.contract import StoreAway, StoreUnfit
 from gsb.store.postgres.layout.tables import LAYOUT, REVOKED, VERSION
 from gsb.store.seal import Seal, Unreadable
 
@@ -205,7 +205,7 @@ async def _take(db: asyncpg.Connection, schema: str, steps: Iterable[Step], tell
                 break
             except asyncpg.LockNotAvailableError as error:
                 if not left:
-                    raise StoreUnfit(f"schema {schema}: its tables cannot be changed: {error}") from error
+                    raise StoreAway(f"schema {schema}: its tables cannot be changed: {error}") from error
                 await asyncio.sleep(LOCK_PAUSE)
 
 
