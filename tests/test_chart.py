@@ -239,6 +239,9 @@ def test_every_pod_that_stays_has_probes_and_a_budget(scenario: str) -> None:
                 "topology.kubernetes.io/zone",
                 "kubernetes.io/hostname",
             ]
+            # A large store's tables may take as long as the hook before an upgrade has.
+            start = container["startupProbe"]
+            assert start["periodSeconds"] * start["failureThreshold"] >= 3600
             (check,) = pod["spec"]["initContainers"]
             assert check["command"] == ["gsb", "check", "/etc/gsb"]
             assert check["volumeMounts"] == container["volumeMounts"]
@@ -309,5 +312,9 @@ def test_who_only_reads_the_log_cannot_write_it() -> None:
 
 def test_what_is_merged_stands_beside_what_is_there() -> None:
     (pod,) = pods("merged").values()
+    (volume,) = (each for each in pod["spec"]["volumes"] if each["name"] == "hsm")
+    assert volume["persistentVolumeClaim"] == {"claimName": "hsm-module", "readOnly": True}
+    for container in (*pod["spec"]["containers"], *pod["spec"]["initContainers"]):
+        assert {"name": "hsm", "mountPath": "/opt/hsm", "readOnly": True} in container["volumeMounts"]
     assert pod["spec"]["nodeSelector"] == {"government/zone": "core"}
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True

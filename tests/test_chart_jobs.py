@@ -17,7 +17,9 @@ from tests.support.reading import published
 from tests.support.stores import PostgresMaker
 
 WITH_HOOK = [
-    each for each in SCENARIOS if values(each).get("mode") == "distributed" and "migration" not in values(each)
+    each
+    for each in SCENARIOS
+    if values(each).get("mode") == "distributed" and not {"migration", "restore"} & values(each).keys()
 ]
 HOOK = "helm.sh/hook"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.charting import files_of, helm
+from tests.chart.cluster import cluster
 
 
 def with_toml(scenario: str, folder: Path, old: str, new: str) -> list[str]:
@@ -85,6 +86,50 @@ def test_values_that_leave_work_to_nobody_are_refused(scenario: str, more: str, 
     assert why in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("podTemplate.spec.hostNetwork=true", "podTemplate.spec.hostNetwork would open the machine to the pod"),
+        ("podTemplate.spec.hostPID=true", "podTemplate.spec.hostPID"),
+        ("podTemplate.spec.hostIPC=true", "podTemplate.spec.hostIPC"),
+        ("podTemplate.spec.securityContext.runAsUser=0", "never as root"),
+        ("podTemplate.spec.securityContext.runAsNonRoot=false", "never as root"),
+        ("podTemplate.spec.securityContext.seccompProfile.type=Unconfined", "more than it needs"),
+        ("podTemplate.spec.containers[0].name=gsb", "podTemplate.spec.containers would replace the chart's own"),
+        ("podTemplate.spec.volumes[0].name=hsm", "podTemplate.spec.volumes would replace the chart's own"),
+        ("extraVolumes[0].name=root,extraVolumes[0].hostPath.path=/", "extraVolumes.0"),
+    ],
+)
+def test_a_pod_that_may_more_than_it_needs_is_refused(more: str, why: str) -> None:
+    done = helm("template", "single", "--set", more)
+    assert done.returncode != 0
+    assert why in done.stderr
+
+
+def test_another_user_than_the_chart_s_may_run_it() -> None:
+    done = helm("template", "single", "--set", "podTemplate.spec.securityContext.runAsUser=1000690000")
+    assert done.returncode == 0, done.stderr
+    assert "runAsUser: 1000690000" in done.stdout
+
+
 def test_the_systems_may_be_said_twice() -> None:
     done = helm("template", "distributed", "--set", "kafka.systems={tax,registry}")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("scenario", "kind", "name"), [("distributed", "StatefulSet", "gsb"), ("single", "Deployment", "gsb-recorder")]
+)
+def test_a_release_does_not_change_its_mode_under_running_nodes(scenario: str, kind: str, name: str) -> None:
+    """Its store would stay behind, and an empty bus would begin beside it."""
+    there = {"kind": kind, "metadata": {"name": name}, "spec": {"replicas": 1}}
+    with cluster(there) as server:
+        done = helm("template", scenario, *server)
+    assert done.returncode != 0
+    assert f"in mode {scenario} it would begin an empty bus" in done.stderr
+    # Whoever has carried the bus over has stopped its nodes before; and the mode that it has is none of another.
+    other = "single" if scenario == "distributed" else "distributed"
+    with cluster(there) as server:
+        assert helm("template", other, *server).returncode == 0
+    with cluster(there | {"spec": {"replicas": 0}}) as server:
+        assert helm("template", scenario, *server).returncode == 0

@@ -160,6 +160,19 @@ projected:
 - {name: secret-{{ $name }}, mountPath: {{ $secret.mountPath }}, readOnly: true}
 {{- end }}
 {{- end }}
+{{- if not .alone }}
+{{- range .root.Values.extraVolumeMounts }}
+- {{ toJson . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "gsb.extraVolumes" -}}
+{{- if not .alone }}
+{{- range .root.Values.extraVolumes }}
+- {{ toJson . }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* The template of a node's pod. (root, component, pool, arguments, resources, worker, systems, all, writes, data) */}}
@@ -197,11 +210,12 @@ spec:
       ports:
         - {name: api, containerPort: 8080}
         - {name: operations, containerPort: 8081}
-      # The first node of a new version brings the store's tables up to date; it is alive meanwhile, and not ready.
+      # A node answers nothing until the store's tables are of its version. One that cannot start ends by itself, so
+      # whoever waits this long waits only for one that is at work.
       startupProbe:
         httpGet: {path: /livez, port: operations}
         periodSeconds: 2
-        failureThreshold: 150
+        failureThreshold: {{ div $values.startSeconds 2 }}
       livenessProbe:
         httpGet: {path: /livez, port: operations}
         periodSeconds: 10
@@ -225,10 +239,11 @@ spec:
     - {name: data, {{ . }}}
     {{- end }}
     {{- include "gsb.secretVolumes" . | nindent 4 }}
+    {{- include "gsb.extraVolumes" . | nindent 4 }}
 {{- end }}
 
 {{/* The template of a pod that runs one command and ends; what each try had to say can be read after. `alone`: it needs
-nothing that a release makes. (root, component, command, resources, config, data, writes, all, alone, affinity, backups) */}}
+nothing that a release makes. (root, component, command, resources, config, data, writes, all, alone, affinity, volumes, mounts) */}}
 {{- define "gsb.errand" -}}
 {{- $pod := include "gsb.pod" .root | fromYaml -}}
 {{- if .alone }}{{ $_ := set $pod "serviceAccountName" "default" }}{{ end -}}
@@ -248,8 +263,8 @@ spec:
       resources: {{ toJson .resources }}
       volumeMounts:
         {{- include "gsb.mounts" . | nindent 8 }}
-        {{- if .backups }}
-        - {name: backups, mountPath: /backups}
+        {{- range .mounts }}
+        - { {{- . -}} }
         {{- end }}
   volumes:
     {{- if .config }}
@@ -262,10 +277,11 @@ spec:
     {{- with .data }}
     - {name: data, {{ . }}}
     {{- end }}
-    {{- with .backups }}
-    - {name: backups, {{ . }}}
+    {{- range .volumes }}
+    - { {{- . -}} }
     {{- end }}
     {{- include "gsb.secretVolumes" . | nindent 4 }}
+    {{- include "gsb.extraVolumes" . | nindent 4 }}
 {{- end }}
 
 {{/* A template with podTemplate merged over it: a node's, or that which is named. */}}
@@ -278,6 +294,20 @@ spec:
 {{/* Whether no node shall run, as for a restore. */}}
 {{- define "gsb.stopped" -}}
 {{- if not (ternary .Values.single.replicas .Values.recorder.replicas (eq .Values.mode "single") | int) }}yes{{ end -}}
+{{- end }}
+
+{{/* The volume with the backups. */}}
+{{- define "gsb.backupsVolume" -}}
+name: backups, persistentVolumeClaim: {claimName: {{ .Values.backup.claim | default (printf "%s-backups" (include "gsb.name" .)) | quote }}}
+{{- end }}
+
+{{/* What mode single claims for its node. */}}
+{{- define "gsb.dataClaim" -}}
+accessModes: [ReadWriteOnce]
+{{- with .Values.single.storageClass }}
+storageClassName: {{ . | quote }}
+{{- end }}
+resources: {requests: {storage: {{ .Values.single.size }}}}
 {{- end }}
 
 {{/* The claim of the volume with the log, where there are many nodes. */}}
