@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from config.systems.running import Copy
 from gsb.model import Request
-from gsb.sdk import AdapterError, HttpReply, Reply, Unavailable
+from gsb.sdk import AdapterError, Broken, HttpReply, Reply, Unavailable
 from gsb_adapters.fmis import Fmis
 from tests.support.adapters import opened, request
 from tests.support.real import shared
@@ -20,6 +20,8 @@ from tests.test_adapter_fmis import BODIES, WRITES, bill, payment
 
 module_loop = pytest.mark.asyncio(loop_scope="module")
 pytestmark = pytest.mark.slow
+BEFORE = 8
+"""Requests of a payment before the one that enters it: login, user, company, four searches, dialogue."""
 TABLES = ("purchase_purchase", "account_invoice", "account_move")
 
 tryton = shared("tryton")
@@ -32,9 +34,6 @@ def refused() -> HttpReply:
 
 def throttled() -> HttpReply:
     return HttpReply(429, {}, b"")
-
-
-FAULTS = (refused, throttled)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -78,21 +77,18 @@ async def at_each_request(
 
 
 @module_loop
-@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("service", WRITES)
-async def test_what_left_a_document_is_never_said_not_to_be_sent(
-    fmis: Fmis, tryton: Copy, service: str, fault: Callable[[], HttpReply]
-) -> None:
+async def test_what_left_a_document_is_never_said_not_to_be_sent(fmis: Fmis, tryton: Copy, service: str) -> None:
     async def ask() -> Request:
         return request(service, BODIES[service]())
 
-    found = await at_each_request(fmis, tryton, fault, ask)
+    found = await at_each_request(fmis, tryton, refused, ask)
     assert not found[0]
     assert found[-1]
 
 
 @module_loop
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", [refused, throttled])
 async def test_a_payment_that_was_entered_is_never_said_not_to_be_sent(
     fmis: Fmis, tryton: Copy, fault: Callable[[], HttpReply]
 ) -> None:
@@ -103,3 +99,33 @@ async def test_a_payment_that_was_entered_is_never_said_not_to_be_sent(
     found = await at_each_request(fmis, tryton, fault, ask)
     assert not found[0]
     assert found[-1]
+
+
+def silent() -> HttpReply:
+    raise Unavailable("ConnectionTimeoutError", sent=True)
+
+
+def broken_down() -> HttpReply:
+    return HttpReply(500, {}, b"<html>Oops</html>")
+
+
+@module_loop
+@pytest.mark.parametrize("fault", [silent, broken_down])
+async def test_a_payment_is_tried_again_if_tryton_fails_before_it_is_entered(
+    tryton: Copy, fault: Callable[[], HttpReply]
+) -> None:
+    """From the login on: what may not act twice must not be lost to a search that came to nothing."""
+    async with opened(Fmis, settings(tryton), {}, timeout=60) as fmis:
+        posted = (await fmis.handle(request("fmis/supplier-invoice/v1", bill("10.00")))).body
+    asked, before = request("fmis/supplier-payment/v1", payment(posted["invoice"], "4.00")), kept(tryton)
+    for number in range(BEFORE):
+        async with opened(Fmis, settings(tryton), {}, timeout=60) as fmis:
+            came = await gone(fmis, asked, number, fault)
+            assert isinstance(came, Unavailable), (number, came)
+            assert not came.sent, number
+    assert kept(tryton) == before
+    async with opened(Fmis, settings(tryton), {}, timeout=60) as fmis:
+        came = await gone(fmis, asked, BEFORE, fault)
+        assert getattr(came, "sent", True) is True  # the step that enters it
+        assert isinstance(came, Broken if fault is broken_down else Unavailable)
+        assert (await fmis.handle(asked)).body["outstanding"]["amount"] == "6.00"

@@ -24,8 +24,8 @@ class AdapterError(Exception):
 class Unavailable(AdapterError):
     """The core system cannot be reached or has no time.
 
-    ``sent`` is False only if certainly nothing of this request reached it; ``after`` is its own wish, in seconds, for
-    when to try again.
+    ``sent`` is False only if certainly nothing of this request reached it by which anything could take effect.
+    ``after`` is its own wish, in seconds, for when to try again.
     """
 
     def __init__(self, detail: str = "", *, sent: bool, after: float | None = None) -> None:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from gsb.sdk import Adapter, AdapterError, Broken, Context, NoSettings, Refused, Reply, Request, Unavailable, acted
-from gsb_adapters.tryton import Client, Record, Session, TrytonSettings, Warned
+from gsb_adapters.tryton import Client, Record, Session, TrytonSettings, Warned, untouched
 
 INVOICE_STATES = {"posted": "open", "paid": "paid", "cancelled": "cancelled"}
 INVOICE = ("number", "reference", "state", "total_amount", "amount_to_pay", "party.code")
@@ -56,6 +56,7 @@ BILL = Kind("account.invoice", "description", INVOICE, {"draft": ("post",), "val
 ENTRY = Kind(
     "account.move", "description", ("post_number", "state", "date", "lines.debit"), {"draft": ("post",)}, ("posted",)
 )
+WIZARD = "wizard.account.invoice.pay"
 KINDS = {"purchase-order": ORDER, "supplier-invoice": BILL, "posting": ENTRY}
 
 
@@ -72,14 +73,15 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
         await self._tryton.check()
 
     async def handle(self, request: Request) -> Reply:
-        session, body = await self._tryton.session(), request.body
-        match request.service.split("/")[1]:
+        body, service = request.body, request.service.split("/")[1]
+        if service == "supplier-payment":
+            return await self._paid(request)
+        session = await self._tryton.session()
+        match service:
             case "budget-availability":
                 return Reply(await self._budget(session, body))
             case "payment-status":
                 return Reply(_status(session, await self._invoice(session, body["invoice"])))
-            case "supplier-payment":
-                return Reply(_status(session, await self._paid(session, request)))
             case name if name in KINDS:
                 return Reply(_document(session, name, await self._settled(session, name, request)))
         raise Broken(f"there is no service {request.service}")
@@ -299,19 +301,29 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
 
     # --- payments: Tryton enters one as a whole, so there is no draft, and a repeat would pay again
 
-    async def _paid(self, session: Session, request: Request) -> Record:
-        """The invoice after it."""
+    async def _paid(self, request: Request) -> Reply:
+        """How far the invoice is paid after it."""
+        with untouched():
+            session = await self._tryton.session()
+            invoice = await self._invoice(session, request.body["invoice"])
+            if await self._made(session, ENTRY, request.exchange):
+                return Reply(_status(session, invoice))
+            payment = await self._payment(session, invoice, request)
+            dialogue = await self._dialogue()
+        await self._execute(dialogue, {"start": payment, "ask": {"type": "partial"}}, invoice["id"])
+        with acted():
+            return Reply(_status(session, await self._invoice(session, request.body["invoice"])))
+
+    async def _payment(self, session: Session, invoice: Record, request: Request) -> dict[str, Any]:
+        """What is entered."""
         body, settings = request.body, self.context.settings
-        invoice = await self._invoice(session, body["invoice"])
-        if await self._made(session, ENTRY, request.exchange):
-            return invoice
         amount = session.currency.exact(body["amount"], positive=True)
         await self._period(session, body["date"])
         by_name = [["name", "=", settings.payment_method], ["company", "=", session.company]]
         methods = await self._tryton.read("account.invoice.payment.method", by_name, ["name"], limit=1)
         if not methods:
             raise Broken(f"there is no payment method {settings.payment_method}")
-        payment = {
+        return {
             "payee": invoice["party"]["id"],
             "company": session.company,
             "currency": session.currency_id,
@@ -320,27 +332,25 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
             "description": request.exchange,
             "payment_method": methods[0]["id"],
         }
-        await self._wizard({"start": payment, "ask": {"type": "partial"}}, invoice["id"])
-        with acted():
-            return await self._invoice(session, body["invoice"])
 
-    async def _wizard(self, data: Mapping[str, Any], invoice: int) -> None:
-        """Tryton's own dialogue for a payment, from its last step."""
-        name = "wizard.account.invoice.pay"
-        match await self._tryton.call(f"{name}.create"):
+    async def _dialogue(self) -> int:
+        """Tryton's own for a payment: it keeps the answers to its questions, and does nothing until it is executed."""
+        match await self._tryton.call(f"{WIZARD}.create"):
             case [int(dialogue), *_]:
-                pass
-            case _:
-                raise Broken("a dialogue does not begin")
+                return dialogue
+        raise Broken("a dialogue does not begin")
+
+    async def _execute(self, dialogue: int, data: Mapping[str, Any], invoice: int) -> None:
+        """The last step of a dialogue."""
         on = {"active_model": "account.invoice", "active_id": invoice, "active_ids": [invoice]}
         try:
-            await self._tryton.call(f"{name}.execute", dialogue, data, "pay", **on)
+            await self._tryton.call(f"{WIZARD}.execute", dialogue, data, "pay", **on)
         except Refused:
             with suppress(AdapterError):
-                await self._tryton.call(f"{name}.delete", dialogue)
+                await self._tryton.call(f"{WIZARD}.delete", dialogue)
             raise
         with suppress(AdapterError):  # the payment stands
-            await self._tryton.call(f"{name}.delete", dialogue)
+            await self._tryton.call(f"{WIZARD}.delete", dialogue)
 
 
 def _first(kind: Kind, found: Sequence[Record]) -> Record:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -48,6 +49,22 @@ class Warned(Refused):
         super().__init__("warned", text)
         self.name = name.rpartition(".")[2]
         """Which question it is, such as ``invoice_similar``."""
+
+
+class Failed(Broken):
+    """Tryton broke down over a call. That says nothing of what it was asked, and may be over soon."""
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Around what only looks: whatever becomes of Tryton there, nothing took effect, so it can be tried again."""
+    try:
+        yield
+    except Unavailable as error:
+        error.sent = False
+        raise
+    except Failed as error:
+        raise Unavailable(error.detail, sent=False) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +186,8 @@ class Client:
 def _result(answer: HttpReply) -> Any:
     """What a method returned. Raises ``Refused`` (``rejected``, or ``Warned``), ``Unavailable`` and ``Broken``."""
     if answer.status != 200:
-        raise answer.error()
+        error = answer.error()
+        raise Failed(error.detail) if answer.status >= 500 and isinstance(error, Broken) else error
     match answer.json():
         case {"error": error}:  # with status 200
             raise _error(error)
