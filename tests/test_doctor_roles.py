@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gsb.catalogue import build
-from gsb.doctor import Found, Grade, machine
+from gsb.doctor import Found, Grade, examine, machine
 from gsb.doctor.network import names
 from gsb.doctor.node import node
 from gsb.doctor.systems import systems
@@ -89,6 +89,14 @@ async def test_names_are_those_of_this_node(deployment: Deployment) -> None:
     of_all = {"name: db.invalid", "name: collector.invalid"}
     assert {each.what async for each in names(catalogue, GATEWAY)} == of_all
     assert {each.what async for each in names(catalogue)} == of_all | {"name: tax.invalid"}
+
+
+async def test_secrets_are_those_of_this_node(deployment: Deployment) -> None:
+    (deployment.secrets / "authority.pem").chmod(0o644)  # as what stands in place of one that is withheld
+    catalogue = build(deployment.write())
+    for roles, told in ((GATEWAY, False), (Roles(), True)):
+        (secrets,) = [each async for each in examine(catalogue, roles) if each.what == "secrets"]
+        assert ("authority.pem" in secrets.said) is told
 
 
 async def test_of_witnesses_only_a_recorder_knows(tmp_path: Path) -> None:

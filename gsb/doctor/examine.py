@@ -23,8 +23,9 @@ WITHIN = 60.0
 """Seconds for one examination."""
 
 
-def _secrets(catalogue: Catalogue) -> Iterable[Found]:
-    return keys.secrets(catalogue, [path for plan in plans(catalogue) for path in plan.essence.secrets])
+def _secrets(catalogue: Catalogue, roles: Roles) -> Iterable[Found]:
+    mine = [plan for plan in plans(catalogue) if roles.works_for(plan.system.id)]
+    return keys.secrets(catalogue, [path for plan in mine for path in plan.essence.secrets])
 
 
 Look = Callable[[Catalogue], Iterable[Found] | AsyncIterator[Found]]
@@ -40,7 +41,7 @@ def _looks(roles: Roles) -> Iterable[tuple[str, Look]]:
         ("keys", keys.lives),
         ("hsm", keys.hsm),
         ("key sets", keys.published),
-        ("secrets", _secrets),
+        ("secrets", partial(_secrets, roles=roles)),
         ("certificate", keys.certificate),
         ("store", store),
         ("kafka", kafka),
