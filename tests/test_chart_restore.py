@@ -12,7 +12,7 @@ import yaml
 
 from gsb.admit import BEHIND_PAUSE
 from gsb.client import BusProblem
-from tests.chart.charting import LOADER, Document, documents, helm, named, of, selects, values
+from tests.chart.charting import CHART, LOADER, Document, documents, helm, named, of, selects, values
 from tests.chart.cluster import cluster
 from tests.support.backups import Kept, Said, process
 from tests.support.deployment import Deployment
@@ -128,6 +128,41 @@ def test_a_restore_that_cannot_be_is_refused(scenario: str, more: str, why: str)
     done = helm("template", scenario, "--set", more)
     assert done.returncode != 0
     assert why in done.stderr
+
+
+@pytest.fixture(scope="session")
+def telling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The chart, but what Helm says after an installation is a document of it: else only a cluster would show it."""
+    chart = tmp_path_factory.mktemp("telling") / "gsb"
+    shutil.copytree(CHART, chart)
+    notes = chart / "templates/NOTES.txt"
+    (chart / "templates/_notes.tpl").write_text(
+        f'{{{{- define "notes" }}}}{notes.read_text("utf-8")}{{{{ end }}}}', "utf-8"
+    )
+    notes.unlink()
+    (chart / "templates/notes.yaml").write_text('kind: Notes\nsaid: {{ include "notes" . | toJson }}\n', "utf-8")
+    return chart
+
+
+def notes(scenario: str, chart: Path) -> str:
+    done = helm("template", scenario, chart=chart)
+    assert done.returncode == 0, done.stderr
+    (found,) = (each for each in yaml.load_all(done.stdout, LOADER) if each and each["kind"] == "Notes")
+    return str(found["said"])
+
+
+def test_whoever_upgrades_one_node_is_told_how_it_comes_back(telling: Path) -> None:
+    assert "helm rollback and then:\n    kubectl -n bus delete pod gsb-0\n" in notes("single", telling)
+    assert "delete pod" not in notes("distributed", telling)
+
+
+def test_whoever_restores_is_told_to_keep_what_it_prints(telling: Path) -> None:
+    said = notes("restore", telling)
+    asked = "app.kubernetes.io/instance=gsb,app.kubernetes.io/component=restore"
+    assert f"logs -f -l {asked}" in said
+    labels = pod_of(job_in(documents("restore")))[0]["metadata"]["labels"]
+    assert {f"{name}={value}" for name, value in labels.items()} >= set(asked.split(","))
+    assert "restore" not in notes("single", telling)
 
 
 # --- what it does

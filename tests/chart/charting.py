@@ -56,11 +56,13 @@ def files_of(scenario: str) -> Document:
     return files
 
 
-def helm(verb: str, scenario: str, *more: str, kubernetes: str = NEWEST) -> subprocess.CompletedProcess[str]:
+def helm(
+    verb: str, scenario: str, *more: str, kubernetes: str = NEWEST, chart: Path = CHART
+) -> subprocess.CompletedProcess[str]:
     """``helm template`` or ``lint``; ``more`` are further arguments, such as ``--set``."""
     needs(HELM.is_file(), "Helm is not installed: make deps-test builds it")
     name = ["gsb"] if verb == "template" else []
-    command = [str(HELM), verb, *name, str(CHART), "--namespace", "bus", "--kube-version", kubernetes, "--values", "-"]
+    command = [str(HELM), verb, *name, str(chart), "--namespace", "bus", "--kube-version", kubernetes, "--values", "-"]
     command += ["--values", str(HERE / "values" / f"{scenario}.yaml"), *more]
     return subprocess.run(command, input=json.dumps(files_of(scenario)), capture_output=True, text=True, check=False)
 
