@@ -20,10 +20,12 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from gsb import jws
+from tests.cluster.proxy import network
 from tests.support.bus import NOTE, ONCE, PERSON_BODY, READ
 from tests.support.cluster import cluster
-from tests.support.deployment import BUS, Deployment, standard
+from tests.support.deployment import BUS, Deployment, free_ports, standard
 from tests.support.node import Reachable, running_node
+from tests.support.postgres import Server, own_server
 
 pytestmark = pytest.mark.slow
 STRANGERS = int(os.environ.get("GSB_SERIES", "10000"))
@@ -35,6 +37,8 @@ METHODS = STRANGERS // 20
 CONNECTIONS = 8
 AT_ONCE = 50
 """Requests that one connection sends before it reads the answers."""
+SCRAPE = aiohttp.ClientTimeout(total=10.0)
+"""As long as Prometheus waits for an answer; then it has none of the numbers."""
 CHART = Path(__file__).parents[1] / "helm" / "gsb"
 ROLES = ["gateway", "worker", "recorder"]
 WORKERS_ONLY = {"gsb_breaker_state", "gsb_system_places"}
@@ -47,7 +51,8 @@ Series = set[tuple[str, frozenset[tuple[str, str]]]]
 
 async def told(node: Reachable) -> tuple[Series, str]:
     """Every series of a node, as the official parser reads them, and the text."""
-    async with aiohttp.ClientSession() as session, session.get(f"{node.operations_url}/metrics") as answer:
+    url = f"{node.operations_url}/metrics"
+    async with aiohttp.ClientSession(timeout=SCRAPE) as session, session.get(url) as answer:
         text = await answer.text()
     samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
     found = {(each.name, frozenset(each.labels.items())) for each in samples}
@@ -194,3 +199,24 @@ async def test_what_alerts_and_dashboards_ask_for_is_told_by_nodes_of_every_role
     assert len(wanted) > 15
     for role in ROLES:
         assert wanted - names[role] - NOBODY_HERE <= (set() if role == "worker" else WORKERS_ONLY), role
+
+
+async def test_whoever_cannot_ask_the_store_says_so_by_what_it_leaves_out(tmp_path: Path, kafka: str) -> None:
+    async def who_can() -> list[str]:
+        said = await asyncio.gather(*(told(node) for node in nodes))
+        names = {node.roles: {name for name, _ in series} for node, (series, _) in zip(nodes, said, strict=True)}
+        assert all("gsb_info" in each for each in names.values())
+        return [roles for roles, each in names.items() if "gsb_exchanges_standing" in each]
+
+    (port,) = free_ports(1)
+    with network() as net, own_server(port):
+        wire = net.wire(("127.0.0.1", port))
+        async with cluster(tmp_path, Server.over(wire.port), ROLES, brokers=kafka) as nodes:
+            assert await who_can() == ROLES
+            wire.hang()
+            assert await who_can() == []
+            assert await who_can() == []
+            wire.restore()
+            async with asyncio.timeout(90.0):
+                while await who_can() != ROLES:
+                    await asyncio.sleep(0.2)

@@ -49,6 +49,8 @@ PLACES = {
     "{tile}": r"(tile/[a-z0-9./]+)",
 }
 """What may stand in the places of a template. A service is looked up by its step, so its text is caught nowhere."""
+LOOK = 5.0
+"""Seconds that the store has for the numbers: Prometheus waits for ten, and has nothing of a node that takes longer."""
 BUSY_PAUSE = 1.0
 """Seconds for which the answer ``busy`` is held back: as long as its Retry-After asks its caller to wait."""
 Endpoint = Callable[..., Awaitable[Answer]]
@@ -92,8 +94,9 @@ async def ready(bus: Bus, call: Call) -> Answer:
 async def metrics(bus: Bus, call: Call) -> Answer:
     """``GET /metrics``: the node's numbers, in Prometheus' text format."""
     try:
-        standing = await bus.store.standing()
-    except StoreUnavailable:
+        async with asyncio.timeout(LOOK):
+            standing = await bus.store.standing()
+    except (StoreUnavailable, TimeoutError):
         standing = None  # whoever reads the rest must see that the store is what is missing
     text = await asyncio.to_thread(bus.metrics.text, bus.runtime.breakers(), standing)
     return Answer(200, text, CONTENT_TYPE)
