@@ -202,7 +202,7 @@ class Fmis(Adapter[FmisSettings, NoSettings]):
             {
                 "type": "line",
                 "description": line["description"],
-                "quantity": line["quantity"],
+                "quantity": int(line["quantity"]),  # 40.0 is a whole number, too
                 "unit_price": session.currency.exact(line["unit_price"]),
             }
             for line in body["lines"]

@@ -61,8 +61,8 @@ class Hrmis(Adapter[TrytonSettings, Question]):
     async def handle(self, request: Request) -> Reply:
         question, seen = self.context.services[request.service], scope(request)
         session = await self._tryton.session()
-        domain: list[Any] = [[field, "=", shape.of(seen)] for field, shape in question.where.items()]
-        after = None if question.after is None else question.after.of(seen)
+        domain: list[Any] = [[field, "=", _whole(shape.of(seen))] for field, shape in question.where.items()]
+        after = None if question.after is None else _whole(question.after.of(seen))
         if after is not None:
             domain.append([question.order, ">", after])
         most = _most(question, seen)
@@ -79,13 +79,18 @@ class Hrmis(Adapter[TrytonSettings, Question]):
         return Reply(question.reply.of(seen | known))
 
 
+def _whole(value: Any) -> Any:
+    """40.0 is an integer to JSON Schema, and none to Tryton."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _most(question: Question, seen: Mapping[str, Any]) -> int | None:
     """How many records may be there, or on a page; None: any number."""
     if question.single:
         return 1
     if question.limit is None:
         return None
-    wanted = question.limit.of(seen)
+    wanted = _whole(question.limit.of(seen))
     if not isinstance(wanted, int) or not 1 <= wanted <= LARGEST_PAGE:
         raise Refused("rejected", "the page's limit is no number, or too large")
     return wanted

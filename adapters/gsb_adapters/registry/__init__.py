@@ -61,7 +61,7 @@ class Registry(Adapter[RegistrySettings, NoSettings]):
             case "register-business":
                 return await self._register(request)
             case "changes":
-                return await self._changes(body.get("since", "0"), body.get("limit", 100))
+                return await self._changes(body.get("since", "0"), int(body.get("limit", 100)))
             case "identity":
                 return await self._identity(body)
             case other:
