@@ -289,6 +289,32 @@ async def test_a_full_disk_fails_its_callers_and_nothing_else(maker: SqliteMaker
     assert set(await ids(store)) == {before.id, running.id, big.id}
 
 
+async def test_a_new_connection_is_not_used_before_it_was_asked_what_is_there(
+    maker: SqliteMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit before, whose answer was lost, may have been made: its rows may not be given again."""
+    store = await maker.open()
+    assert isinstance(store, SqliteStore)
+    writer = store._writer
+    writer._let_go()
+    other = sqlite3.connect(maker.path)
+    other.execute("INSERT INTO spent(hash, expires) VALUES(x'00', 1e12)")
+    other.commit()
+    other.close()
+    reload = writer.memory.reload
+    troubles = [sqlite3.OperationalError("disk I/O error")]
+
+    def asked(db: sqlite3.Connection) -> None:
+        if troubles:
+            raise troubles.pop()
+        reload(db)
+
+    monkeypatch.setattr(writer.memory, "reload", asked)
+    with pytest.raises(StoreUnavailable):
+        await accepted(store)
+    await accepted(store)
+
+
 def with_body(size: int) -> NewExchange:
     made = new()
     record = type(made.record)(os.urandom(size), made.record.key_id, made.record.decision)

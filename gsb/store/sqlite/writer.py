@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
@@ -261,8 +261,11 @@ class Writer:
 
     def _connected(self) -> sqlite3.Connection:
         if self._db is None:
-            self._db = rows.connect(self._path, writes=True)
-            self.memory.reload(self._db)
+            with ExitStack() as failed:
+                failed.callback((db := rows.connect(self._path, writes=True)).close)
+                self.memory.reload(db)  # before it is used: the last commit may have been made after all
+                failed.pop_all()
+            self._db = db
         return self._db
 
     def _settle(self) -> None:
