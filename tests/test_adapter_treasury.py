@@ -30,6 +30,7 @@ from tests.support.banking import (
     REQUEST,
     STATUS,
     Site,
+    left,
     message,
     money,
     ordering,
@@ -309,10 +310,9 @@ async def test_what_cannot_be_read_waits_for_a_person_and_stops_nothing(site: Si
         "unnamed.xml": whole.replace(b"MsgId>N-", b"MsgId>").replace(message(asked).encode(), b""),
         "x" * 255: b"long",
     }
-    for name, content in odd.items():
-        (outbox / name).write_bytes(content)
-    strange = bytes(outbox) + b"/\xff\xfe.xml"
-    await asyncio.to_thread(Path(strange.decode("utf-8", "surrogateescape")).write_bytes, b"strange name")
+    strange = (bytes(outbox) + b"/\xff\xfe.xml").decode("utf-8", "surrogateescape")
+    for path, content in [*((outbox / name, each) for name, each in odd.items()), (Path(strange), b"")]:
+        left(path, content)
     (outbox / ".half.xml.tmp").write_bytes(whole[:100])
     (outbox / "folder").mkdir()
     status = await site.until(asked, unassigned=len(odd) + 1)
@@ -366,13 +366,13 @@ async def test_one_call_reads_no_more_answers_than_it_may(site: Site) -> None:
     asked = ordering()
     await site.adapter.handle(asked)
     for number in range(5):
-        (site.account / f"outbox/{number}.xml").write_bytes(b"nothing")
+        left(site.account / f"outbox/{number}.xml", b"nothing")
     async with site.another(most_files=2) as adapter:
-        left = []
+        seen = []
         for _ in range(3):
             reply: Reply = await adapter.handle(request(STATUS, {"order": message(asked)}))
-            left.append((reply.body["unassigned"], len(site.files("outbox"))))
-    assert left == [(2, 3), (4, 1), (5, 0)]
+            seen.append((reply.body["unassigned"], len(site.files("outbox"))))
+    assert seen == [(2, 3), (4, 1), (5, 0)]
 
 
 async def test_the_bank_itself_keeps_to_the_schema(site: Site) -> None:

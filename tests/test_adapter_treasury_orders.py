@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from gsb.sdk import Refused, Unavailable
+from gsb.testing.conduct import stage
+from gsb.testing.subject import find_subject
 from gsb_adapters.batch.iso20022 import read_answer
 from gsb_adapters.treasury import Treasury
 from gsb_adapters.treasury.orders import Order
 from gsb_adapters.treasury.statement import statement
 from gsb_adapters.xml import Unreadable
 from tests.support.adapters import opened
-from tests.support.banking import ACCOUNT, OPEN, money, ordering
+from tests.support.banking import ACCOUNT, OPEN, left, money, ordering
 
 ANSWER = """<Document><CstmrPmtStsRpt><GrpHdr><MsgId>{name}</MsgId></GrpHdr><OrgnlGrpInfAndSts>
 <OrgnlMsgId>m</OrgnlMsgId><OrgnlNbOfTxs>{count}</OrgnlNbOfTxs><GrpSts>ACSP</GrpSts></OrgnlGrpInfAndSts>
@@ -74,3 +76,20 @@ def test_numbers_and_names_that_are_none_of_iso_20022_are_not_read(odd: dict[str
     assert len(read_answer(ANSWER.format(**given).encode()).said) == 2
     with pytest.raises(Unreadable):
         read_answer(ANSWER.format(**given | odd).encode())
+
+
+async def test_an_answer_that_the_bank_still_writes_is_read_when_it_is_whole() -> None:
+    """Half a file under its final name: only what has not been written for a while waits for a person instead."""
+    subject = find_subject("treasury")
+    asked = subject.cassettes["payment-status"].asked()
+    async with stage(subject) as (adapter, _, folder):
+        (answer,) = (folder / "peer" / "outbox").glob("camt054-*")
+        whole = answer.read_bytes()
+        answer.write_bytes(whole[: len(whole) // 2])
+        assert (await adapter.handle(asked)).body["unassigned"] == 0
+        assert answer.exists()
+        answer.write_bytes(whole)
+        assert (await adapter.handle(asked)).body == subject.cassettes["payment-status"].reply
+        assert not answer.exists()
+        left(answer, whole[: len(whole) // 2])
+        assert (await adapter.handle(asked)).body["unassigned"] == 1

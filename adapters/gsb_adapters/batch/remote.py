@@ -89,6 +89,14 @@ class Remote:
             raise TooLarge(path)
         return content
 
+    async def changed(self, path: str) -> float:
+        """When the file was last written, in seconds since the epoch by the server's clock; 0 if it is not there any
+        more, or the server does not say."""
+        try:
+            return float((await self._client.stat(path)).mtime or 0)
+        except SFTPNoSuchFile:
+            return 0.0
+
     async def names(self, folder: str, most: int) -> list[str]:
         """At most so many of the files in the folder, in the order of their names; those that begin with a dot are not
         there yet. Nothing if there is no such folder. Files beyond are seen once others have been moved away."""

@@ -28,6 +28,9 @@ MOST_NOTES = 1_000
 MOST_STATEMENTS = 100_000
 MOST_WAITING = 1_000
 MESSAGE = re.compile("[0-9a-f]{32}")
+SETTLED = 60.0
+"""Seconds since a file was last written after which it is believed to be whole: a bank that writes its answers under
+their final names is still at work on one that cannot be read."""
 FOLDERS = ("orders", "sent", "notes", "read", "unmatched")
 
 
@@ -140,7 +143,8 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
                 return  # another worker was faster
             fits = await self._note(remote, await self.context.in_thread(read_answer, content))
         except (Unreadable, TooLarge):
-            pass
+            if await remote.changed(path) > self.context.clock.now() - SETTLED:
+                return
         now = int(self.context.clock.now() * 1_000)
         aside = settings.ours("read" if fits else "unmatched", f"{now}-{name[-100:]}")
         if await remote.move(path, aside) and not fits:
