@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
@@ -15,7 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from gsb.check import check
-from gsb.sdk import Broken, Refused, Unavailable
+from gsb.sdk import Broken, Context, Http, Refused, Unavailable
 from gsb_adapters.sql import Sql
 from gsb_adapters.sql.settings import SqlSettings, Statement, check_statement
 from tests.support.adapters import opened, request
@@ -272,6 +273,22 @@ async def test_a_value_that_is_no_parameter_is_refused(hrmis: Sql, value: object
     with pytest.raises(Refused) as raised:
         await hrmis.handle(request("hrmis/person/v1", {"id": value}))
     assert raised.value.code == "invalid"
+
+
+async def test_a_password_that_cannot_be_read_at_first_is_read_later(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("word")
+    table = {"url": "postgresql+asyncpg://bus@127.0.0.1:1/people", "password": str(secret)}
+    async with Http(1) as http:
+        adapter = Sql(Context("hrmis", SqlSettings.model_validate(table), {}, http, logging.getLogger("gsb.system")))
+        secret.unlink()
+        for ask in (adapter.open, adapter.check):
+            with pytest.raises(Unavailable, match="secret"):
+                await ask()
+        secret.write_text("word")
+        with pytest.raises(Unavailable, match="ConnectionRefusedError"):  # it is asked, and nothing listens there
+            await adapter.check()
+        await adapter.close()
 
 
 async def test_nothing_is_left_open(database: Path, recwarn: pytest.WarningsRecorder) -> None:

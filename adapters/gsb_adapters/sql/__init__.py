@@ -52,16 +52,6 @@ class Sql(Adapter[SqlSettings, Statement]):
         self._running: set[asyncio.Task[Answer]] = set()
 
     async def open(self) -> None:
-        settings = self.context.settings
-        url = settings.engine_url()
-        # The number of connections in use is bounded by the bus, which knows the system's concurrency.
-        if url.get_backend_name() == "sqlite":
-            self._engine = create_async_engine(
-                url, pool_size=16, max_overflow=-1, connect_args={"timeout": settings.lock_wait}
-            )
-            _prepare_sqlite(self._engine)
-        else:
-            self._engine = create_async_engine(url, pool_size=16, max_overflow=-1, pool_pre_ping=True)
         await self.check()
 
     async def check(self) -> None:
@@ -101,8 +91,8 @@ class Sql(Adapter[SqlSettings, Statement]):
         A driver that is interrupted may leave its connection in any state, so a cancelled call leaves it to end by
         itself, and only what was already being committed then takes effect.
         """
-        if self._engine is None:
-            raise Unavailable("not open", sent=False)
+        if self._engine is None:  # made here, since the password's file may be unreadable when the adapter is opened
+            self._engine = _engine(self.context.settings)
         running = asyncio.create_task(self._transact(self._engine, job))
         self._running.add(running)
         running.add_done_callback(self._ended)
@@ -132,6 +122,17 @@ class Sql(Adapter[SqlSettings, Statement]):
         except (SQLAlchemyError, OSError) as error:
             raise _told(error, committing) from error
         return answer
+
+
+def _engine(settings: SqlSettings) -> AsyncEngine:
+    """The number of connections in use is bounded by the bus, which knows the system's concurrency. Raises
+    ``Unavailable`` if the file of the password cannot be read."""
+    url = settings.engine_url()
+    if url.get_backend_name() != "sqlite":
+        return create_async_engine(url, pool_size=16, max_overflow=-1, pool_pre_ping=True)
+    engine = create_async_engine(url, pool_size=16, max_overflow=-1, connect_args={"timeout": settings.lock_wait})
+    _prepare_sqlite(engine)
+    return engine
 
 
 async def _commit(connection: AsyncConnection) -> None:
