@@ -144,12 +144,12 @@ def test_two_nodes_in_one_process_count_apart() -> None:
 def test_another_catalogue_keeps_the_counts_and_replaces_the_digest() -> None:
     metrics = small()
     metrics.service(READ).accepted.inc()
-    metrics.known("d2", services=[READ, ONCE], systems=["registry"], agencies=["payroll"])
+    metrics.known("d2", services=[READ, ONCE], systems=["tax"], agencies=["payroll"])
     metrics.service(ONCE).accepted.inc()
     found = samples_of(text_of(metrics))
     assert found["gsb_catalogue_info"] == {frozenset({("digest", "d2")}): 1}
-    assert value(found, "gsb_exchanges_accepted_total", service=READ) == 1
-    assert value(found, "gsb_exchanges_accepted_total", service=ONCE) == 1
+    assert found["gsb_system_info"] == {frozenset({("system", "tax")}): 1}
+    assert [value(found, "gsb_exchanges_accepted_total", service=each) for each in (READ, ONCE)] == [1, 1]
 
 
 def test_a_clock_that_was_stepped_back_shortens_no_sum() -> None:
