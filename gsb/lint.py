@@ -94,7 +94,7 @@ def _hsm(tables: Tables, table: HsmTable | None) -> Iterator[Finding]:
     if table is None:
         return
     if not hsm.INSTALLED:
-        yield Finding("gsb.toml", "bus.hsm", "needs the extra: pip install 'gsb[pkcs11]'")
+        yield Finding("gsb.toml", "bus.hsm", "install the bus with the extra pkcs11")
     for name in ("module", "pin"):
         path = getattr(table, name)
         if not path.is_file():
@@ -133,7 +133,7 @@ def _log(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
 
 def _timestamp(table: TimestampTable) -> Iterator[Finding]:
     if not INSTALLED:
-        yield Finding("gsb.toml", "log.timestamp", "needs the extra: pip install 'gsb[timestamp]'")
+        yield Finding("gsb.toml", "log.timestamp", "install the bus with the extra timestamp")
     try:
         if not any(each.issuer == each.subject for each in read_certificates(table.certificates)):
             yield Finding("gsb.toml", "log.timestamp.certificates", "holds no root certificate")

@@ -39,7 +39,7 @@ def lint_backends(tables: Tables, gsb: Gsb) -> Iterator[Finding]:
 
 def _kafka(table: KafkaTable, tables: Tables) -> Iterator[Finding]:
     if not KAFKA:
-        yield Finding("gsb.toml", "broker", "needs the extra: pip install 'gsb[kafka]'")
+        yield Finding("gsb.toml", "broker", "install the bus with the extra kafka")
     files = {"sasl.password": table.sasl.password} if table.sasl is not None else {}
     if isinstance(table.tls, KafkaTls):
         given = {f"tls.{name}": getattr(table.tls, name) for name in ("ca", "certificate", "key")}
@@ -51,14 +51,14 @@ def _kafka(table: KafkaTable, tables: Tables) -> Iterator[Finding]:
 
 def _tracing(table: TracingTable, tables: Tables) -> Iterator[Finding]:
     if not OTEL:
-        yield Finding("gsb.toml", "tracing", "needs the extra: pip install 'gsb[otel]'")
+        yield Finding("gsb.toml", "tracing", "install the bus with the extra otel")
     if table.ca is not None and not table.ca.is_file():
         yield Finding("gsb.toml", "tracing.ca", f"there is no file {shown(table.ca, tables.folder)}")
 
 
 def _postgres(table: PostgresTable) -> Iterator[Finding]:
     if not POSTGRES:
-        yield Finding("gsb.toml", "store", "needs the extra: pip install 'gsb[postgres]'")
+        yield Finding("gsb.toml", "store", "install the bus with the extra postgres")
     try:
         read_dsn(table.dsn)
     except DsnUnfit as error:

@@ -19,7 +19,7 @@ from gsb.bench.store import filesystem
 from gsb.check import check
 from tests.support.deployment import free_ports
 
-PIP = "pip install 'gsb[bench]'"
+INSTALL = "install the bus with the extra bench"
 BRIEF = sync.Plan(pairs=1, in_flight=4, seconds=0.3)
 
 
@@ -94,7 +94,9 @@ async def test_without_the_library_of_the_floor_nothing_is_measured(
     monkeypatch.setattr(sync, "find_spec", lambda name: None)
     assert await sync.main(tmp_path, BRIEF) == 2
     assert await sync.floor_alone(tmp_path, BRIEF) == 2
-    assert capsys.readouterr().err.splitlines() == [f"the floor signs with PyJWT, which is not installed: {PIP}"] * 2
+    assert (
+        capsys.readouterr().err.splitlines() == [f"the floor signs with PyJWT, which is not installed: {INSTALL}"] * 2
+    )
 
 
 async def test_the_deployment_is_right_but_for_its_adapter_which_nobody_else_has(tmp_path: Path) -> None:

@@ -255,9 +255,7 @@ async def test_the_extra_is_asked_for(deployment: Deployment, monkeypatch: pytes
     monkeypatch.setattr(hsm, "INSTALLED", False)
     with pytest.raises(ConfigInvalid) as wrong:
         build(deployment.write())
-    assert [str(each) for each in wrong.value.findings] == [
-        "gsb.toml: bus.hsm: needs the extra: pip install 'gsb[pkcs11]'"
-    ]
+    assert [str(each) for each in wrong.value.findings] == ["gsb.toml: bus.hsm: install the bus with the extra pkcs11"]
 
 
 async def test_the_doctor_says_what_is_wrong_with_the_hsm(softhsm: SoftHsm, deployment: Deployment) -> None:

@@ -14,15 +14,16 @@ from gsb.node import LAST_LOOK
 from tests.support.needs import needs
 
 UNIT = Path(__file__).parents[1] / "config" / "systemd" / "gsb.service"
+README = UNIT.parents[2] / "README.md"
 SOCKET = UNIT.with_name("gsb.socket")
 EXPOSED = 2.0
 """Of systemd's own measure, from 0 to 10, what the node may be exposed at most; above it begins what is medium."""
 
 
-def section(name: str) -> configparser.SectionProxy:
+def section(name: str, file: Path = UNIT) -> configparser.SectionProxy:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[method-assign, assignment]
-    unit.read_string(UNIT.read_text("utf-8"))
+    unit.read_string(file.read_text("utf-8"))
     return unit[name]
 
 
@@ -70,3 +71,22 @@ def test_a_deployment_that_is_not_right_is_not_tried_again() -> None:
 def test_a_node_that_waits_for_something_else_is_tried_again_for_ever() -> None:
     within, tries = float(section("Unit")["StartLimitIntervalSec"]), int(section("Unit")["StartLimitBurst"])
     assert float(service()["RestartSec"]) * tries > within
+
+
+def test_what_the_units_name_is_made_when_they_are_installed() -> None:
+    passage = README.read_text("utf-8").split("### Under systemd")[1].split("###")[0]
+    made = re.findall(r"(?:install|useradd|echo|chown|venv).*", passage)
+    backup = section("Service", UNIT.with_name("gsb-backup.service"))
+    folders = backup["ReadWritePaths"].split()
+    recipients = backup["ExecStart"].split("--to ")[1].split()[0]
+    assert section("Unit")["Documentation"] == "file:///opt/gsb/README.md"
+    for what in (
+        *folders,
+        recipients,
+        "README.md /opt/gsb/",
+        "/opt/gsb/bin/pip install '.[backup]'",
+        "root:gsb /etc/gsb",
+    ):
+        assert any(what in command for command in made), what
+    started = passage.index("systemctl enable --now")
+    assert all(passage.index(what) < started for what in (*folders, recipients, "chown -R root:gsb /etc/gsb"))

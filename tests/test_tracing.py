@@ -90,7 +90,7 @@ print("gsb.otel" in sys.modules)
         [sys.executable, "-c", program, deployment.write()],
         env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert done.stdout == "gsb.toml: tracing: needs the extra: pip install 'gsb[otel]'\nFalse\n"
+    assert done.stdout == "gsb.toml: tracing: install the bus with the extra otel\nFalse\n"
 
 
 # --- where spans hang, and what they say

@@ -4,4 +4,4 @@ from importlib.util import find_spec
 
 INSTALLED = find_spec("pyrage") is not None
 """Whether the extra ``backup`` is installed, without which nothing else in here can be imported."""
-MISSING = "needs the extra: pip install 'gsb[backup]'"
+MISSING = "install the bus with the extra backup"

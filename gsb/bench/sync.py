@@ -88,7 +88,9 @@ async def compare(place: Place, service: str, node: Server, floor: Server, plan:
 def has_a_floor() -> bool:
     """Whether the floor can run; says what it lacks."""
     if find_spec("jwt") is None:
-        print("the floor signs with PyJWT, which is not installed: pip install 'gsb[bench]'", file=sys.stderr)
+        print(
+            "the floor signs with PyJWT, which is not installed: install the bus with the extra bench", file=sys.stderr
+        )
         return False
     return True
 

@@ -116,7 +116,7 @@ def cluster(
 ) -> None:
     """Exchanges over PostgreSQL and Kafka, against the same rows written by hand and a bare way over Kafka."""
     if not (KAFKA and POSTGRES):
-        raise fail("it takes the extras postgres and kafka: pip install 'gsb[postgres,kafka]'")
+        raise fail("it takes the extras postgres and kafka: install the bus with them")
     if exchanges < 2 * in_flight:
         raise fail("--exchanges must be twice --in-flight at least")
     plan = cluster_bench.Plan(pairs, exchanges, in_flight, calls)

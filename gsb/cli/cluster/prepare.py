@@ -66,7 +66,7 @@ def _table(folder: Path) -> PostgresTable | None:
     if not isinstance(table, PostgresTable):
         return None
     if not POSTGRES:
-        raise fail("gsb.toml: store: needs the extra: pip install 'gsb[postgres]'")
+        raise fail("gsb.toml: store: install the bus with the extra postgres")
     return table
 
 

@@ -182,7 +182,7 @@ def certificates_of(timestamps: Path | None, authority: Path | None) -> Sequence
     if authority is None:
         return ()
     if not INSTALLED:
-        raise fail("time-stamps need the extra: pip install 'gsb[timestamp]'")
+        raise fail("time-stamps need an extra: install the bus with the extra timestamp")
     try:
         return load_certificates(read_file(authority))
     except ValueError as error:

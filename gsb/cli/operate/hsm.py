@@ -63,7 +63,7 @@ def _table(module: Path, token: str, pin: Path) -> HsmTable:
 def _write(file: Path, key: Callable[[], PublicKey]) -> None:
     """Whatever keeps the file from being written is told before a key is made that nobody would hear of."""
     if not INSTALLED:
-        raise fail("needs the extra: pip install 'gsb[pkcs11]'")
+        raise fail("install the bus with the extra pkcs11")
     try:
         with file.open("xb") as target:
             found = _found(file, key)
