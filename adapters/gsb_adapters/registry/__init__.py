@@ -20,7 +20,7 @@ from gsb_adapters.rest import items, member, said_at
 COLLECTION = r"^[A-Za-z0-9_-]+/[A-Za-z0-9_-]+$"
 BUSINESS = ("brn", "name", "status", "tin", "registered_on")
 PERSON = ("given_name", "family_name", "birth_date")
-REFUSED = {400: "invalid", 403: "forbidden"}
+REFUSED = {400: "invalid"}
 AHEAD = 60_000
 """Milliseconds by which the newest change may be ahead of the register's clock."""
 
