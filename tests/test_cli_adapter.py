@@ -194,6 +194,14 @@ def test_what_has_no_outcome_is_not_recorded(tmp_path: Path) -> None:
     assert not (tmp_path / "x.json").exists()
 
 
+def test_nothing_is_called_whose_recording_could_not_be_written(tmp_path: Path) -> None:
+    made(tmp_path)
+    words = ("fish", "fish/parcel/v1", '{"parcel": "L-000042"}', "--config", "fish/config", "--to")
+    for place in ("nowhere/o.json", "fish/pyproject.toml/o.json"):
+        said = gsb("record", *words, place, cwd=tmp_path, code=2).stderr
+        assert said == f"gsb: cannot write {place}: there is no such folder\n"
+
+
 def test_every_cassette_of_a_new_adapter_replays(tmp_path: Path) -> None:
     made(tmp_path)
     said = gsb("replay", "fish", cwd=tmp_path).stdout

@@ -83,6 +83,8 @@ def record(
     body = _fitting(subject, service, read_data(request))
     if to.exists():
         raise fail(f"{to} is there already")
+    if not to.parent.is_dir():  # told before the real system is called, which may act
+        raise fail(f"cannot write {to}: there is no such folder")
     called = asyncio.run(_called(subject, service, body, config))
     recording = called.cassette(note)
     if recording is None:
