@@ -112,3 +112,12 @@ def test_too_few_exchanges_are_refused() -> None:
     result = CliRunner().invoke(app, ["bench", "cluster", "--exchanges", "64", "--in-flight", "64"])
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_address_that_is_none_is_said_in_one_line(folder: Path) -> None:
+    dsn = "postgresql://nobody@127.0.0.1:1/none?sslmode=disable"
+    options = ["--folder", str(folder), "--kafka", "nohost", "--postgres", dsn]
+    result = CliRunner().invoke(app, ["bench", "cluster", *options])
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("--kafka nohost: ")

@@ -46,6 +46,18 @@ async def test_the_key_of_every_log_is_told(tmp_path: Path) -> None:
     assert len(told.stdout.splitlines()) == 1
 
 
+async def test_a_deployment_that_is_wrong_in_many_ways_is_refused_in_one_line(tmp_path: Path) -> None:
+    deployment = standard(tmp_path)
+    for name in ("services/registry/person/v1.toml", "services/registry/note/v1.toml"):
+        deployment.files[name]["effect"] = "perhaps"
+    folder = deployment.write()
+    result = await gsb("log", "key", folder)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"gsb: {folder} is no right deployment: services/registry/person/v1.toml")
+    assert line.endswith(f"gsb check {folder} says all")
+
+
 async def test_a_new_log_is_begun_with_its_reason_committed_and_not_shown(tmp_path: Path) -> None:
     deployment = standard(tmp_path)
     async with recording(tmp_path, deployment) as hands:

@@ -124,7 +124,9 @@ def test_without_kafka_there_is_one_line_and_exit_2(deployment: Deployment, tmp_
     assert told("plan").startswith("gsb: Kafka at 127.0.0.1:1: KafkaConnectionError")
     assert told("apply").startswith("gsb: Kafka at 127.0.0.1:1: KafkaConnectionError")
     broker["brokers"] = ["no address"]
-    assert "a broker is host:port" in told("plan")
+    said = told("plan")
+    assert "a broker is host:port" in said
+    assert said.endswith(f"; gsb check {deployment.folder} says all\n")
     broker["brokers"] = ["127.0.0.1:1"]
     secret = tmp_path / "secret"
     secret.write_bytes(b"\xff")

@@ -138,10 +138,14 @@ async def test_without_kafka_callers_get_202_and_the_work_flows_later(
         (broker,) = brokers.nodes
         await asyncio.to_thread(broker.kill)
         await waits(client, "down")
+        with pytest.raises(OutcomePending) as pending:  # so does a caller who would wait
+            await client.call(ONCE, NOTE, purpose="payroll", idempotency_key="waiting", wait=1, timeout=1)
+        assert pending.value.state == "accepted"
         await until(worker, 503, ["broker"])
         assert (await gateway.readiness())[0] == 200, "it can accept, and what it accepts is kept"
         broker.start()
         await asyncio.to_thread(brokers.wait)
-        result = await client.call(ONCE, NOTE, purpose="payroll", idempotency_key="down", timeout=WITHIN)
-    assert (result.status, result.body) == (200, NOTE)
+        for key in ("down", "waiting"):
+            result = await client.call(ONCE, NOTE, purpose="payroll", idempotency_key=key, timeout=WITHIN)
+            assert (result.status, result.body) == (200, NOTE)
     await until(worker, 200, [])

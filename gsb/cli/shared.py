@@ -36,7 +36,7 @@ def catalogue_of(folder: Path) -> Catalogue:
     try:
         return build(folder)
     except ConfigInvalid as error:
-        raise fail("\n".join(map(str, error.findings))) from error
+        raise fail(f"{folder} is no right deployment: {error.findings[0]}; gsb check {folder} says all") from error
     except OSError as error:
         raise fail(f"cannot read the deployment: {error}") from error
 

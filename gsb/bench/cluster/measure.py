@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import asyncpg
+from pydantic import ValidationError
 
 from gsb.bench.cluster import latency, raw
 from gsb.bench.cluster.flow import Flowed, drain, flow
@@ -77,6 +78,8 @@ async def main(folder: Path | None, dsn: str | None, brokers: str | None, plan: 
     try:
         async with servers(dsn, brokers, folder) as at:
             return 0 if await _judged(at, folder, plan) else 1
+    except ValidationError as error:
+        print(f"--kafka {brokers}: {error.errors()[0]['msg']}", file=sys.stderr)
     except (NotInstalled, RuntimeError, *UNREACHABLE) as error:
         # Of what a server or a node said last, the last line tells why it ended.
         said = str(error).strip().splitlines() or [repr(error)]

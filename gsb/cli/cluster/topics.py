@@ -14,8 +14,7 @@ from gsb.backends import KafkaTable
 from gsb.broker.contract import BrokerUnfit
 from gsb.broker.topics import Topic
 from gsb.broker.topics import topics as table_of
-from gsb.catalogue import Catalogue, ConfigInvalid, build
-from gsb.cli.shared import fail, print_json
+from gsb.cli.shared import catalogue_of, fail, print_json
 from gsb.lint_backends import KAFKA
 
 if KAFKA:
@@ -68,12 +67,7 @@ async def _differences(table: KafkaTable, wanted: Sequence[Topic], change: bool)
 
 
 def _wanted(folder: Path) -> tuple[KafkaTable, Sequence[Topic]]:
-    try:
-        catalogue: Catalogue = build(folder)
-    except ConfigInvalid as error:
-        raise fail(f"{folder} is no right deployment: {error.findings[0]}; gsb check {folder} says all") from error
-    except OSError as error:
-        raise fail(f"cannot read the deployment: {error}") from error
+    catalogue = catalogue_of(folder)
     table = catalogue.gsb.broker
     if not isinstance(table, KafkaTable):
         raise fail(f'{folder} has no Kafka: [broker] of its gsb.toml is not of the kind "kafka"')
