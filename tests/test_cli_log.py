@@ -54,7 +54,7 @@ async def test_a_deployment_that_is_wrong_in_many_ways_is_refused_in_one_line(tm
     result = await gsb("log", "key", folder)
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"gsb: {folder} is no right deployment: services/registry/person/v1.toml")
+    assert line.startswith(f"gsb: {folder} is no right deployment: services/registry/note/v1.toml")
     assert line.endswith(f"gsb check {folder} says all")
 
 
