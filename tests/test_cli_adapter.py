@@ -66,7 +66,10 @@ def test_a_new_adapter_is_written_as_the_buss_own_are(tmp_path: Path) -> None:
     assert [text for text in texts if "land" in text.lower().replace("wonderland", "")] == []
 
 
-@pytest.mark.parametrize("name", ["Fish", "fish-licences", "x", "", "json", "gsb_more", "fish__x", "../fish", "é"])
+@pytest.mark.parametrize(
+    "name",
+    ["Fish", "fish-licences", "x", "", "json", "gsb_more", "fish__x", "../fish", "é", "tax", "class", "pydantic"],
+)
 def test_a_name_that_cannot_be_one_is_told(tmp_path: Path, name: str) -> None:
     said = gsb("new", name, cwd=tmp_path, code=2).stderr
     assert said.startswith("gsb: ")
@@ -91,6 +94,20 @@ def test_grades_of_every_adapter_are_printed_with_their_exemptions(tmp_path: Pat
     told = {each["rule"]: each for each in verdicts["sql"]}
     assert told["sent"]["result"] == "exempt"
     assert "undone" in told["sent"]["reasons"][0]
+
+
+def test_each_adapter_is_told_as_soon_as_it_is_graded_and_nothing_else_is(tmp_path: Path) -> None:
+    command = [str(GSB), "adapter", "grade", "--all"]
+    with (tmp_path / "stderr").open("wb") as told:
+        running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=told, text=True)
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("customs: ")
+        assert running.poll() is None
+    finally:
+        running.kill()
+        running.communicate()
+    assert (tmp_path / "stderr").read_text() == ""
 
 
 def test_a_broken_rule_is_printed_with_what_breaks_it(tmp_path: Path) -> None:

@@ -6,15 +6,18 @@ new folder and touches nothing that is there.
 
 from __future__ import annotations
 
+import keyword
 import re
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gsb.cli.shared import fail
+from gsb.installed import installed
 from gsb.sdk.manifest import NAME
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -29,8 +32,10 @@ def new(
     """Write a small working adapter into the new folder NAME, with its schemas, config, examples and tests."""
     if not re.fullmatch(NAME, name) or name.endswith("_") or "__" in name:
         raise fail(f"{name!r} is no name of an adapter: 2 to 40 of a-z, 0-9 and single underscores, first a letter")
-    if name in sys.stdlib_module_names or name.startswith("gsb"):
-        raise fail(f"{name!r} is the name of something else that Python imports; choose another")
+    if name in {entry.name for entry in installed()}:
+        raise fail(f"an adapter {name!r} is installed; choose another name")
+    if keyword.iskeyword(name) or name.startswith("gsb") or _imported(name):
+        raise fail(f"{name!r} is a word of Python's, or the name of something else that it imports; choose another")
     folder = into / name
     try:
         folder.mkdir()
@@ -44,6 +49,12 @@ def new(
         raise fail(f"cannot write {error.filename}: {error.strerror}") from error
     typer.echo(f"{folder}: an adapter that works; try it:\n")
     typer.echo(f"  python -m pytest {folder}\n  gsb adapter grade {folder}")
+
+
+def _imported(name: str) -> bool:
+    """Whether Python knows a module of this name; a mere folder is none."""
+    found = None if name in sys.stdlib_module_names else find_spec(name)
+    return name in sys.stdlib_module_names or (found is not None and found.origin is not None)
 
 
 def files(name: str) -> Iterator[tuple[str, str]]:
