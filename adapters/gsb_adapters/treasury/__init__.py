@@ -29,8 +29,7 @@ MOST_STATEMENTS = 100_000
 MOST_WAITING = 1_000
 MESSAGE = re.compile("[0-9a-f]{32}")
 SETTLED = 60.0
-"""Seconds since a file was last written after which it is believed to be whole: a bank that writes its answers under
-their final names is still at work on one that cannot be read."""
+"""Seconds since it was last written for which the bank may be at work on an answer that cannot be read."""
 FOLDERS = ("orders", "sent", "notes", "read", "unmatched")
 
 
@@ -138,8 +137,7 @@ class Treasury(Adapter[TreasurySettings, NoSettings]):
         settings, fits = self.context.settings, False
         path = f"{settings.outbox}/{name}"
         try:
-            content = await remote.read(path)
-            if content is None:
+            if (content := await remote.read(path)) is None:
                 return  # another worker was faster
             fits = await self._note(remote, await self.context.in_thread(read_answer, content))
         except (Unreadable, TooLarge):
