@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.kafka import some_cluster
 from tests.support.postgres import some_server
 from tests.support.stores import PostgresMaker
+from tests.support.theatre import Hand, empty_stage, played, theatre
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
@@ -36,3 +39,16 @@ async def maker(dsn: str) -> AsyncIterator[PostgresMaker]:
     made = PostgresMaker(dsn, bytes(range(32)))
     yield made
     await made.drop()
+
+
+@pytest.fixture
+def stage() -> Any:
+    """The class of the adapter that plays what a test gives it."""
+    return empty_stage()
+
+
+@pytest.fixture
+async def hand(tmp_path: Path, stage: Any) -> AsyncIterator[Hand]:
+    """A runtime with one system, whose adapter is that one."""
+    async with played(theatre(tmp_path, timeout=5.0), stage) as hand:
+        yield hand

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,7 @@ from gsb.catalogue import ConfigInvalid, build
 from gsb.runtime import Runtime
 from gsb.sdk import Broken, Refused, Reply, Request, Unavailable
 from gsb.telemetry import JsonLines
-from tests.support.theatre import REQUEST, SERVICE, Hand, answering, empty_stage, played, raising, theatre
-
-
-@pytest.fixture
-def stage() -> Any:
-    return empty_stage()
-
-
-@pytest.fixture
-async def hand(tmp_path: Path, stage: Any) -> AsyncIterator[Hand]:
-    async with played(theatre(tmp_path, timeout=5.0), stage) as hand:
-        yield hand
-
+from tests.support.theatre import REQUEST, SERVICE, Hand, answering, played, raising, theatre
 
 # --- replies and errors
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,7 @@ import pytest
 from gsb import runtime as module
 from gsb.breaker import FAILURES
 from gsb.sdk import Broken, Refused, Reply, Unavailable
-from tests.support.theatre import REQUEST, Hand, answering, empty_stage, played, raising, theatre
-
-
-@pytest.fixture
-def stage() -> Any:
-    return empty_stage()
-
-
-@pytest.fixture
-async def hand(tmp_path: Path, stage: Any) -> AsyncIterator[Hand]:
-    async with played(theatre(tmp_path, timeout=5.0), stage) as hand:
-        yield hand
+from tests.support.theatre import REQUEST, Hand, answering, played, raising, theatre
 
 
 async def test_a_system_that_is_down_is_left_alone_and_then_probed(
